@@ -1,0 +1,31 @@
+# make demo: the whole way on real data, minutes on two cores.   make test: every check but the slow ones.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test test-slow lint
+demo: .venv/.demo
+	$(BIN)/python train.py model=minilm data=reviews prune=fixed50 quant=int8
+
+test: .venv/.test
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-slow: .venv/.test
+	$(BIN)/python -m pytest -q -m slow
+
+lint: .venv/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing the packages of constraints.txt into .venv (a minute or two)"
+	$(PIP_INSTALL) --editable .
+	touch $@
+
+.venv/.test: .venv/.demo
+	$(PIP_INSTALL) --editable ".[test]"
+	touch $@

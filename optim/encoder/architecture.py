@@ -1,0 +1,119 @@
+"""The shape of an encoder, read from a checkpoint's `config.json`. No TensorFlow here."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from optim.errors import UserError
+
+FAMILIES = ("bert", "distilbert")
+POOLINGS = ("first", "mean")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Everything that fixes the graph and the shape of every weight.
+
+    Head counts and feed-forward widths are one per layer, because structured removal leaves them unequal; the width
+    of a head stays what the checkpoint had.
+    """
+
+    family: str  # bert | distilbert
+    vocabulary_size: int
+    position_count: int
+    width: int
+    head_width: int
+    heads: tuple[int, ...]  # per layer
+    ffn_widths: tuple[int, ...]  # per layer
+    norm_epsilon: float
+    hidden_dropout: float
+    attention_dropout: float
+    head_dropout: float  # before the classifier
+    pooling: str  # first: the [CLS] token | mean: the mean over the real tokens
+    classes: int
+
+    def with_classes(self, classes: int) -> Architecture:
+        """The same encoder under a classifier of `classes` outputs."""
+        return replace(self, classes=classes)
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary that `from_json` reads back."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(fields: dict[str, Any]) -> Architecture:
+        """The architecture that `to_json` wrote."""
+        return Architecture(**{**fields, "heads": tuple(fields["heads"]), "ffn_widths": tuple(fields["ffn_widths"])})
+
+
+def read_config(folder: Path, *, pooling: str, classes: int) -> Architecture:
+    """The architecture that the Hugging Face `config.json` in `folder` describes.
+
+    Raises UserError for a family that is not built here, or an activation or position scheme that the graph lacks.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(f"model: {folder} has no config.json. A checkpoint folder needs config.json, model.safetensors and a tokenizer.")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise UserError(f"model: {path} is not valid JSON ({error}).") from error
+    family = config.get("model_type") if isinstance(config, dict) else None
+    if family not in FAMILIES:
+        raise UserError(f"model: {path} has model_type {family!r}; only {', '.join(FAMILIES)} can be built.")
+    if pooling not in POOLINGS:
+        raise UserError(f"model.pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}.")
+    try:
+        return (_bert if family == "bert" else _distilbert)(config, pooling, classes)
+    except KeyError as error:
+        raise UserError(f"model: {path} has no {error.args[0]!r}, which a {family} checkpoint needs.") from error
+
+
+def _require(config: dict[str, Any], key: str, expected: str) -> None:
+    if config.get(key, expected) != expected:
+        raise UserError(f"model: config.json has {key} {config[key]!r}; only {expected!r} is built.")
+
+
+def _bert(config: dict[str, Any], pooling: str, classes: int) -> Architecture:
+    _require(config, "hidden_act", "gelu")
+    _require(config, "position_embedding_type", "absolute")
+    layers, heads = config["num_hidden_layers"], config["num_attention_heads"]
+    dropout = config.get("hidden_dropout_prob", 0.1)
+    return Architecture(
+        family="bert",
+        vocabulary_size=config["vocab_size"],
+        position_count=config["max_position_embeddings"],
+        width=config["hidden_size"],
+        head_width=config["hidden_size"] // heads,
+        heads=(heads,) * layers,
+        ffn_widths=(config["intermediate_size"],) * layers,
+        norm_epsilon=config.get("layer_norm_eps", 1e-12),
+        hidden_dropout=dropout,
+        attention_dropout=config.get("attention_probs_dropout_prob", 0.1),
+        head_dropout=config.get("classifier_dropout") if config.get("classifier_dropout") is not None else dropout,
+        pooling=pooling,
+        classes=classes,
+    )
+
+
+def _distilbert(config: dict[str, Any], pooling: str, classes: int) -> Architecture:
+    _require(config, "activation", "gelu")
+    layers, heads = config["n_layers"], config["n_heads"]
+    return Architecture(
+        family="distilbert",
+        vocabulary_size=config["vocab_size"],
+        position_count=config["max_position_embeddings"],
+        width=config["dim"],
+        head_width=config["dim"] // heads,
+        heads=(heads,) * layers,
+        ffn_widths=(config["hidden_dim"],) * layers,
+        norm_epsilon=1e-12,  # fixed in Hugging Face's DistilBERT
+        hidden_dropout=config.get("dropout", 0.1),
+        attention_dropout=config.get("attention_dropout", 0.1),
+        head_dropout=config.get("seq_classif_dropout", 0.2),
+        pooling=pooling,
+        classes=classes,
+    )

@@ -1,0 +1,121 @@
+"""A checkpoint's `model.safetensors` -> the weights of the Keras classifier, through a table of names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from optim.encoder.architecture import Architecture
+from optim.errors import UserError
+
+HEAD = ("pooler", "classifier")  # a checkpoint without these was not fine-tuned: they start at random
+
+# Keras layer -> checkpoint prefix, where {i} is the index of the layer.
+TABLES = {
+    "bert": {
+        "word_embeddings": "embeddings.word_embeddings",
+        "position_embeddings": "embeddings.position_embeddings",
+        "embeddings_norm": "embeddings.LayerNorm",
+        "layer{i}_query": "encoder.layer.{i}.attention.self.query",
+        "layer{i}_key": "encoder.layer.{i}.attention.self.key",
+        "layer{i}_value": "encoder.layer.{i}.attention.self.value",
+        "layer{i}_attention_output": "encoder.layer.{i}.attention.output.dense",
+        "layer{i}_attention_norm": "encoder.layer.{i}.attention.output.LayerNorm",
+        "layer{i}_ffn_in": "encoder.layer.{i}.intermediate.dense",
+        "layer{i}_ffn_out": "encoder.layer.{i}.output.dense",
+        "layer{i}_ffn_norm": "encoder.layer.{i}.output.LayerNorm",
+        "pooler": "pooler.dense",
+        "classifier": "classifier",
+    },
+    "distilbert": {
+        "word_embeddings": "embeddings.word_embeddings",
+        "position_embeddings": "embeddings.position_embeddings",
+        "embeddings_norm": "embeddings.LayerNorm",
+        "layer{i}_query": "transformer.layer.{i}.attention.q_lin",
+        "layer{i}_key": "transformer.layer.{i}.attention.k_lin",
+        "layer{i}_value": "transformer.layer.{i}.attention.v_lin",
+        "layer{i}_attention_output": "transformer.layer.{i}.attention.out_lin",
+        "layer{i}_attention_norm": "transformer.layer.{i}.sa_layer_norm",
+        "layer{i}_ffn_in": "transformer.layer.{i}.ffn.lin1",
+        "layer{i}_ffn_out": "transformer.layer.{i}.ffn.lin2",
+        "layer{i}_ffn_norm": "transformer.layer.{i}.output_layer_norm",
+        "pooler": "pre_classifier",
+        "classifier": "classifier",
+    },
+}
+
+
+def names(shape: Architecture) -> Iterator[tuple[str, str]]:
+    """Pairs (Keras layer, checkpoint prefix) for every layer that has weights."""
+    for layer, prefix in TABLES[shape.family].items():
+        if "{i}" not in layer:
+            yield layer, prefix
+        else:
+            for i in range(len(shape.heads)):
+                yield layer.format(i=i), prefix.format(i=i)
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """Tensors of a safetensors file under today's names: no model prefix, `weight`/`bias` for `gamma`/`beta`."""
+    if not path.is_file():
+        raise UserError(
+            f"model: {path.parent} has no {path.name}. Only safetensors weights are read; "
+            "model.save_pretrained(folder) of transformers writes them."
+        )
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, ValueError) as error:
+        raise UserError(f"model: {path} is not a readable safetensors file ({error}).") from error
+    renamed = {}
+    for name, value in tensors.items():
+        name = re.sub(r"^(bert|distilbert|model)\.", "", name)
+        name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name))
+        renamed[name] = value.astype(np.float32) if value.dtype.kind == "f" or value.dtype.itemsize == 2 else value
+    return renamed
+
+
+def load(model, shape: Architecture, path: Path) -> list[str]:
+    """Fills `model` in place from the safetensors file and returns the layers left at random (the head, if any).
+
+    Raises UserError naming the tensor that is missing or has another shape than the architecture asks for.
+    """
+    tensors, missing = read(path), []
+    for layer, prefix in names(shape):
+        variables = model.get_layer(layer).weights
+        values = [_take(tensors, prefix, v.name) for v in variables]
+        if any(value is None for value in values) or (layer == "classifier" and values[0].shape[-1] != shape.classes):
+            if layer not in HEAD:
+                raise UserError(f"model: {path} has no {prefix}.weight/.bias, which a {shape.family} checkpoint needs.")
+            missing.append(layer)
+            continue
+        for variable, value in zip(variables, values, strict=True):
+            if tuple(variable.shape) != value.shape:
+                turn = -1 if "kernel" in variable.name else 1  # back to PyTorch's [out, in]
+                raise UserError(
+                    f"model: {prefix} in {path} has shape {value.shape[::turn]}, "
+                    f"config.json asks for {tuple(variable.shape)[::turn]}."
+                )
+            variable.assign(value)
+    _fold_token_type(model, tensors)
+    return missing
+
+
+def _take(tensors: dict[str, np.ndarray], prefix: str, variable: str) -> np.ndarray | None:
+    """The tensor behind a Keras variable, transposed where Keras keeps [in, out] and PyTorch [out, in]."""
+    kind = variable.split("/")[-1].split(":")[0]
+    name = f"{prefix}.{'bias' if kind in ('bias', 'beta') else 'weight'}"
+    value = tensors.get(name)
+    return value.T if value is not None and kind == "kernel" else value
+
+
+def _fold_token_type(model, tensors: dict[str, np.ndarray]) -> None:
+    """Adds BERT's embedding of segment 0 to every position: a single sentence has no other segment."""
+    segments = tensors.get("embeddings.token_type_embeddings.weight")
+    if segments is not None:
+        table = model.get_layer("position_embeddings").table
+        table.assign(table.numpy() + segments[0])

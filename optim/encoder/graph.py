@@ -1,0 +1,205 @@
+"""Architecture -> Functional Keras classifier: one named Dense per weight matrix, so that a method can be aimed at each.
+
+Keras 2 (`tf_keras`), because TFMOT wraps only its Sequential and Functional models.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+import tf_keras as keras
+
+from optim.encoder.architecture import Architecture
+
+MASKED = -1e4  # added to a masked score: soft-max gives it 0 in float32, and int8 and float16 can still hold it
+
+
+@keras.utils.register_keras_serializable("optim")
+class Positions(keras.layers.Layer):
+    """The position embedding [1, length, width] of the ids [batch, length].
+
+    The indices are a running sum of ones, not a range of the length: every shape stays known to LiteRT when the
+    length of the input is changed, so its fast kernels keep serving the graph.
+    """
+
+    def __init__(self, count: int, width: int, **kwargs):
+        super().__init__(**kwargs)
+        self.count, self.width = count, width
+
+    def build(self, input_shape):
+        """One row for each position."""
+        self.table = self.add_weight(name="embeddings", shape=(self.count, self.width), initializer=initializer())
+
+    def call(self, ids):
+        """int [batch, length] -> float [1, length, width]."""
+        index = tf.cumsum(tf.ones_like(ids[:1]), axis=1) - 1
+        return tf.gather(self.table, index)
+
+    def get_config(self):
+        """Arguments that make this layer again."""
+        return {**super().get_config(), "count": self.count, "width": self.width}
+
+
+@keras.utils.register_keras_serializable("optim")
+class Norm(keras.layers.Layer):
+    """Layer normalization over the last axis (Ba et al. 2016, arXiv:1607.06450), in float32 whatever the policy."""
+
+    def __init__(self, epsilon: float, **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def build(self, input_shape):
+        """A scale and a shift for each feature."""
+        self.gamma = self.add_weight(name="gamma", shape=input_shape[-1:], initializer="ones")
+        self.beta = self.add_weight(name="beta", shape=input_shape[-1:], initializer="zeros")
+
+    def call(self, x):
+        """float [..., width] -> the same shape."""
+        wide = tf.cast(x, tf.float32)
+        centred = wide - tf.reduce_mean(wide, axis=-1, keepdims=True)
+        variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
+        scaled = centred * tf.math.rsqrt(variance + self.epsilon)
+        return tf.cast(scaled * tf.cast(self.gamma, tf.float32) + tf.cast(self.beta, tf.float32), x.dtype)
+
+    def get_config(self):
+        """Arguments that make this layer again."""
+        return {**super().get_config(), "epsilon": self.epsilon}
+
+
+@keras.utils.register_keras_serializable("optim")
+class Pack(keras.layers.Layer):
+    """Drops the padding: (states [batch, length, width], mask [batch, length]) -> the real tokens, [tokens, width].
+
+    Every layer between two attentions works on single tokens, so none of them need see padding (on SST-2 a fifth of
+    the arithmetic of a training step). `single` is the graph of one sentence, for export: its tokens are all kept.
+    """
+
+    def __init__(self, single: bool, **kwargs):
+        super().__init__(**kwargs)
+        self.single = single
+
+    def call(self, inputs):
+        """Sentences follow each other, in the order of `tf.where(mask)`."""
+        return pack(*inputs, self.single)
+
+    def get_config(self):
+        """Arguments that make this layer again."""
+        return {**super().get_config(), "single": self.single}
+
+
+def pack(states, mask, single: bool):
+    """[batch, length, width] -> [tokens, width]."""
+    return tf.reshape(states, [-1, states.shape[-1]]) if single else tf.gather_nd(states, tf.where(mask))
+
+
+def unpack(tokens, mask, single: bool):
+    """[tokens, width] -> [batch, length, width], with zeros where mask is 0: the way back from `pack`."""
+    if single:
+        return tokens[None]
+    shape = tf.cast([*tf.unstack(tf.shape(mask)), tokens.shape[-1]], tf.int64)
+    return tf.scatter_nd(tf.where(mask), tokens, shape)
+
+
+@keras.utils.register_keras_serializable("optim")
+class Attention(keras.layers.Layer):
+    """Scaled dot-product attention of queries, keys and values that Dense layers made (Vaswani et al. 2017, eq. 1)."""
+
+    def __init__(self, heads: int, head_width: int, dropout: float, single: bool, **kwargs):
+        super().__init__(**kwargs)
+        self.heads, self.head_width, self.dropout, self.single = heads, head_width, dropout, single
+        self.drop = keras.layers.Dropout(dropout)
+
+    def call(self, inputs, training=None):
+        """(query, key, value: [tokens, heads * head_width], mask: int [batch, length]) -> like query."""
+        query, key, value, mask = inputs
+        query, key, value = (self._split(x, mask) for x in (query * self.head_width**-0.5, key, value))
+        bias = (1.0 - tf.cast(mask, query.dtype))[:, None, None, :] * MASKED
+        weights = tf.nn.softmax(tf.matmul(query, key, transpose_b=True) + bias)
+        context = tf.transpose(tf.matmul(self.drop(weights, training=training), value), [0, 2, 1, 3])
+        batch = 1 if self.single else tf.shape(mask)[0]
+        return pack(tf.reshape(context, [batch, -1, self.heads * self.head_width]), mask, self.single)
+
+    def _split(self, tokens, mask):
+        """[tokens, heads * head_width] -> [batch, heads, length, head_width]."""
+        batch = 1 if self.single else tf.shape(mask)[0]
+        apart = tf.reshape(unpack(tokens, mask, self.single), [batch, -1, self.heads, self.head_width])
+        return tf.transpose(apart, [0, 2, 1, 3])
+
+    def get_config(self):
+        """Arguments that make this layer again."""
+        own = {"heads": self.heads, "head_width": self.head_width, "dropout": self.dropout, "single": self.single}
+        return {**super().get_config(), **own}
+
+
+@keras.utils.register_keras_serializable("optim")
+class Pool(keras.layers.Layer):
+    """One vector for a sentence: its first token, or the mean over its real tokens."""
+
+    def __init__(self, how: str, single: bool, **kwargs):
+        super().__init__(**kwargs)
+        self.how, self.single = how, single
+
+    def call(self, inputs):
+        """(tokens: [tokens, width], mask: int [batch, length]) -> [batch, width]."""
+        tokens, mask = inputs
+        states = unpack(tokens, mask, self.single)
+        if self.how == "first":
+            return states[:, 0]
+        weights = tf.cast(mask, states.dtype)[:, :, None]
+        return tf.reduce_sum(states * weights, axis=1) / tf.reduce_sum(weights, axis=1)
+
+    def get_config(self):
+        """Arguments that make this layer again."""
+        return {**super().get_config(), "how": self.how, "single": self.single}
+
+
+def initializer():
+    """BERT's: a normal of 0.02 cut at two deviations (Devlin et al. 2018)."""
+    return keras.initializers.TruncatedNormal(stddev=0.02)
+
+
+def dense(width: int, name: str, **kwargs):
+    """A Dense with BERT's initialization."""
+    return keras.layers.Dense(width, name=name, kernel_initializer=initializer(), **kwargs)
+
+
+def classifier(shape: Architecture, *, single: bool = False) -> keras.Model:
+    """Logits [batch, classes] of `input_ids` and `attention_mask`, both int32 [batch, length].
+
+    Dense kernels are named `layer{i}_{query|key|value|attention_output|ffn_in|ffn_out}`, then `pooler` (the
+    pre-classifier of DistilBERT) and `classifier`. `single` gives the graph of one sentence of any length, whose
+    shapes are constant enough for LiteRT; weights and logits are the same.
+    """
+    batch = 1 if single else None
+    ids = keras.Input((None,), batch_size=batch, dtype=tf.int32, name="input_ids")
+    mask = keras.Input((None,), batch_size=batch, dtype=tf.int32, name="attention_mask")
+    words = keras.layers.Embedding(
+        shape.vocabulary_size, shape.width, embeddings_initializer=initializer(), name="word_embeddings"
+    )(ids)
+    places = Positions(shape.position_count, shape.width, name="position_embeddings")(ids)
+    x = Pack(single, name="pack")([keras.layers.Add(name="embeddings_sum")([words, places]), mask])
+    x = Norm(shape.norm_epsilon, name="embeddings_norm")(x)
+    x = keras.layers.Dropout(shape.hidden_dropout, name="embeddings_dropout")(x)
+    for index in range(len(shape.heads)):
+        x = _layer(shape, index, x, mask, single)
+    x = Pool(shape.pooling, single, name="pool")([x, mask])
+    x = dense(shape.width, "pooler", activation="tanh" if shape.family == "bert" else "relu")(x)
+    x = keras.layers.Dropout(shape.head_dropout, name="head_dropout")(x)
+    logits = keras.layers.Activation("linear", dtype="float32", name="logits")(dense(shape.classes, "classifier")(x))
+    return keras.Model({"input_ids": ids, "attention_mask": mask}, logits, name=shape.family)
+
+
+def _layer(shape: Architecture, index: int, x, mask, single: bool):
+    """One post-norm transformer layer: attention, then feed-forward."""
+    name, inner = f"layer{index}", shape.heads[index] * shape.head_width
+    query, key, value = (dense(inner, f"{name}_{part}")(x) for part in ("query", "key", "value"))
+    attention = Attention(
+        shape.heads[index], shape.head_width, shape.attention_dropout, single, name=f"{name}_attention"
+    )
+    y = dense(shape.width, f"{name}_attention_output")(attention([query, key, value, mask]))
+    y = keras.layers.Dropout(shape.hidden_dropout, name=f"{name}_attention_dropout")(y)
+    x = Norm(shape.norm_epsilon, name=f"{name}_attention_norm")(keras.layers.Add(name=f"{name}_attention_sum")([x, y]))
+    y = dense(shape.ffn_widths[index], f"{name}_ffn_in")(x)
+    y = keras.layers.Activation(tf.nn.gelu, name=f"{name}_gelu")(y)
+    y = dense(shape.width, f"{name}_ffn_out")(y)
+    y = keras.layers.Dropout(shape.hidden_dropout, name=f"{name}_ffn_dropout")(y)
+    return Norm(shape.norm_epsilon, name=f"{name}_ffn_norm")(keras.layers.Add(name=f"{name}_ffn_sum")([x, y]))

@@ -1,0 +1,361 @@
+"""One point, from its parts to its figures: data -> teacher -> student -> .tflite file -> measurement.
+
+Every arrow but the last is a stage of the cache; a stage names in its key the stages that it was made from.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optim import quality
+from optim.data import Corpus, Source, Tokens, tokenize
+from optim.encoder.architecture import Architecture, read_config
+from optim.errors import UserError
+from optim.files import sha256_of
+from optim.fit import Recipe, Schedule
+from optim.measure import Bench, Measurement, check_agreement, has_bfloat16, measure_file
+from optim.progress import bar
+from optim.quantize import Quantizer
+from optim.stages import Stage, stage
+
+log = logging.getLogger(__name__)
+Curve = Callable[[str, dict[str, float]], None]  # (stage, row)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One point of the trade-off: what the config built, and the plain dictionaries that the cache is keyed by."""
+
+    source: Source
+    checkpoint: Any  # of the student
+    teacher_checkpoint: Any  # equal to `checkpoint` where the model teaches itself
+    pruner: Any
+    loss: Any
+    quantizer: Quantizer
+    schedule: Schedule
+    bench: Bench
+    max_disagreement: float
+    seed: int
+    specs: dict[str, Any]  # group -> its resolved YAML
+
+    @property
+    def self_taught(self) -> bool:
+        """True if teacher and student have one architecture and one origin."""
+        return self.teacher_checkpoint.fingerprint() == self.checkpoint.fingerprint()
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that changes the answer; its hash is the run_id. Paths are left out, what they hold is in."""
+        methods = {group: self.specs[group] for group in ("prune", "distill", "quant", "fit", "bench", "measure")}
+        return {
+            **methods,
+            "data": self.source.fingerprint(),
+            "model": self.checkpoint.fingerprint(),
+            "teacher": self.teacher_checkpoint.fingerprint(),
+            "seed": self.seed,
+        }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The parts of result.json that a run computes, and the files of its bundle."""
+
+    quality: dict[str, Any]
+    size: dict[str, Any]
+    speed: dict[str, Any]
+    memory: dict[str, Any]
+    cost: dict[str, Any]
+    data: dict[str, Any]
+    file: Path
+    tokenizer: Path
+    labels: list[str]
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained classifier in the cache, and the data in its own tokens."""
+
+    stage: Stage
+    tokens: Stage
+    train: Tokens
+    dev: Tokens
+
+
+class Flow:
+    """The way of one point through the stages."""
+
+    def __init__(self, point: Point, *, cache_dir: Path, curve: Curve) -> None:
+        self.point, self.cache_dir, self.curve = point, cache_dir, curve
+        self.cached: dict[str, bool] = {}
+        self.corpus: Corpus = point.source.load(cache_dir)
+        self.classes = len(self.corpus.label_names)
+        self.precision = _precision(point.schedule.precision)
+        counts = len(self.corpus.train.texts), len(self.corpus.dev.texts), self.classes
+        log.info("data      %s: %s sentences to train, %s to score, %d classes", self.corpus.name,
+                 *(f"{n:,}" for n in counts[:2]), self.classes)  # fmt: skip
+
+    def run(self) -> Outcome:
+        """All of it."""
+        _prepare_tensorflow()
+        teacher = self.teacher()
+        student, student_s = self.student(teacher)
+        float32, file = self.export(student)
+        start = time.perf_counter()
+        log.info("measure   %s bytes, all %s dev sentences", f"{_tflite(file).stat().st_size:,}", f"{len(student.dev):,}")
+        measured = measure(_tflite(file), _tflite(float32), student.dev, self.point.bench)
+        outcome = self._outcome(teacher, student, file, measured)
+        outcome.cost.update(student_s=student_s, export_s=float32.seconds + file.seconds,
+                            measure_s=time.perf_counter() - start)  # fmt: skip
+        return outcome
+
+    # Data
+
+    def _tokens(self, checkpoint: Path) -> tuple[Stage, Tokens, Tokens]:
+        """The corpus in the tokens of a checkpoint: (stage, train, dev)."""
+        tokenizer, max_length = checkpoint / "tokenizer.json", self.point.source.max_length
+        key = {"corpus": self.corpus.digest, "tokenizer": sha256_of(tokenizer), "max_length": max_length}
+
+        def build(folder: Path, scratch: Path) -> None:
+            for name, split in (("train", self.corpus.train), ("dev", self.corpus.dev)):
+                tokenize(split, tokenizer_path=tokenizer, max_length=max_length).save(folder / f"{name}.npz")
+
+        done = self._stage("tokens", key, build)
+        return done, Tokens.load(done.folder / "train.npz"), Tokens.load(done.folder / "dev.npz")
+
+    # Teacher
+
+    def teacher(self) -> Classifier:
+        """The checkpoint of the teacher, fine-tuned on the labels."""
+        from optim.distill import HardLabels
+        from optim.prune import NoPruning
+
+        point = self.point
+        checkpoint = point.teacher_checkpoint.fetch(self.cache_dir)
+        shape = self._shape(checkpoint, point.teacher_checkpoint.pooling)
+        tokens, train, dev = self._tokens(checkpoint)
+        key = self._fit_key("teacher", tokens) | {"checkpoint": point.teacher_checkpoint.fingerprint()}
+        no_logits = np.zeros((len(train), self.classes), np.float32)
+
+        def build(folder: Path, scratch: Path) -> None:
+            model = self._fresh(shape, checkpoint)
+            self._fit("teacher", model, train, no_logits, HardLabels(teacher="same"), NoPruning(), folder, scratch)
+            _keep(model, shape, dev, folder)
+
+        return Classifier(self._fit_stage("teacher", key, build), tokens, train, dev)
+
+    def teacher_logits(self, teacher: Classifier) -> tuple[Stage, np.ndarray]:
+        """float32 [n, classes]: what the teacher says of every training sentence; computed once."""
+        from optim.encoder import store
+        from optim.fit import logits_of
+
+        def build(folder: Path, scratch: Path) -> None:
+            model = store.load(teacher.stage.folder)
+            with bar("teacher's answers", len(teacher.train), "sentence") as shown:
+                logits = logits_of(model, teacher.train, progress=lambda done: shown.update(done - shown.n))
+            np.save(folder / "train.npy", logits)
+
+        done = self._stage("logits", {"teacher": teacher.stage.key, "tokens": teacher.tokens.key}, build)
+        return done, np.load(done.folder / "train.npy")
+
+    # Student
+
+    def student(self, teacher: Classifier) -> tuple[Classifier, float]:
+        """(student, seconds that its fit and the teacher's answers took). The teacher itself where nothing is to be done."""
+        point = self.point
+        if point.self_taught and not point.pruner.sparsity:
+            log.info("student   prune=none and the same model: the teacher is the student")
+            self.cached["student"] = True
+            return teacher, 0.0
+        checkpoint = point.checkpoint.fetch(self.cache_dir)
+        shape = self._shape(checkpoint, point.checkpoint.pooling)
+        tokens, train, dev = self._tokens(checkpoint)
+        logits, targets = None, np.zeros((len(train), self.classes), np.float32)
+        if point.loss.needs_teacher:
+            logits, targets = self.teacher_logits(teacher)
+        key = self._fit_key("student", tokens) | {
+            "start": teacher.stage.key if point.self_taught else point.checkpoint.fingerprint(),
+            "logits": logits.key if logits else None,
+            "prune": point.specs["prune"],
+            "distill": {k: v for k, v in point.specs["distill"].items() if k != "teacher"},
+        }
+
+        def build(folder: Path, scratch: Path) -> None:
+            model = self._fresh(shape, checkpoint)
+            if point.self_taught:
+                _load_into(model, teacher.stage.folder)
+            self._fit("student", model, train, targets, point.loss, point.pruner, folder, scratch)
+            point.pruner.check(model)
+            _keep(model, shape, dev, folder)
+
+        done = self._fit_stage("student", key, build)
+        return Classifier(done, tokens, train, dev), done.seconds + (logits.seconds if logits else 0.0)
+
+    # File
+
+    def export(self, student: Classifier) -> tuple[Stage, Stage]:
+        """(float32 file, the file that ships) of the student, each a stage with a model.tflite."""
+        from optim.encoder import store
+        from optim.quantize import convert
+
+        quantizer = self.point.quantizer
+
+        def float32(folder: Path, scratch: Path) -> None:
+            log.info("export    float32 .tflite")
+            _tflite(folder).write_bytes(convert(store.load(student.stage.folder, single=True)))
+
+        base = self._stage("float32", {"student": student.stage.key}, float32)
+
+        def build(folder: Path, scratch: Path) -> None:
+            log.info("export    %s", self.point.specs["quant"]["_target_"].rsplit(".", 1)[-1])
+            model = store.load(student.stage.folder, single=True)
+            _tflite(folder).write_bytes(quantizer.run(model, _tflite(base), student.train))
+
+        method = {k: v for k, v in self.point.specs["quant"].items() if k != "max_disagreement"}
+        key = {"float32": base.key, "student": student.stage.key, "tokens": student.tokens.key, "quant": method}
+        return base, self._stage("file", key, build)
+
+    # Figures
+
+    def _outcome(self, teacher: Classifier, student: Classifier, file: Stage, measured: Measurement) -> Outcome:
+        keras_logits = np.load(student.stage.folder / "dev.npy")
+        agreement = quality.agreement(measured.logits, keras_logits)
+        check_agreement(agreement, max_disagreement=self.point.max_disagreement)
+        labels = student.dev.labels
+        teacher_answers = np.load(teacher.stage.folder / "dev.npy").argmax(axis=1)
+        weights = json.loads((student.stage.folder / "weights.json").read_text(encoding="utf-8"))
+        return Outcome(
+            quality={
+                **quality.scores(measured.logits, labels),
+                "teacher_accuracy_fraction": float(np.mean(teacher_answers == labels)),
+                "agreement_fraction": agreement,
+            },
+            size={**measured.size, **weights},
+            speed=measured.speed,
+            memory=measured.memory,
+            cost={"teacher_s": teacher.stage.seconds, "cached": self.cached},
+            data={
+                "name": self.corpus.name,
+                "digest": self.corpus.digest,
+                "train_examples": len(student.train),
+                "dev_examples": len(student.dev),
+                "labels": list(self.corpus.label_names),
+            },
+            file=_tflite(file),
+            tokenizer=self.point.checkpoint.fetch(self.cache_dir) / "tokenizer.json",
+            labels=list(self.corpus.label_names),
+        )
+
+    # Shared by teacher and student
+
+    def _shape(self, checkpoint: Path, pooling: str) -> Architecture:
+        shape = read_config(checkpoint, pooling=pooling, classes=self.classes)
+        if self.point.source.max_length > shape.position_count:
+            raise UserError(
+                f"data.max_length must be at most {shape.position_count}, the positions of the model, "
+                f"got {self.point.source.max_length}."
+            )
+        return shape
+
+    def _fit_key(self, name: str, tokens: Stage) -> dict[str, Any]:
+        fit = self.point.specs["fit"]
+        shared = {"holdout": fit["holdout"], "holdout_minimum": fit["holdout_minimum"], "precision": self.precision}
+        return {"tokens": tokens.key, "seed": self.point.seed, "recipe": fit[name], **shared}
+
+    def _fresh(self, shape: Architecture, checkpoint: Path):
+        """A model with the weights of a checkpoint, in the precision of the fit; what the checkpoint lacks is seeded."""
+        import tf_keras as keras
+
+        from optim.encoder import checkpoint as reader
+        from optim.encoder import graph
+
+        keras.utils.set_random_seed(self.point.seed)
+        keras.mixed_precision.set_global_policy("mixed_bfloat16" if self.precision == "bfloat16" else "float32")
+        try:
+            model = graph.classifier(shape)
+        finally:
+            keras.mixed_precision.set_global_policy("float32")
+        reader.load(model, shape, checkpoint / "model.safetensors")
+        return model
+
+    def _fit(self, name: str, model, train: Tokens, targets: np.ndarray, loss, pruner, folder: Path, scratch: Path) -> None:
+        from optim.fit import Fit
+
+        recipe: Recipe = getattr(self.point.schedule, name)
+        with bar(name) as shown:
+            fit = Fit(model, train, targets, loss=loss, pruner=pruner, recipe=recipe, schedule=self.point.schedule,
+                      seed=self.point.seed, scratch=scratch, on_row=lambda row: None, bar=shown)  # fmt: skip
+            log.info("%-9s %d epochs of %d steps, %s", name, recipe.epochs, fit.epoch_steps, self.precision)
+            fit.on_row = lambda row: self.curve(name, row)
+            fitted = fit.run()
+        (folder / "fit.json").write_text(json.dumps(fitted.to_json()) + "\n", encoding="utf-8")
+
+    def _fit_stage(self, name: str, key: dict[str, Any], build) -> Stage:
+        done = self._stage(name, key, build)
+        fitted = json.loads((done.folder / "fit.json").read_text(encoding="utf-8"))
+        if done.cached:  # the curve belongs to every point that uses the stage
+            for row in fitted["rows"]:
+                self.curve(name, row)
+        log.info("%-9s %s: epoch %d kept, %.4f of the held-out slice of train right, %.2f steps/s, %.0f s", name,
+                 "at hand" if done.cached else "done", fitted["best_epoch"] + 1, fitted["holdout_accuracy_fraction"],
+                 fitted["steps_per_second"], done.seconds)  # fmt: skip
+        return done
+
+    def _stage(self, name: str, key: dict[str, Any], build) -> Stage:
+        done = stage(self.cache_dir, name, key, build)
+        self.cached[name] = self.cached.get(name, True) and done.cached
+        return done
+
+
+def measure(file: Path, float32: Path, dev: Tokens, bench: Bench) -> Measurement:
+    """The figures of `file`, with a bar for the sentences."""
+    with bar("measure", len(dev), "sentence") as shown:
+
+        def progress(what: str, done: int, total: int) -> None:
+            shown.set_description_str(f"  measure: {what}", refresh=False)
+            if what == "sentences":
+                shown.update(done - shown.n)
+
+        return measure_file(file, float32, dev, bench=bench, progress=progress)
+
+
+def _tflite(folder: Path | Stage) -> Path:
+    return (folder.folder if isinstance(folder, Stage) else folder) / "model.tflite"
+
+
+def _keep(model, shape: Architecture, dev: Tokens, folder: Path) -> None:
+    """Saves a fitted model, what its weights amount to, and the logits on dev that its files must agree with."""
+    from optim.encoder import store
+    from optim.fit import logits_of
+    from optim.prune import zeroed_fraction
+
+    store.save(model, shape, folder)
+    weights = {"parameters": int(model.count_params()), "zeroed_fraction": zeroed_fraction(model)}
+    (folder / "weights.json").write_text(json.dumps(weights) + "\n", encoding="utf-8")
+    np.save(folder / "dev.npy", logits_of(store.load(folder), dev))
+
+
+def _load_into(model, folder: Path) -> None:
+    from optim.encoder import store
+
+    store.load_into(model, folder)
+
+
+def _precision(wanted: str) -> str:
+    """float32 or bfloat16: what `auto` means on this machine."""
+    if wanted == "auto":
+        return "bfloat16" if has_bfloat16() else "float32"
+    return wanted
+
+
+def _prepare_tensorflow() -> None:
+    """Keeps TensorFlow's start-up notes off the screen; must run before its first import."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)

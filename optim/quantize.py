@@ -1,0 +1,133 @@
+"""Keras classifier -> .tflite bytes, in the precision that a method of `conf/quant` asks for.
+
+Every method starts from the same float32 file, so that what it costs can be measured against that file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from optim.data import Tokens
+from optim.errors import UserError, require_positive
+
+SIGNATURE = "serving_default"
+GATHER_SAMPLES = 8  # sentences that show the embedding's range to `int8`; its weights decide, so a few are enough
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantizer:
+    """One way of writing the file. `run(model, float32_path, train) -> bytes of the new file`."""
+
+    max_disagreement: float  # fraction of dev answers in which the file may differ from the Keras student
+    run: Callable[[object, Path, Tokens], bytes]
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_disagreement <= 1:
+            raise UserError(f"quant.max_disagreement must be a fraction in [0, 1], got {self.max_disagreement:g}.")
+
+
+def float32(*, max_disagreement: float) -> Quantizer:
+    """`quant=none`: the float32 file as it is."""
+    return Quantizer(max_disagreement=max_disagreement, run=lambda model, path, train: path.read_bytes())
+
+
+def float16(*, max_disagreement: float) -> Quantizer:
+    """`quant=fp16`: weights as float16, arithmetic in float32; the converter's, which alone halves GATHER too."""
+    return Quantizer(max_disagreement=max_disagreement, run=lambda model, path, train: convert(model, half=True))
+
+
+def dynamic_int8(*, max_disagreement: float) -> Quantizer:
+    """`quant=int8`: int8 weights of FULLY_CONNECTED, whose inputs are quantized as they come, and of GATHER.
+
+    Kernels have one scale for each output, the embeddings one in all.
+    """
+
+    def run(model, path: Path, train: Tokens) -> bytes:
+        from litert_quantizer import qtyping, quantizer
+
+        method = quantizer.Quantizer(str(path))
+        method.add_dynamic_config(".*", qtyping.TFLOperationName.FULLY_CONNECTED, num_bits=8)
+        method.add_static_config(".*", qtyping.TFLOperationName.GATHER, activation_num_bits=8, weight_num_bits=8)
+        return _quantized(method, _samples(train, GATHER_SAMPLES, seed=0))
+
+    return Quantizer(max_disagreement=max_disagreement, run=run)
+
+
+def static_int8(*, max_disagreement: float, samples: int, seed: int) -> Quantizer:
+    """`quant=int8_full`: weights and activations of FULLY_CONNECTED and GATHER, calibrated on training sentences.
+
+    Attention products, soft-max, GELU and norms stay float: in int8 LiteRT runs them on slow reference kernels.
+    """
+    require_positive("quant.samples", samples)
+
+    def run(model, path: Path, train: Tokens) -> bytes:
+        from litert_quantizer import qtyping, quantizer
+
+        method = quantizer.Quantizer(str(path))
+        for operation in (qtyping.TFLOperationName.FULLY_CONNECTED, qtyping.TFLOperationName.GATHER):
+            method.add_static_config(".*", operation, activation_num_bits=8, weight_num_bits=8)
+        return _quantized(method, _samples(train, samples, seed))
+
+    return Quantizer(max_disagreement=max_disagreement, run=run)
+
+
+def convert(model, *, half: bool = False) -> bytes:
+    """The .tflite bytes of a `single` classifier: inputs int32 [1, length] of any length, output `logits`."""
+    import tensorflow as tf
+
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        tf.saved_model.save(module := _served(model), folder, signatures=module.serve)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        if half:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.target_spec.supported_types = [tf.float16]
+        return converter.convert()
+
+
+def _served(model):
+    """A module whose one signature names its inputs and its output."""
+    import tensorflow as tf
+
+    row = tf.TensorSpec([1, None], tf.int32)
+    module = tf.Module()
+    module.model = model
+
+    @tf.function
+    def serve(input_ids, attention_mask):
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        return {"logits": model(inputs, training=False)}
+
+    module.serve = serve.get_concrete_function(
+        tf.TensorSpec(row.shape, row.dtype, "input_ids"), tf.TensorSpec(row.shape, row.dtype, "attention_mask")
+    )
+    return module
+
+
+def _samples(train: Tokens, count: int, seed: int) -> list[dict[str, np.ndarray]]:
+    """`count` training sentences, drawn with `seed`, as inputs of the signature."""
+    chosen = np.random.default_rng(seed).permutation(len(train))[:count]
+    rows = [train.sentence(int(i))[None] for i in chosen]
+    return [{"input_ids": row, "attention_mask": np.ones_like(row)} for row in rows]
+
+
+def _quantized(method, samples: list[dict[str, np.ndarray]]) -> bytes:
+    with _quiet():
+        ranges = method.calibrate({SIGNATURE: samples}, num_threads=2)
+        return bytes(method.quantize(ranges).quantized_model)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Holds back the progress bars and tables that the converter and the quantizer print."""
+    import warnings
+
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,223 @@
+"""`python -m optim.predict` on a bundle whose answers are known by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_tflite import write_table_file
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from optim import predict
+from optim.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "charming", "dull", "film"]
+# Rows of the table: what a word adds to the logits of (negative, positive).
+TABLE = np.array([[99, 0], [0, 0], [0, 0.5], [0, 0.5], [0, 0], [0, 2], [3, 0], [0, 0]], np.float32)
+
+
+def write_tokenizer(path, words):
+    """Lower-cased words between [CLS] and [SEP], and like MiniLM's own file padded to 128."""
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.post_processor = processors.TemplateProcessing(  # pyright: ignore[reportAttributeAccessIssue]
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer.enable_padding(length=128)
+    tokenizer.enable_truncation(256)
+    tokenizer.save(str(path))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundle")
+    write_table_file(folder / "model.tflite", TABLE)
+    write_tokenizer(folder / "tokenizer.json", WORDS)
+    predict.write_labels(folder / "labels.json", labels=["negative", "positive"], max_length=5)
+    return folder
+
+
+@pytest.fixture
+def bundle(whole, tmp_path):
+    """A copy of the bundle to break."""
+    return shutil.copytree(whole, tmp_path / "bundle")
+
+
+def run(*arguments, stdin=""):
+    """(exit code, stdout, stderr) of the command."""
+    command = [sys.executable, "-m", "optim.predict", *map(str, arguments)]
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, cwd=ROOT)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_sentences_from_arguments(whole):
+    code, out, err = run(whole, "A charming film", "dull dull film")
+    assert (code, err) == (0, "")
+    first, second = (json.loads(line) for line in out.splitlines())
+    # [CLS] and [SEP] add 1 to positive: (0, 3) and (6, 1).
+    assert list(first) == ["text", "label", "score", "scores"]
+    assert (first["text"], first["label"]) == ("A charming film", "positive")
+    assert first["score"] == first["scores"]["positive"] == pytest.approx(1 / (1 + math.exp(-3)))
+    assert first["scores"]["negative"] == pytest.approx(1 / (1 + math.exp(3)))
+    assert (second["label"], second["score"]) == ("negative", pytest.approx(1 / (1 + math.exp(-5))))
+
+
+def test_sentences_from_stdin_skip_blank_lines(whole):
+    code, out, err = run(whole, stdin="a charming film\n\n  dull  \n")
+    assert (code, err) == (0, "")
+    assert [(row["text"], row["label"]) for row in map(json.loads, out.splitlines())] == [
+        ("a charming film", "positive"),
+        ("dull", "negative"),
+    ]
+
+
+def test_sentence_is_cut_at_max_length(whole):
+    """Five tokens are [CLS], three words, [SEP]: the fourth word is not heard."""
+    classify = predict.Bundle(whole, threads=1).classify
+    assert classify("a a charming dull dull") == {**classify("a a charming"), "text": "a a charming dull dull"}
+
+
+def test_padding_of_the_checkpoint_is_put_off(whole):
+    """One [PAD] would add 99 to negative."""
+    assert predict.Bundle(whole, threads=1).classify("charming")["label"] == "positive"
+
+
+def test_text_is_not_escaped(whole):
+    _, out, _ = run(whole, "ein schöner Film")
+    assert '"text": "ein schöner Film"' in out
+
+
+def test_large_logits_do_not_overflow(bundle):
+    write_table_file(bundle / "model.tflite", TABLE * 1000)
+    row = predict.Bundle(bundle, threads=1).classify("dull")
+    assert (row["label"], row["score"]) == ("negative", 1.0)
+
+
+def test_nothing_heavy_is_imported(whole):
+    code = (
+        "import sys; from optim import predict\n"
+        f"assert predict.main([{str(whole)!r}, 'a film']) == 0\n"
+        "print(sorted({'tensorflow', 'tf_keras', 'transformers', 'torch', 'datasets', 'hydra'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_shows_the_usage():
+    code, out, _ = run("--help")
+    assert code == 0
+    assert "python -m optim.predict" in out
+    assert "one a line" in " ".join(out.split())
+
+
+@pytest.mark.parametrize("name", ["model.tflite", "tokenizer.json", "labels.json"])
+def test_missing_file_is_named(bundle, name):
+    (bundle / name).unlink()
+    code, out, err = run(bundle, "a film")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert f"it has no {name}" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_missing_folder_is_no_bundle(tmp_path):
+    code, _, err = run(tmp_path / "nowhere", "a film")
+    assert code == 2
+    assert "nowhere is not a bundle" in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["model.tflite", "tokenizer.json", "labels.json"])
+def test_damaged_file_is_named(bundle, name):
+    (bundle / name).write_text('{"half": ')
+    code, out, err = run(bundle, "a film")
+    assert (code, out) == (2, "")
+    assert name in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        '{"labels": ["negative", "positive"]}',
+        '{"labels": ["one"], "max_length": 128}',
+        '{"labels": ["twice", "twice"], "max_length": 128}',
+        '{"labels": [0, 1], "max_length": 128}',
+        '{"labels": ["negative", "positive"], "max_length": 2}',
+        '{"labels": ["negative", "positive"], "max_length": "128"}',
+    ],
+)
+def test_unfit_labels_are_refused(tmp_path, content):
+    path = tmp_path / "labels.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"labels.json must be like"):
+        predict.read_labels(path)
+
+
+def test_labels_that_do_not_fit_the_model_are_refused(bundle):
+    predict.write_labels(bundle / "labels.json", labels=["a", "b", "c"], max_length=5)
+    with pytest.raises(UserError, match=r"names 3 labels, model\.tflite has 2"):
+        predict.Bundle(bundle, threads=1)
+
+
+def test_written_labels_are_read_back(tmp_path):
+    predict.write_labels(tmp_path / "labels.json", labels=["schlecht", "schön"], max_length=64)
+    assert predict.read_labels(tmp_path / "labels.json") == (["schlecht", "schön"], 64)
+
+
+def test_tokenizer_of_another_model_is_refused(bundle):
+    write_tokenizer(bundle / "tokenizer.json", [*WORDS, "new"])
+    code, out, err = run(bundle, "a film", "a new film")
+    assert code == 2
+    assert len(out.splitlines()) == 1
+    assert "vocabulary" in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("arguments", "message"), [(["a film", " "], "blank"), (["--threads", "0", "a"], "threads")])
+def test_unfit_arguments_are_refused(whole, arguments, message):
+    code, _, err = run(whole, *arguments)
+    assert code == 2
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("way", ["stdin", "argument"])
+def test_bytes_that_are_no_text_are_refused(whole, way):
+    command = [sys.executable, "-m", "optim.predict", str(whole)]
+    command, stdin = (command, b"a film\n\xff\xfe\n") if way == "stdin" else ([*command, "a film", b"\xff\xfe"], b"")
+    done = subprocess.run(command, input=stdin, capture_output=True, cwd=ROOT)
+    assert done.returncode == 2
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr.splitlines() == [
+        rb"error: A sentence is not UTF-8 text: b'\xff\xfe%s'." % (b"\\n" * (way == "stdin"))
+    ]
+
+
+def test_output_is_utf8_whatever_the_locale(whole):
+    command = [sys.executable, "-m", "optim.predict", str(whole)]
+    done = subprocess.run(
+        command,
+        input="schön\n".encode(),
+        capture_output=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert json.loads(done.stdout)["text"] == "schön"
+
+
+def test_reader_that_leaves_early_is_no_error(whole):
+    command = f'yes "a charming film" | head -3000 | "{sys.executable}" -m optim.predict "{whole}" | head -1'
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT)
+    assert json.loads(done.stdout)["label"] == "positive"
+    assert done.stderr == ""
