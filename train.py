@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from optim import choice, result
 from optim.build import build
-from optim.errors import UserError
+from optim.errors import UserError, require_fraction, require_number
 from optim.result import Result
 
 GROUPS = ("model", "data", "prune", "distill", "quant", "fit", "bench", "track")
@@ -108,6 +108,10 @@ def point_of(cfg: DictConfig):
     from optim.flow import Point
 
     specs: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    require_fraction("measure.max_disagreement", cfg.measure.max_disagreement, one=True)
+    require_number("cache_free_gb", cfg.cache_free_gb)
+    if not isinstance(cfg.seed, int) or cfg.seed < 0:
+        raise UserError(f"seed must be a whole number from 0, got {cfg.seed!r}.")
     loss = build(cfg.distill, "distill")
     return Point(
         source=build(cfg.data, "data"),

@@ -99,15 +99,17 @@ def hub_reachable() -> bool:
     """True if the hub answers within PROBE_S. Asked once for the process; never asked under HF_HUB_OFFLINE."""
     if hub_is_off():
         return False
-    answers: list[bool] = []
+    import urllib.request  # noqa: F401, loaded here so that the time-out is the network's alone
+
+    certificates, answers = _certificates(), []
     # A thread, because no time-out bounds name resolution; a daemon, because it may outlive the program.
-    probe = threading.Thread(target=lambda: answers.append(_answers(hub_endpoint())), daemon=True)
+    probe = threading.Thread(target=lambda: answers.append(_answers(hub_endpoint(), certificates)), daemon=True)
     probe.start()
     probe.join(PROBE_S)
     return answers == [True]
 
 
-def _answers(endpoint: str) -> bool:
+def _answers(endpoint: str, certificates) -> bool:
     """True if an HTTP server that does not turn us away answers at `endpoint`, through the proxy if one is set."""
     import http.client
     import urllib.error
@@ -115,7 +117,7 @@ def _answers(endpoint: str) -> bool:
 
     try:
         request = urllib.request.Request(endpoint, method="HEAD", headers={"User-Agent": "distilbert-optim"})
-        urllib.request.urlopen(request, timeout=PROBE_S, context=_certificates()).close()
+        urllib.request.urlopen(request, timeout=PROBE_S, context=certificates).close()
     except urllib.error.HTTPError as error:
         return error.code in (401, 404, 405)  # mirrors need not serve their root; 403 and 5xx are firewalls and faults
     except (OSError, ValueError, http.client.HTTPException):

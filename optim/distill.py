@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from optim.errors import UserError, require_positive
+from optim.errors import require_fraction, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,7 @@ class SoftTargets:
 
     def __post_init__(self) -> None:
         require_positive("distill.temperature", self.temperature)
-        if not 0 <= self.teacher_weight <= 1:
-            raise UserError(f"distill.teacher_weight must be a fraction in [0, 1], got {self.teacher_weight:g}.")
+        require_fraction("distill.teacher_weight", self.teacher_weight, one=True)
 
     def __call__(self, labels, student, teacher):
         """labels: int [batch]; student, teacher: logits [batch, classes] -> scalar mean over the batch."""

@@ -7,14 +7,29 @@ class UserError(ValueError):
     """A setting, a file or a machine that cannot be worked with. The message names it, the rule, the value and the fix."""
 
 
-def require_fraction(setting: str, value: float, *, below: float = 1.0) -> None:
-    """Raises UserError unless 0 <= value < below."""
-    if not 0 <= value < below:
+def require_number(setting: str, value: object) -> None:
+    """Raises UserError for a word, a truth value or nothing."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UserError(f"{setting} must be a number, got {value!r}.")
+
+
+def require_fraction(setting: str, value: float, *, one: bool = False) -> None:
+    """Raises UserError unless 0 <= value < 1, or value is 1 where `one` allows it."""
+    require_number(setting, value)
+    if not (0 <= value < 1 or (one and value == 1)):
         hint = f" For {value:g} %, write {value / 100:g}." if 1 < value < 100 else ""
-        raise UserError(f"{setting} must be a fraction in [0, {below:g}), got {value:g}.{hint}")
+        raise UserError(f"{setting} must be a fraction in [0, 1{']' if one else ')'}, got {value:g}.{hint}")
 
 
 def require_positive(setting: str, value: float) -> None:
     """Raises UserError unless value > 0."""
+    require_number(setting, value)
     if not value > 0:
         raise UserError(f"{setting} must be above 0, got {value:g}.")
+
+
+def require_count(setting: str, value: int) -> None:
+    """Raises UserError unless value is a whole number above 0."""
+    require_positive(setting, value)
+    if not isinstance(value, int):
+        raise UserError(f"{setting} must be a whole number, got {value:g}.")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from optim.data import Tokens, bucketed_batches, pad
-from optim.errors import UserError, require_fraction, require_positive
+from optim.errors import UserError, require_count, require_fraction, require_positive
 
 SCORE_BATCH = 64
 Row = dict[str, float]
@@ -39,9 +39,11 @@ class Recipe:
     weight_decay: float  # of kernels alone, times the learning rate in each step
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate"):
-            require_positive(f"fit: {name}", getattr(self, name))
-        require_fraction("fit: warmup", self.warmup)
+        for name in ("epochs", "batch_size"):
+            require_count(f"fit.*.{name}", getattr(self, name))
+        require_positive("fit.*.learning_rate", self.learning_rate)
+        require_fraction("fit.*.warmup", self.warmup)
+        require_fraction("fit.*.weight_decay", self.weight_decay)
 
     def rate(self, progress: float) -> float:
         """The learning rate at a training progress in [0, 1]."""
@@ -61,7 +63,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         require_fraction("fit.holdout", self.holdout)
-        require_positive("fit.holdout_minimum", self.holdout_minimum)
+        require_count("fit.holdout_minimum", self.holdout_minimum)
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise UserError(f"fit.precision must be auto, float32 or bfloat16, got {self.precision!r}.")
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from optim.errors import UserError, require_fraction, require_positive
+from optim.errors import UserError, require_count, require_fraction, require_positive
 
 TOLERANCE = 0.001  # of a kernel's weights: how far from its target a mask may be after the fit
 
@@ -72,10 +72,11 @@ class Magnitude:
     def __post_init__(self) -> None:
         if self.schedule not in ("constant", "polynomial"):
             raise UserError(f"prune.schedule must be constant or polynomial, got {self.schedule!r}.")
-        for name in ("sparsity", "initial_sparsity", "begin"):
-            require_fraction(f"prune.{name}", getattr(self, name))
-        require_positive("prune.every_steps", self.every_steps)
-        if not self.begin <= self.end <= 1:
+        for name in ("sparsity", "initial_sparsity", "begin", "end"):
+            require_fraction(f"prune.{name}", getattr(self, name), one=name == "end")
+        require_positive("prune.power", self.power)
+        require_count("prune.every_steps", self.every_steps)
+        if self.end < self.begin:
             raise UserError(f"prune.end must lie in [prune.begin, 1] = [{self.begin:g}, 1], got {self.end:g}.")
 
     def attach(self, model, *, total_steps: int) -> Pruning:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from optim.data import Tokens
-from optim.errors import UserError, require_positive
+from optim.errors import require_count, require_fraction
 
 SIGNATURE = "serving_default"
 GATHER_SAMPLES = 8  # sentences that show the embedding's range to `int8`; its weights decide, so a few are enough
@@ -29,8 +29,7 @@ class Quantizer:
     run: Callable[[object, Path, Tokens], bytes]
 
     def __post_init__(self) -> None:
-        if not 0 <= self.max_disagreement <= 1:
-            raise UserError(f"quant.max_disagreement must be a fraction in [0, 1], got {self.max_disagreement:g}.")
+        require_fraction("quant.max_disagreement", self.max_disagreement, one=True)
 
 
 def float32(*, max_disagreement: float) -> Quantizer:
@@ -65,7 +64,7 @@ def static_int8(*, max_disagreement: float, samples: int, seed: int) -> Quantize
 
     Attention products, soft-max, GELU and norms stay float: in int8 LiteRT runs them on slow reference kernels.
     """
-    require_positive("quant.samples", samples)
+    require_count("quant.samples", samples)
 
     def run(model, path: Path, train: Tokens) -> bytes:
         from litert_quantizer import qtyping, quantizer

@@ -9,7 +9,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -200,6 +203,29 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
+
+
+ROOT = Path(__file__).parents[1]
+HUB_VARIABLES = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "XDG_CACHE_HOME")
+
+
+def ask_in_a_process(code: str, *arguments: str, folder: Path, endpoint: str, **environment: str) -> dict:
+    """The JSON on the last line of what `code` prints, with the hub at `endpoint` and its cache in `folder`/hf.
+
+    A process of its own, as the hub's client reads its environment when it is imported.
+    """
+    ours = {"PYTHONPATH": str(ROOT), "HF_HOME": str(folder / "hf"), "HF_ENDPOINT": endpoint}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(HUB_VARIABLES)}
+    run = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder,
+        env={**inherited, **ours, "HF_UPDATE_DOWNLOAD_COUNTS": "0", **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout.splitlines()[-1])
 
 
 @contextmanager

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import subprocess
-import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from hub_standin import Hub, serving
+from hub_standin import Hub, ask_in_a_process, serving
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
@@ -397,6 +396,7 @@ def test_fingerprints_follow_what_changes_the_weights(tmp_path):
 SCENARIO = """
 import json, sys, time
 from pathlib import Path
+import huggingface_hub  # slow, and not what is timed
 from optim import assets
 from optim.errors import UserError
 start = time.monotonic()
@@ -410,22 +410,8 @@ print(json.dumps({**out, "seconds": time.monotonic() - start}))
 
 def fetch_in_a_process(folder: Path, endpoint: str, option: str, cache: str, *, environment=None, **changes) -> dict:
     """What model=<option> gives with the hub at `endpoint` and its cache in `folder`/hf."""
-    run = subprocess.run(
-        [sys.executable, "-c", SCENARIO, json.dumps(settings(option, **changes)), str(folder / cache)],
-        cwd=folder,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "HF_HOME": str(folder / "hf"),
-            "HF_ENDPOINT": endpoint,
-            **(environment or {}),
-        },
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
+    arguments = (json.dumps(settings(option, **changes)), str(folder / cache))
+    return ask_in_a_process(SCENARIO, *arguments, folder=folder, endpoint=endpoint, **(environment or {}))
 
 
 def test_hub_checkpoint_is_downloaded_then_taken_from_the_caches(tmp_path):

@@ -132,17 +132,17 @@ def test_predict_answers_with_the_bundle(results, runs):
 
 
 def test_the_offline_wandb_file_holds_the_result(results, runs):
-    from wandb_reader import read_run
+    from wandb_reader import read
 
     result = results["poly80"]
     files = list(runs.results.glob(f"wandb/offline-run-*-{result['run_id']}/*.wandb"))
     assert len(files) == 1
-    run = read_run(files[0])
+    run = read(files[0])
     for part in ("quality", "size", "speed", "memory", "cost"):
         assert run.summary[part] == result[part]
     assert run.config["cfg"]["prune"]["sparsity"] == 0.8
     assert run.exit_code == 0
-    assert {"teacher/loss", "student/loss"} <= {key for row in run.history for key in row}
+    assert {"teacher/loss", "student/loss"} <= {key for row in run.rows for key in row}
 
 
 def test_another_architecture_distils_from_its_teacher(runs):

@@ -56,7 +56,9 @@ def read_config(folder: Path, *, pooling: str, classes: int) -> Architecture:
     """
     path = folder / "config.json"
     if not path.is_file():
-        raise UserError(f"model: {folder} has no config.json. A checkpoint folder needs config.json, model.safetensors and a tokenizer.")
+        raise UserError(
+            f"model: {folder} has no config.json. A checkpoint folder needs config.json, model.safetensors and a tokenizer."
+        )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # not JSON, or not UTF-8
@@ -77,6 +79,12 @@ def _require(config: dict[str, Any], key: str, expected: str) -> None:
         raise UserError(f"model: config.json has {key} {config[key]!r}; only {expected!r} is built.")
 
 
+def _head_width(config: dict[str, Any], width: str, heads: str) -> int:
+    if config[heads] < 1 or config[width] % config[heads]:
+        raise UserError(f"model: config.json has {heads} {config[heads]}, which must divide {width} {config[width]}.")
+    return config[width] // config[heads]
+
+
 def _bert(config: dict[str, Any], pooling: str, classes: int) -> Architecture:
     _require(config, "hidden_act", "gelu")
     _require(config, "position_embedding_type", "absolute")
@@ -87,7 +95,7 @@ def _bert(config: dict[str, Any], pooling: str, classes: int) -> Architecture:
         vocabulary_size=config["vocab_size"],
         position_count=config["max_position_embeddings"],
         width=config["hidden_size"],
-        head_width=config["hidden_size"] // heads,
+        head_width=_head_width(config, "hidden_size", "num_attention_heads"),
         heads=(heads,) * layers,
         ffn_widths=(config["intermediate_size"],) * layers,
         norm_epsilon=config.get("layer_norm_eps", 1e-12),
@@ -107,7 +115,7 @@ def _distilbert(config: dict[str, Any], pooling: str, classes: int) -> Architect
         vocabulary_size=config["vocab_size"],
         position_count=config["max_position_embeddings"],
         width=config["dim"],
-        head_width=config["dim"] // heads,
+        head_width=_head_width(config, "dim", "n_heads"),
         heads=(heads,) * layers,
         ffn_widths=(config["hidden_dim"],) * layers,
         norm_epsilon=1e-12,  # fixed in Hugging Face's DistilBERT

@@ -101,7 +101,8 @@ def load(model, shape: Architecture, path: Path) -> list[str]:
                     f"config.json asks for {tuple(variable.shape)[::turn]}."
                 )
             variable.assign(value)
-    _fold_token_type(model, tensors)
+    if shape.family == "bert":
+        _fold_token_type(model, tensors, path)
     return missing
 
 
@@ -113,9 +114,14 @@ def _take(tensors: dict[str, np.ndarray], prefix: str, variable: str) -> np.ndar
     return value.T if value is not None and kind == "kernel" else value
 
 
-def _fold_token_type(model, tensors: dict[str, np.ndarray]) -> None:
+def _fold_token_type(model, tensors: dict[str, np.ndarray], path: Path) -> None:
     """Adds BERT's embedding of segment 0 to every position: a single sentence has no other segment."""
-    segments = tensors.get("embeddings.token_type_embeddings.weight")
-    if segments is not None:
-        table = model.get_layer("position_embeddings").table
-        table.assign(table.numpy() + segments[0])
+    name = "embeddings.token_type_embeddings"
+    segments, table = tensors.get(f"{name}.weight"), model.get_layer("position_embeddings").table
+    if segments is None:
+        raise UserError(f"model: {path} has no {name}.weight, which a bert checkpoint needs.")
+    if segments.shape[1:] != tuple(table.shape[1:]):
+        raise UserError(
+            f"model: {name} in {path} has shape {segments.shape}, config.json asks for width {table.shape[1]}."
+        )
+    table.assign(table.numpy() + segments[0])

@@ -1,4 +1,4 @@
-"""Architecture -> Functional Keras classifier: one named Dense per weight matrix, so that a method can be aimed at each.
+"""Architecture -> Functional Keras classifier: one named Dense per weight matrix, for methods to aim at.
 
 Keras 2 (`tf_keras`), because TFMOT wraps only its Sequential and Functional models.
 """
@@ -49,8 +49,12 @@ class Norm(keras.layers.Layer):
 
     def build(self, input_shape):
         """A scale and a shift for each feature."""
-        self.gamma = self.add_weight(name="gamma", shape=input_shape[-1:], initializer="ones")
-        self.beta = self.add_weight(name="beta", shape=input_shape[-1:], initializer="zeros")
+        self.gamma = self.add_weight(
+            name="gamma", shape=input_shape[-1:], initializer="ones", experimental_autocast=False
+        )
+        self.beta = self.add_weight(
+            name="beta", shape=input_shape[-1:], initializer="zeros", experimental_autocast=False
+        )
 
     def call(self, x):
         """float [..., width] -> the same shape."""
@@ -58,7 +62,7 @@ class Norm(keras.layers.Layer):
         centred = wide - tf.reduce_mean(wide, axis=-1, keepdims=True)
         variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
         scaled = centred * tf.math.rsqrt(variance + self.epsilon)
-        return tf.cast(scaled * tf.cast(self.gamma, tf.float32) + tf.cast(self.beta, tf.float32), x.dtype)
+        return tf.cast(scaled * self.gamma + self.beta, x.dtype)
 
     def get_config(self):
         """Arguments that make this layer again."""
@@ -196,7 +200,8 @@ def _layer(shape: Architecture, index: int, x, mask, single: bool):
         shape.heads[index], shape.head_width, shape.attention_dropout, single, name=f"{name}_attention"
     )
     y = dense(shape.width, f"{name}_attention_output")(attention([query, key, value, mask]))
-    y = keras.layers.Dropout(shape.hidden_dropout, name=f"{name}_attention_dropout")(y)
+    if shape.family == "bert":  # DistilBERT has no dropout here
+        y = keras.layers.Dropout(shape.hidden_dropout, name=f"{name}_attention_dropout")(y)
     x = Norm(shape.norm_epsilon, name=f"{name}_attention_norm")(keras.layers.Add(name=f"{name}_attention_sum")([x, y]))
     y = dense(shape.ffn_widths[index], f"{name}_ffn_in")(x)
     y = keras.layers.Activation(tf.nn.gelu, name=f"{name}_gelu")(y)
