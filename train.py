@@ -21,14 +21,15 @@ from optim.errors import UserError, require_fraction, require_number
 from optim.result import Result
 
 GROUPS = ("model", "data", "prune", "distill", "quant", "fit", "bench", "track")
-MODELS = Path(__file__).parent / "conf" / "model"
+CONF = Path(__file__).resolve().parent / "conf"
+MODELS = CONF / "model"
 USER_MISTAKE, FAILURE, INTERRUPTED = 2, 1, 130
 
 log = logging.getLogger("optim")
 choice.register()
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def main(cfg: DictConfig) -> None:
     """Runs one point, or prints the result that it left."""
     _log_to(sys.stderr)
@@ -153,8 +154,8 @@ def _draft(cfg: DictConfig, run_id: str) -> Result:
     default = choice.default_choice(choices["model"], choices["data"])
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     return Result(
-        schema=result.SCHEMA, run_id=run_id, status=result.FAILED, error=None, choices={**choices, **default}, cfg=plain,
-        seed=cfg.seed, command=shlex.join(["python", "train.py", *hydra_cfg.overrides.task]), machine={},
+        schema=result.SCHEMA, run_id=run_id, status=result.FAILED, error=None, choices={**choices, **default},
+        cfg=plain, seed=cfg.seed, command=shlex.join(["python", "train.py", *hydra_cfg.overrides.task]), machine={},
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ PREFIX = "optim."
 
 
 def build(node: DictConfig, group: str) -> Any:
-    """The object. Raises UserError for a target outside `optim.`, a key that its factory lacks, or a value it refuses."""
+    """The object. Raises UserError for a target outside `optim.`, a key its factory lacks, or a value it refuses."""
     _check_targets(OmegaConf.to_container(node, resolve=True), group)
     try:
         return instantiate(node, _convert_="all")

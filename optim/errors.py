@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class UserError(ValueError):
-    """A setting, a file or a machine that cannot be worked with. The message names it, the rule, the value and the fix."""
+    """A setting, file or machine that cannot be worked with. The message names it, the rule, the value and the fix."""
 
 
 def require_number(setting: str, value: object) -> None:

@@ -109,7 +109,9 @@ class Flow:
         student, student_s = self.student(teacher)
         float32, file = self.export(student)
         start = time.perf_counter()
-        log.info("measure   %s bytes, all %s dev sentences", f"{_tflite(file).stat().st_size:,}", f"{len(student.dev):,}")
+        log.info(
+            "measure   %s bytes, all %s dev sentences", f"{_tflite(file).stat().st_size:,}", f"{len(student.dev):,}"
+        )
         measured = measure(_tflite(file), _tflite(float32), student.dev, self.point.bench)
         outcome = self._outcome(teacher, student, file, measured)
         outcome.cost.update(student_s=student_s, export_s=float32.seconds + file.seconds,
@@ -159,7 +161,7 @@ class Flow:
         def build(folder: Path, scratch: Path) -> None:
             model = store.load(teacher.stage.folder)
             with bar("teacher's answers", len(teacher.train), "sentence") as shown:
-                logits = logits_of(model, teacher.train, progress=lambda done: shown.update(done - shown.n))
+                logits = logits_of(model, teacher.train, progress=lambda done: _advance(shown, done))
             np.save(folder / "train.npy", logits)
 
         done = self._stage("logits", {"teacher": teacher.stage.key, "tokens": teacher.tokens.key}, build)
@@ -168,7 +170,7 @@ class Flow:
     # Student
 
     def student(self, teacher: Classifier) -> tuple[Classifier, float]:
-        """(student, seconds that its fit and the teacher's answers took). The teacher itself where nothing is to be done."""
+        """(student, seconds of its fit and the teacher's answers); the teacher itself where nothing is to be done."""
         point = self.point
         if point.self_taught and not point.pruner.sparsity:
             log.info("student   prune=none and the same model: the teacher is the student")
@@ -270,7 +272,7 @@ class Flow:
         return {"tokens": tokens.key, "seed": self.point.seed, "recipe": fit[name], **shared}
 
     def _fresh(self, shape: Architecture, checkpoint: Path):
-        """A model with the weights of a checkpoint, in the precision of the fit; what the checkpoint lacks is seeded."""
+        """A model with the weights of a checkpoint, in the precision of the fit; what that lacks is drawn by seed."""
         import tf_keras as keras
 
         from optim.encoder import checkpoint as reader
@@ -285,7 +287,9 @@ class Flow:
         reader.load(model, shape, checkpoint / "model.safetensors")
         return model
 
-    def _fit(self, name: str, model, train: Tokens, targets: np.ndarray, loss, pruner, folder: Path, scratch: Path) -> None:
+    def _fit(
+        self, name: str, model, train: Tokens, targets: np.ndarray, loss, pruner, folder: Path, scratch: Path
+    ) -> None:
         from optim.fit import Fit
 
         recipe: Recipe = getattr(self.point.schedule, name)
@@ -321,9 +325,13 @@ def measure(file: Path, float32: Path, dev: Tokens, bench: Bench) -> Measurement
         def progress(what: str, done: int, total: int) -> None:
             shown.set_description_str(f"  measure: {what}", refresh=False)
             if what == "sentences":
-                shown.update(done - shown.n)
+                _advance(shown, done)
 
         return measure_file(file, float32, dev, bench=bench, progress=progress)
+
+
+def _advance(shown, done: int) -> None:
+    shown.update(done - shown.n)
 
 
 def _tflite(folder: Path | Stage) -> Path:

@@ -22,7 +22,7 @@ class LazyAdamW(keras.optimizers.legacy.Adam):
     def _resource_apply_dense(self, grad, var, apply_state=None):
         updates = []
         if self.weight_decay and "kernel" in var.name:
-            rate = self._decayed_lr(var.dtype.base_dtype)
+            rate: tf.Tensor = self._decayed_lr(var.dtype.base_dtype)  # type: ignore[assignment]
             updates.append(var.assign_sub(rate * self.weight_decay * var, use_locking=self._use_locking))
         with tf.control_dependencies(updates):
             return super()._resource_apply_dense(grad, var, apply_state)

@@ -14,6 +14,6 @@ def bar(what: str, total: int | None = None, unit: str = "step"):
 
     terminal = sys.stderr.isatty()
     return tqdm(
-        desc=f"  {what}", total=total, unit=unit, leave=False, ncols=88, mininterval=REDRAW_S if terminal else REDRAW_IN_LOG_S,
-        delay=1, dynamic_ncols=False,
+        desc=f"  {what}", total=total, unit=unit, leave=False, ncols=88, delay=1,
+        mininterval=REDRAW_S if terminal else REDRAW_IN_LOG_S,
     )  # fmt: skip

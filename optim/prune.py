@@ -56,7 +56,7 @@ class NoPruning:
 
 @dataclass(frozen=True, kw_only=True)
 class Magnitude:
-    """Zeroes the smallest-magnitude weights of every encoder kernel and of the pooler (Zhu & Gupta 2017, arXiv:1710.01878).
+    """Zeroes the smallest weights of every encoder kernel and of the pooler (Zhu & Gupta 2017, arXiv:1710.01878).
 
     The masks are TFMOT's `prune_low_magnitude`; they hold through fine-tuning and distillation.
     """
@@ -84,8 +84,8 @@ class Magnitude:
         return _Masks(model, self._steps(total_steps), total_steps)
 
     def _steps(self, total_steps: int):
-        """TFMOT's schedule, whose unit is the step, from 1. A short fit draws its mask more often, at least ten times."""
-        from tensorflow_model_optimization.sparsity import keras as sparsity
+        """TFMOT's schedule in steps, counted from 1. A short fit draws its mask more often, at least ten times."""
+        from tensorflow_model_optimization.sparsity import keras as sparsity  # type: ignore[import]
 
         every = max(1, min(self.every_steps, total_steps // 10))
         begin = 1 + math.floor(self.begin * (total_steps - 1))
@@ -115,14 +115,14 @@ class _Masks:
 
     def __init__(self, model, schedule, total_steps: int) -> None:
         import tf_keras as keras
-        from tensorflow_model_optimization.sparsity import keras as sparsity
+        from tensorflow_model_optimization.sparsity import keras as sparsity  # type: ignore[import]
 
         names, self.schedule, self.total_steps = set(prunable(model)), schedule, total_steps
 
         def wrap(layer):
             return sparsity.prune_low_magnitude(layer, schedule) if layer.name in names else layer
 
-        self.model = keras.models.clone_model(model, clone_function=wrap)
+        self.model: object = keras.models.clone_model(model, clone_function=wrap)
         self.callback = sparsity.UpdatePruningStep()
         self.callback.set_model(self.model)
         self.callback.on_train_begin()

@@ -82,7 +82,8 @@ def convert(model, *, half: bool = False) -> bytes:
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        tf.saved_model.save(module := _served(model), folder, signatures=module.serve)
+        module, serve = _served(model)
+        tf.saved_model.save(module, folder, signatures=serve)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         if half:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -91,22 +92,19 @@ def convert(model, *, half: bool = False) -> bytes:
 
 
 def _served(model):
-    """A module whose one signature names its inputs and its output."""
+    """(module that owns the weights, its one signature, which names its inputs and its output)."""
     import tensorflow as tf
 
-    row = tf.TensorSpec([1, None], tf.int32)
     module = tf.Module()
-    module.model = model
+    module.model = model  # type: ignore[attr-defined]
 
     @tf.function
     def serve(input_ids, attention_mask):
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         return {"logits": model(inputs, training=False)}
 
-    module.serve = serve.get_concrete_function(
-        tf.TensorSpec(row.shape, row.dtype, "input_ids"), tf.TensorSpec(row.shape, row.dtype, "attention_mask")
-    )
-    return module
+    specs = (tf.TensorSpec([1, None], tf.int32, name) for name in ("input_ids", "attention_mask"))
+    return module, serve.get_concrete_function(*specs)
 
 
 def _samples(train: Tokens, count: int, seed: int) -> list[dict[str, np.ndarray]]:
@@ -127,6 +125,10 @@ def _quiet() -> Iterator[None]:
     """Holds back the progress bars and tables that the converter and the quantizer print."""
     import warnings
 
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
         warnings.simplefilter("ignore")
         yield

@@ -86,7 +86,9 @@ def require_space(cache_dir: Path, *, free_gb: float) -> None:
         )
 
 
-def write_bundle(folder: Path, *, file: Path, tokenizer: Path, labels: list[str], max_length: int, result: Result) -> Path:
+def write_bundle(
+    folder: Path, *, file: Path, tokenizer: Path, labels: list[str], max_length: int, result: Result
+) -> Path:
     """Makes `folder`/bundle, complete before it takes that name, and returns the path of its model card."""
     from optim.predict import LABELS_FILE, MODEL_FILE, TOKENIZER_FILE, write_labels
 
@@ -114,15 +116,16 @@ def _write_text(path: Path, text: str) -> None:
 def rows(result: Result) -> list[tuple[str, str, str]]:
     """(what, value, beside it) for people, in the order in which they ask."""
     q, s, v, m = result.quality, result.size, result.speed, result.memory
+    zeros_buy = ": no faster, smaller once compressed"
     return [
         ("accuracy", f"{q['accuracy_fraction']:.4f} of {q['examples']:,}",
          f"95 %: {q['ci95_low']:.3f} to {q['ci95_high']:.3f}; teacher {q['teacher_accuracy_fraction']:.4f}"),
-        ("MCC, macro-F1", f"{q['mcc']:.4f}, {q['macro_f1']:.4f}", f"agrees with Keras on {q['agreement_fraction']:.4f}"),
+        ("MCC, macro-F1", f"{q['mcc']:.4f}, {q['macro_f1']:.4f}", f"as Keras on {q['agreement_fraction']:.4f}"),
         ("file", f"{s['file_bytes'] / 1e6:.2f} MB", f"{s['gzip_bytes'] / 1e6:.2f} MB after gzip"),
         ("parameters", f"{s['parameters'] / 1e6:.2f} M",
-         f"{s['zeroed_fraction']:.1%} of the prunable ones zero" + (": no faster, smaller once compressed" if s["zeroed_fraction"] else "")),
+         f"{s['zeroed_fraction']:.1%} of the prunable ones zero" + (zeros_buy if s["zeroed_fraction"] else "")),
         (f"latency at {v['sequence_length']}", f"{v['latency_p50_ms']:.2f} ms",
-         f"p90 {v['latency_p90_ms']:.2f}, p99 {v['latency_p99_ms']:.2f}; {v['calls']} calls, {v['threads']} thread(s)"),
+         f"p90 {v['latency_p90_ms']:.2f}, p99 {v['latency_p99_ms']:.2f} over {v['calls']} calls"),
         ("against float32", f"{v['speedup_vs_float32']:.2f}x", f"float32 file: {v['float32_latency_p50_ms']:.2f} ms"),
         (f"latency at {v['median_length']}", f"{v['median_length_latency_p50_ms']:.2f} ms", "the data's median length"),
         ("peak memory", f"{m['peak_rss_bytes'] / 1e6:.0f} MB",
@@ -134,13 +137,15 @@ def title(result: Result) -> str:
     """One line: what was made of what."""
     choice, distill = result.choices, result.cfg["distill"]
     learnt = f"kd at T={distill['temperature']:g}" if "temperature" in distill else "no distillation"
+    learnt = learnt if result.cost["student_s"] else "the fine-tuned model itself"
     return f"{choice['model']} on {choice['data']}, prune={choice['prune']}, quant={choice['quant']}, {learnt}"
 
 
 def table(result: Result, folder: Path) -> str:
     """The result for a screen of 100 columns."""
     body = "\n".join(f"  {what:<16}{value:>18}   {beside}" for what, value, beside in rows(result))
-    return f"\n{title(result)}\n{body}\n\n  {folder / FILE}\n  python -m optim.predict {folder / 'bundle'} \"a charming film\"\n"
+    predict = f'python -m optim.predict {_bundle(folder)} "a charming film"'
+    return f"\n{title(result)}\n{body}\n\n  {folder / FILE}\n  {predict}\n"
 
 
 def card(result: Result) -> str:
@@ -156,9 +161,9 @@ Text classifier for LiteRT, made and measured by DistilBERT-Optim. Labels: {", "
 {body}
 
 - Every figure is of `model.tflite` in this folder, run by LiteRT on {machine["cpu"]} ({", ".join(machine["isa"])}).
-- Trained on {data["train_examples"]:,} sentences of {data["name"]}, scored once on {data["dev_examples"]:,} that chose nothing.
-- Inputs `input_ids` and `attention_mask`, int32 [1, length], bound by name; output `logits`, float32 [1, {len(data["labels"])}].
-- Run: `python -m optim.predict FOLDER "a charming film"`; made by `{result.command}`, run {result.run_id}, seed {result.seed}.
+- Trained on {data["train_examples"]:,} sentences of {data["name"]}; the {data["dev_examples"]:,} of dev chose nothing.
+- Inputs `input_ids` and `attention_mask`, int32 [1, length], bound by name; output `logits`, float32 [1, classes].
+- Run: `python -m optim.predict FOLDER "a charming film"`. Made by `{result.command}`, run {result.run_id}.
 
 Latency on another processor will differ, and so may the ratio to float32. Text unlike the training data was not tried.
 """

@@ -73,8 +73,9 @@ class Runs:
 
     def folder_of(self, *more: str) -> Path:
         """The run folder, after the run."""
-        import train
         from hydra.core.global_hydra import GlobalHydra
+
+        import train
 
         before = set(self.results.glob("*/result.json"))
         argv, handlers = sys.argv, logging.getLogger().handlers
@@ -91,9 +92,7 @@ class Runs:
     def apart(self, *more: str, **env: str) -> subprocess.CompletedProcess[str]:
         """A run in its own process."""
         command = [sys.executable, "train.py", *self.overrides(*more)]
-        return subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=300, env={**os.environ, **env}
-        )
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env={**os.environ, **env})
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """What bad input gets: one or two lines, a non-zero exit code, and no training."""
 
+# ruff: noqa: E501
 from __future__ import annotations
 
 import json
@@ -29,10 +30,17 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
 CASES = {
     "an unknown option": (["prune=fixed51"], "Could not find 'prune/fixed51'", "fixed50"),
     "an unknown key": (["prune=fixed50", "prune.sparsty=0.5"], "Key 'sparsty' is not in struct"),
-    "a sparsity of one": (["prune=fixed50", "prune.sparsity=1.0"], "prune.sparsity must be a fraction in [0, 1)", "got 1"),
+    "a sparsity of one": (
+        ["prune=fixed50", "prune.sparsity=1.0"],
+        "prune.sparsity must be a fraction in [0, 1)",
+        "got 1",
+    ),
     "a sparsity in per cent": (["prune=fixed50", "prune.sparsity=50"], "For 50 %, write 0.5"),
     "a negative sparsity": (["prune=fixed50", "prune.sparsity=-0.1"], "got -0.1"),
-    "a sparsity that is a word": (["prune=fixed50", "prune.sparsity=half"], "prune.sparsity must be a number, got 'half'"),
+    "a sparsity that is a word": (
+        ["prune=fixed50", "prune.sparsity=half"],
+        "prune.sparsity must be a number, got 'half'",
+    ),
     "a temperature of zero": (["distill.temperature=0"], "distill.temperature must be above 0, got 0"),
     "a teacher weight above one": (["distill.teacher_weight=1.5"], "distill.teacher_weight must be a fraction"),
     "an unknown teacher": (["distill.teacher=gpt"], "distill.teacher must be same or one of", "distilbert"),
@@ -49,7 +57,11 @@ CASES = {
     "a single class": (["data=csv", "data.train_path={bad}/single.csv"], "class"),
     "labels that train lacks": (["data=csv", "data.train_path={bad}/train.csv", "data.dev_path={bad}/dev.csv"], "7"),
     "a missing checkpoint": (["model.path={bad}/nowhere"], "nowhere"),
-    "a target outside optim": (["prune._target_=os.system"], "prune._target_ must name something in optim", "os.system"),
+    "a target outside optim": (
+        ["prune._target_=os.system"],
+        "prune._target_ must name something in optim",
+        "os.system",
+    ),
     "a target that is not there": (["prune._target_=optim.prune.nothing"], "prune"),
     "an unwritable results folder": (["results_dir={bad}/file/results"], "results_dir"),
     "an unwritable cache": (["cache_dir={bad}/file/cache"], "cache_dir"),
@@ -138,7 +150,7 @@ def test_help_and_typos_answer_within_a_second_or_so(arguments):
 
 
 def test_help_names_groups_and_loads_nothing_heavy():
-    code = "import sys, atexit, train; atexit.register(lambda: print('HEAVY', {'tensorflow', 'wandb', 'datasets', 'pandas'} & set(sys.modules))); train.main()"  # noqa: E501
+    code = "import sys, atexit, train; atexit.register(lambda: print('HEAVY', {'tensorflow', 'wandb', 'datasets', 'pandas'} & set(sys.modules))); train.main()"
     done = subprocess.run([sys.executable, "-c", code, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert "HEAVY set()" in done.stdout
     assert "prune: fixed50, fixed80, none, poly50, poly80" in done.stdout

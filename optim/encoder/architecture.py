@@ -57,7 +57,7 @@ def read_config(folder: Path, *, pooling: str, classes: int) -> Architecture:
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(
-            f"model: {folder} has no config.json. A checkpoint folder needs config.json, model.safetensors and a tokenizer."
+            f"model: {folder} has no config.json. A checkpoint needs config.json, model.safetensors and a tokenizer."
         )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -89,7 +89,7 @@ def _bert(config: dict[str, Any], pooling: str, classes: int) -> Architecture:
     _require(config, "hidden_act", "gelu")
     _require(config, "position_embedding_type", "absolute")
     layers, heads = config["num_hidden_layers"], config["num_attention_heads"]
-    dropout = config.get("hidden_dropout_prob", 0.1)
+    dropout, head_dropout = config.get("hidden_dropout_prob", 0.1), config.get("classifier_dropout")
     return Architecture(
         family="bert",
         vocabulary_size=config["vocab_size"],
@@ -101,7 +101,7 @@ def _bert(config: dict[str, Any], pooling: str, classes: int) -> Architecture:
         norm_epsilon=config.get("layer_norm_eps", 1e-12),
         hidden_dropout=dropout,
         attention_dropout=config.get("attention_probs_dropout_prob", 0.1),
-        head_dropout=config.get("classifier_dropout") if config.get("classifier_dropout") is not None else dropout,
+        head_dropout=dropout if head_dropout is None else head_dropout,
         pooling=pooling,
         classes=classes,
     )

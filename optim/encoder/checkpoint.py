@@ -87,8 +87,9 @@ def load(model, shape: Architecture, path: Path) -> list[str]:
     tensors, missing = read(path), []
     for layer, prefix in names(shape):
         variables = model.get_layer(layer).weights
-        values = [_take(tensors, prefix, v.name) for v in variables]
-        if any(value is None for value in values) or (layer == "classifier" and values[0].shape[-1] != shape.classes):
+        found = [_take(tensors, prefix, v.name) for v in variables]
+        values = [value for value in found if value is not None]
+        if len(values) < len(found) or (layer == "classifier" and values[0].shape[-1] != shape.classes):
             if layer not in HEAD:
                 raise UserError(f"model: {path} has no {prefix}.weight/.bias, which a {shape.family} checkpoint needs.")
             missing.append(layer)

@@ -83,7 +83,8 @@ class Pack(keras.layers.Layer):
 
     def call(self, inputs):
         """Sentences follow each other, in the order of `tf.where(mask)`."""
-        return pack(*inputs, self.single)
+        states, mask = inputs
+        return pack(states, mask, self.single)
 
     def get_config(self):
         """Arguments that make this layer again."""
@@ -163,7 +164,7 @@ def initializer():
 
 def dense(width: int, name: str, **kwargs):
     """A Dense with BERT's initialization."""
-    return keras.layers.Dense(width, name=name, kernel_initializer=initializer(), **kwargs)
+    return keras.layers.Dense(width, name=name, kernel_initializer=initializer(), **kwargs)  # type: ignore[arg-type]
 
 
 def classifier(shape: Architecture, *, single: bool = False) -> keras.Model:
@@ -177,7 +178,10 @@ def classifier(shape: Architecture, *, single: bool = False) -> keras.Model:
     ids = keras.Input((None,), batch_size=batch, dtype=tf.int32, name="input_ids")
     mask = keras.Input((None,), batch_size=batch, dtype=tf.int32, name="attention_mask")
     words = keras.layers.Embedding(
-        shape.vocabulary_size, shape.width, embeddings_initializer=initializer(), name="word_embeddings"
+        shape.vocabulary_size,
+        shape.width,
+        embeddings_initializer=initializer(),  # type: ignore[arg-type]
+        name="word_embeddings",
     )(ids)
     places = Positions(shape.position_count, shape.width, name="position_embeddings")(ids)
     x = Pack(single, name="pack")([keras.layers.Add(name="embeddings_sum")([words, places]), mask])
