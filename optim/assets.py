@@ -21,11 +21,11 @@ from typing import Any, Protocol
 
 from optim import choice
 from optim.errors import UserError
-from optim.files import first_line, pinned_file, raise_if_disk, require_sha256, sha256_of, temporary_folder, writing
+from optim.files import first_line, pinned_file, raise_if_disk, require_sha256, sha256_of
+from optim.stages import stage
 
 NEEDED = ("config.json", "model.safetensors")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
-SUMS = "sha256.json"
 CONVERT = "Convert it with transformers and torch: AutoModel.from_pretrained({}).save_pretrained(DIR); model.path=DIR."
 NO_HUB = "Use model=minilm, which needs no hub, or model.path=DIR, or point HF_HOME at a cache that holds it."
 
@@ -344,40 +344,8 @@ hate loved liked worth avoid young girl boy war family heart mind music performa
 
 
 def built(cache_dir: Path, name: str, key: dict[str, Any], build: Callable[[Path], None]) -> Path:
-    """The folder `name`-`key` in the cache, made by `build(folder)` once and again if a file in it was altered.
-
-    It appears at once or not at all: a killed run leaves a folder whose name starts with a dot.
-    """
-    from filelock import FileLock
-
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    final = cache_dir / "checkpoints" / f"{name}-{digest[:16]}"
-    with writing(cache_dir):
-        final.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{final}.lock"):
-            if _intact(final):
-                return final
-            with temporary_folder(final.parent) as folder:
-                build(folder)
-                sums = {file.name: sha256_of(file) for file in sorted(folder.iterdir())}
-                (folder / SUMS).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
-                shutil.rmtree(final, ignore_errors=True)
-                folder.rename(final)
-    return final
-
-
-def _intact(folder: Path) -> bool:
-    """True if every file has the sha256 that was written beside it."""
-    if not folder.is_dir():
-        return False
-    try:
-        sums = json.loads((folder / SUMS).read_text(encoding="utf-8"))
-        altered = [file for file, digest in sums.items() if sha256_of(folder / file) != digest]
-    except (OSError, ValueError):
-        altered = [SUMS]
-    if altered:
-        log.warning("%s was altered since it was written: made again.", folder / altered[0])
-    return not altered
+    """The checkpoint folder `name` in the cache of stages, made by `build(folder)` once."""
+    return stage(cache_dir, name, key, lambda folder, scratch: build(folder)).folder
 
 
 def assemble(folder: Path, files: list[Path]) -> None:

@@ -116,14 +116,14 @@ def _write_text(path: Path, text: str) -> None:
 def rows(result: Result) -> list[tuple[str, str, str]]:
     """(what, value, beside it) for people, in the order in which they ask."""
     q, s, v, m = result.quality, result.size, result.speed, result.memory
-    zeros_buy = ": no faster, smaller once compressed"
+    zeros_buy = ": no faster, gzips smaller"
     return [
         ("accuracy", f"{q['accuracy_fraction']:.4f} of {q['examples']:,}",
          f"95 %: {q['ci95_low']:.3f} to {q['ci95_high']:.3f}; teacher {q['teacher_accuracy_fraction']:.4f}"),
         ("MCC, macro-F1", f"{q['mcc']:.4f}, {q['macro_f1']:.4f}", f"as Keras on {q['agreement_fraction']:.4f}"),
         ("file", f"{s['file_bytes'] / 1e6:.2f} MB", f"{s['gzip_bytes'] / 1e6:.2f} MB after gzip"),
         ("parameters", f"{s['parameters'] / 1e6:.2f} M",
-         f"{s['zeroed_fraction']:.1%} of the prunable ones zero" + (zeros_buy if s["zeroed_fraction"] else "")),
+         f"{s['zeroed_fraction']:.1%} of prunable weights zero" + (zeros_buy if s["zeroed_fraction"] else "")),
         (f"latency at {v['sequence_length']}", f"{v['latency_p50_ms']:.2f} ms",
          f"p90 {v['latency_p90_ms']:.2f}, p99 {v['latency_p99_ms']:.2f} over {v['calls']} calls"),
         ("against float32", f"{v['speedup_vs_float32']:.2f}x", f"float32 file: {v['float32_latency_p50_ms']:.2f} ms"),

@@ -60,8 +60,12 @@ def stage(cache_dir: Path, name: str, key: dict[str, Any], build: Callable[[Path
             if found := _intact(final):
                 return Stage(final, True, found["seconds"])
             scratch.mkdir(exist_ok=True)
-            seconds = _build(final, key, lambda folder: build(folder, scratch))
-            shutil.rmtree(scratch, ignore_errors=True)
+            try:
+                seconds = _build(final, key, lambda folder: build(folder, scratch))
+                shutil.rmtree(scratch, ignore_errors=True)
+            finally:
+                with contextlib.suppress(OSError):  # kept while there is something in it
+                    scratch.rmdir()
             return Stage(final, False, seconds)
 
 

