@@ -25,6 +25,7 @@ from optim.fit import Recipe, Schedule
 from optim.measure import Bench, Measurement, check_agreement, has_bfloat16, measure_file
 from optim.progress import bar
 from optim.quantize import Quantizer
+from optim.runtime import without_chatter
 from optim.stages import Stage, stage
 
 log = logging.getLogger(__name__)
@@ -364,6 +365,10 @@ def _precision(wanted: str) -> str:
 
 
 def _prepare_tensorflow() -> None:
-    """Keeps TensorFlow's start-up notes off the screen; must run before its first import."""
+    """Imports TensorFlow, wakes its devices, and keeps its notes on having found no GPU off the screen."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    with without_chatter():
+        import tensorflow as tf
+
+        tf.config.list_logical_devices()

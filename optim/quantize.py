@@ -16,6 +16,7 @@ import numpy as np
 
 from optim.data import Tokens
 from optim.errors import require_count, require_fraction
+from optim.runtime import without_chatter
 
 SIGNATURE = "serving_default"
 GATHER_SAMPLES = 8  # sentences that show the embedding's range to `int8`; its weights decide, so a few are enough
@@ -115,7 +116,7 @@ def _samples(train: Tokens, count: int, seed: int) -> list[dict[str, np.ndarray]
 
 
 def _quantized(method, samples: list[dict[str, np.ndarray]]) -> bytes:
-    with _quiet():
+    with without_chatter(), _quiet():
         ranges = method.calibrate({SIGNATURE: samples}, num_threads=2)
         return bytes(method.quantize(ranges).quantized_model)
 

@@ -30,7 +30,7 @@ class Classifier:
     def __init__(self, path: Path, threads: int):
         require_positive("threads", threads)
         self.path = Path(path)
-        with _without_chatter():
+        with without_chatter():
             self._run = _signature_runner(self.path, threads)
             # One token, id 0: every vocabulary has it. LiteRT packs the weights in its first call, not on loading.
             self.classes = len(self.logits(np.zeros(1, np.int32)))
@@ -87,11 +87,15 @@ def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:160]
 
 
-@contextmanager
-def _without_chatter() -> Iterator[None]:
-    """Holds back LiteRT's `INFO:` lines, which no setting silences; what else goes to stderr meanwhile is shown after.
+CHATTER = (b"INFO: ", b"cudart_stub.cc", b"cuda_platform.cc", b"absl::InitializeLog()")
 
-    They are written by C++ straight to the file descriptor, so the descriptor itself is diverted.
+
+@contextmanager
+def without_chatter() -> Iterator[None]:
+    """Holds back the notes that LiteRT and TensorFlow write on starting, which no setting silences.
+
+    What else goes to stderr meanwhile is shown after. They are written by C++ straight to the file descriptor, so the
+    descriptor itself is diverted.
     """
     sys.stderr.flush()
     try:
@@ -108,6 +112,6 @@ def _without_chatter() -> Iterator[None]:
             os.dup2(screen, 2)
             held.seek(0)
             for line in held:
-                if not line.startswith(b"INFO: "):
+                if not any(note in line for note in CHATTER):
                     os.write(screen, line)
             os.close(screen)

@@ -11,7 +11,7 @@ import pytest
 from tiny_tflite import IDS_AND_COUNT, write_table_file
 
 from optim.errors import UserError
-from optim.runtime import Classifier, _without_chatter
+from optim.runtime import Classifier, without_chatter
 
 
 @pytest.fixture(scope="module")
@@ -117,14 +117,14 @@ def test_runtime_imports_no_tensorflow_and_says_nothing(table_file):
 
 
 def test_without_chatter_drops_info_lines_only(capfd):
-    with _without_chatter():
+    with without_chatter():
         os.write(2, b"INFO: Created a delegate.\nERROR: something else\n")
     os.write(2, b"INFO: later\n")
     assert capfd.readouterr().err == "ERROR: something else\nINFO: later\n"
 
 
 def test_without_chatter_gives_stderr_back_after_an_error(capfd):
-    with pytest.raises(KeyError), _without_chatter():
+    with pytest.raises(KeyError), without_chatter():
         raise KeyError
     print("still here", file=sys.stderr, flush=True)
     assert capfd.readouterr().err == "still here\n"
