@@ -1,7 +1,8 @@
 # make demo: the whole way on real data, minutes on two cores.   make test: every check but the slow ones.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Without --no-compile pip compiles every module of every package, most of which nobody imports.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test test-slow lint
 demo: .venv/.demo
