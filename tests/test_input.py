@@ -146,7 +146,8 @@ def test_help_and_typos_answer_within_a_second_or_so(arguments):
         subprocess.run([sys.executable, "train.py", *arguments], cwd=ROOT, capture_output=True, timeout=60)
         return time.perf_counter() - start
 
-    assert min(took_s() for _ in range(3)) <= 1.5
+    # The best of ten: a busy machine may slow some of them, not all; a heavy import slows every one.
+    assert any(took_s() <= 1.5 for _ in range(10))
 
 
 def test_help_names_groups_and_loads_nothing_heavy():
