@@ -28,6 +28,12 @@ FLOAT_QUANTS = ("none", "fp16")
 
 
 @pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """A cache of its own, in which stages can be counted."""
+    return Runs(tmp_path_factory.mktemp("train"))
+
+
+@pytest.fixture(scope="session")
 def results(runs: Runs) -> dict[str, dict]:
     """result.json of each of RUNS, made once."""
     return {name: {**runs.here(*overrides), "overrides": overrides} for name, overrides in RUNS.items()}
