@@ -7,14 +7,13 @@
 
 from __future__ import annotations
 
-import configparser
 import functools
-import netrc
 import os
 import sys
 import threading
 from pathlib import Path
-from urllib.parse import urlsplit
+
+from optim import wandb_key
 
 PROBE_S = 2.0  # all of it: name resolution, connection, answer
 DEFAULT_CHECKPOINT = ("distilbert/distilbert-base-uncased", "12040accade4e8a0f71eabdb258fecc2e7e948be")
@@ -171,36 +170,7 @@ def user_cache() -> str:
 
 def wandb_mode() -> str:
     """The option of `track`: `wandb` where there is a key and `offline` elsewhere, unless WANDB_MODE forbids more."""
-    settings = _wandb_settings()
-    mode = os.environ.get("WANDB_MODE") or settings.get("mode") or "online"
+    mode = os.environ.get("WANDB_MODE") or wandb_key.settings().get("mode") or "online"
     if mode == "disabled":
         return "none"
-    return "wandb" if mode in ("online", "shared") and _wandb_key(settings) else "offline"
-
-
-def _wandb_settings() -> dict[str, str]:
-    """The `[default]` section of W&B's settings files, the folder's own over the user's."""
-    home = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser()
-    here = Path(os.environ.get("WANDB_DIR") or ".") / "wandb"
-    parser = configparser.ConfigParser(interpolation=None, default_section="")
-    try:
-        parser.read([home / "settings", here / "settings"], encoding="utf-8")
-    except (configparser.Error, UnicodeDecodeError):
-        return {}
-    return dict(parser["default"]) if parser.has_section("default") else {}
-
-
-def _wandb_key(settings: dict[str, str]) -> bool:
-    """True if W&B would find a key: in the environment, the settings or the netrc file."""
-    if os.environ.get("WANDB_API_KEY") or settings.get("api_key"):
-        return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL") or settings.get("base_url") or "https://api.wandb.ai").netloc
-    files = [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
-    for file in files:
-        try:
-            entry = netrc.netrc(str(Path(file).expanduser())).authenticators(host)
-        except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
-            continue
-        if entry and entry[2]:
-            return True
-    return False
+    return "wandb" if mode in ("online", "shared") and wandb_key.has_key() else "offline"

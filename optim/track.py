@@ -9,9 +9,7 @@ next `import tensorflow` raises ConnectionResetError (wandb hooks imports); when
 
 from __future__ import annotations
 
-import configparser
 import json
-import netrc
 import os
 import queue
 import signal
@@ -24,9 +22,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, TextIO
-from urllib.parse import urlsplit
 
 from optim.errors import UserError, require_positive
+from optim.wandb_key import has_key
 
 INTERRUPTED = 128 + signal.SIGINT
 KILLED = 128 + 9  # SIGKILL by its number: Windows has no name for it
@@ -85,36 +83,6 @@ def wandb_run(
         )
     where = os.path.abspath(dir)
     return _WandbTracker(mode, project, entity, where, group, tuple(tags), init_timeout_s, finish_timeout_s)
-
-
-def has_key() -> bool:
-    """Whether wandb will find a key: in the environment, its settings files or netrc. Looks without importing wandb."""
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    settings = wandb_settings()
-    url = os.environ.get("WANDB_BASE_URL") or settings.get("base_url") or "https://api.wandb.ai"
-    return bool(settings.get("api_key")) or _netrc_has(urlsplit(url).netloc)
-
-
-def wandb_settings() -> dict[str, str]:
-    """W&B's settings files, this folder's over this user's (`wandb login --host` writes them); {} without any."""
-    user = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser()
-    here = Path(os.environ.get("WANDB_DIR") or ".") / "wandb"
-    parser = configparser.ConfigParser(interpolation=None, default_section="")
-    with suppress(OSError, ValueError, configparser.Error):  # ValueError: not UTF-8
-        parser.read([user / "settings", here / "settings"], encoding="utf-8")
-    return dict(parser["default"]) if parser.has_section("default") else {}
-
-
-def _netrc_has(host: str) -> bool:
-    """Whether a netrc file of this user holds a password for `host`."""
-    given = os.environ.get("NETRC")
-    for path in [given] if given else ["~/.netrc", "~/_netrc"]:
-        with suppress(OSError, ValueError, netrc.NetrcParseError):
-            entry = netrc.netrc(os.path.expanduser(path)).authenticators(host)
-            if entry and entry[2]:
-                return True
-    return False
 
 
 @contextmanager

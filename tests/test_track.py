@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import wandb_reader
 
-from optim import track
+from optim import track, wandb_key
 from optim.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -548,24 +548,24 @@ def test_what_the_user_got_wrong_is_said_before_the_run(changes, words, tmp_path
 
 
 def test_key_is_found_where_wandb_looks(tmp_path, monkeypatch):
-    assert not track.has_key()
+    assert not wandb_key.has_key()
     netrc = tmp_path / ".netrc"
     netrc.write_text("machine api.wandb.ai login user password secret\n")
-    assert track.has_key()
+    assert wandb_key.has_key()
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    assert not track.has_key(), "a key for another server is none"
+    assert not wandb_key.has_key(), "a key for another server is none"
     settings = tmp_path / ".config" / "wandb" / "settings"
     settings.parent.mkdir(parents=True)
     monkeypatch.delenv("WANDB_BASE_URL")
     settings.write_text("[default]\nbase_url = https://wandb.example.org\n")
-    assert not track.has_key()
+    assert not wandb_key.has_key()
     settings.write_text("[default]\napi_key = secret\n")
-    assert track.has_key()
+    assert wandb_key.has_key()
     settings.write_bytes(b"\xff\xfe broken")
     netrc.write_bytes(b"machine \xff")
-    assert not track.has_key()
+    assert not wandb_key.has_key()
     monkeypatch.setenv("WANDB_API_KEY", "secret")
-    assert track.has_key()
+    assert wandb_key.has_key()
 
 
 # ---- the options ----
