@@ -1,4 +1,4 @@
-"""Losses of a fit: what a student is told about each training sentence."""
+"""Losses of a fit: what a student is told about each training sentence, one number for each."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ class HardLabels:
     needs_teacher: bool = False
 
     def __call__(self, labels, student, teacher):
-        """labels: int [batch]; student, teacher: logits [batch, classes] -> scalar mean over the batch."""
+        """labels: int [batch]; student, teacher: logits [batch, classes] -> float [batch]."""
         import tensorflow as tf
 
-        return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=student))
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=student)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SoftTargets:
     """(1 - teacher_weight) * cross-entropy + teacher_weight * temperature² * KL(teacher || student).
 
-    KL is between soft-maxes of logits / temperature, summed over classes, averaged over the batch. temperature²
-    keeps the gradient's size (Hinton et al. 2015, section 2, arXiv:1503.02531).
+    KL is between soft-maxes of logits / temperature, summed over classes; the loop averages over the batch.
+    temperature² keeps the gradient's size (Hinton et al. 2015, section 2, arXiv:1503.02531).
     """
 
     temperature: float
@@ -39,15 +39,14 @@ class SoftTargets:
         require_fraction("distill.teacher_weight", self.teacher_weight, one=True)
 
     def __call__(self, labels, student, teacher):
-        """labels: int [batch]; student, teacher: logits [batch, classes] -> scalar mean over the batch."""
+        """labels: int [batch]; student, teacher: logits [batch, classes] -> float [batch]."""
         import tensorflow as tf
 
-        hard = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=student))
+        hard = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=student)
         log_student = tf.nn.log_softmax(student / self.temperature)
         log_teacher = tf.nn.log_softmax(teacher / self.temperature)
         divergence = tf.reduce_sum(tf.exp(log_teacher) * (log_teacher - log_student), axis=-1)
-        soft = self.temperature**2 * tf.reduce_mean(divergence)
-        return (1 - self.teacher_weight) * hard + self.teacher_weight * soft
+        return (1 - self.teacher_weight) * hard + self.teacher_weight * self.temperature**2 * divergence
 
 
 def hard_labels(*, teacher: str) -> HardLabels:

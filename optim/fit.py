@@ -1,7 +1,7 @@
 """The only training loop: a model, its targets and a recipe in; the best epoch's weights and the curve out.
 
 Pruning and distillation are values handed to it: a `Pruner` that is told of every step, a loss of (labels, student
-logits, teacher logits). A run that is killed goes on from its last finished epoch.
+logits, teacher logits) for each sentence. A run that is killed goes on from its last finished epoch.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from optim.data import Tokens, bucketed_batches, pad
 from optim.errors import UserError, require_count, require_fraction, require_positive
 
 SCORE_BATCH = 64
+CLASS_WEIGHTS = ("none", "balanced")
 Row = dict[str, float]
 
 
@@ -59,11 +60,14 @@ class Schedule:
     student: Recipe
     holdout: float  # fraction of train that chooses the epoch
     holdout_minimum: int  # sentences
+    class_weights: str  # none | balanced
     precision: str  # auto | float32 | bfloat16
 
     def __post_init__(self) -> None:
         require_fraction("fit.holdout", self.holdout)
         require_count("fit.holdout_minimum", self.holdout_minimum)
+        if self.class_weights not in CLASS_WEIGHTS:
+            raise UserError(f"fit.class_weights must be {' or '.join(CLASS_WEIGHTS)}, got {self.class_weights!r}.")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise UserError(f"fit.precision must be auto, float32 or bfloat16, got {self.precision!r}.")
 
@@ -91,6 +95,18 @@ def split(count: int, *, holdout: float, minimum: int, seed: int) -> tuple[np.nd
     order = np.random.default_rng(seed).permutation(count)
     held = min(max(round(holdout * count), minimum), count // 5)
     return np.sort(order[held:]), np.sort(order[:held])
+
+
+def class_weights(labels: np.ndarray, classes: int, how: str) -> np.ndarray:
+    """float32 [classes]: what a sentence of each class weighs in the loss, 1 on average over `labels`, int [n].
+
+    `balanced` makes every class weigh the same, however many sentences it has: for a training set whose shares are
+    not those of the texts that the classifier will meet.
+    """
+    if how == "none":
+        return np.ones(classes, np.float32)
+    counts = np.bincount(labels, minlength=classes)
+    return (len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))).astype(np.float32)
 
 
 def logits_of(model, tokens: Tokens, *, progress: Callable[[int], None] = lambda done: None) -> np.ndarray:
@@ -126,6 +142,7 @@ class Fit:
         self.chosen, self.held = split(
             len(tokens), holdout=schedule.holdout, minimum=schedule.holdout_minimum, seed=seed
         )
+        self.weights = class_weights(tokens.labels[self.chosen], teacher_logits.shape[1], schedule.class_weights)
         self.epoch_steps = math.ceil(len(self.chosen) / recipe.batch_size)
         self.total_steps = recipe.epochs * self.epoch_steps
         self.pruning = pruner.attach(model, total_steps=self.total_steps)
@@ -165,7 +182,8 @@ class Fit:
 
         rate = self.recipe.rate((step + 0.5) / self.total_steps)
         ids, mask = pad(self.tokens, index)
-        args = (ids, mask, self.tokens.labels[index], self.teacher_logits[index], np.float32(rate))
+        labels = self.tokens.labels[index]
+        args = (ids, mask, labels, self.weights[labels], self.teacher_logits[index], np.float32(rate))
         loss = float(self.train_step(*map(tf.constant, args)))
         if not math.isfinite(loss):
             raise TrainingDiverged(
@@ -220,7 +238,7 @@ class Fit:
 
 
 def _train_step(model, optimizer, loss):
-    """A compiled step (ids, mask, labels, teacher logits, learning rate) -> loss, for batches of any shape."""
+    """A compiled step for batches of any shape: (ids, mask, labels, weights, teacher logits, rate) -> mean loss."""
     import tensorflow as tf
 
     variables = model.trainable_variables
@@ -230,14 +248,16 @@ def _train_step(model, optimizer, loss):
             tf.TensorSpec([None, None], tf.int32),
             tf.TensorSpec([None, None], tf.int32),
             tf.TensorSpec([None], tf.int32),
+            tf.TensorSpec([None], tf.float32),
             tf.TensorSpec([None, None], tf.float32),
             tf.TensorSpec([], tf.float32),
         ]
     )
-    def step(ids, mask, labels, teacher, rate):
+    def step(ids, mask, labels, weights, teacher, rate):
         optimizer.learning_rate.assign(rate)
         with tf.GradientTape() as tape:
-            value = loss(labels, model({"input_ids": ids, "attention_mask": mask}, training=True), teacher)
+            logits = model({"input_ids": ids, "attention_mask": mask}, training=True)
+            value = tf.reduce_mean(weights * loss(labels, logits, teacher))
         gradients = tape.gradient(value, variables)
         gradients, _ = tf.clip_by_global_norm(gradients, 1.0)
         optimizer.apply_gradients(zip(gradients, variables, strict=True))

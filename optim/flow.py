@@ -269,8 +269,9 @@ class Flow:
 
     def _fit_key(self, name: str, tokens: Stage) -> dict[str, Any]:
         fit = self.point.specs["fit"]
-        shared = {"holdout": fit["holdout"], "holdout_minimum": fit["holdout_minimum"], "precision": self.precision}
-        return {"tokens": tokens.key, "seed": self.point.seed, "recipe": fit[name], **shared}
+        shared = {key: fit[key] for key in ("holdout", "holdout_minimum", "class_weights")}
+        own = {"seed": self.point.seed, "recipe": fit[name], "precision": self.precision}
+        return {"tokens": tokens.key, **own, **shared}
 
     def _fresh(self, shape: Architecture, checkpoint: Path):
         """A model with the weights of a checkpoint, in the precision of the fit; what that lacks is drawn by seed."""

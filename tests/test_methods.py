@@ -3,6 +3,7 @@
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportUnusedExpression=false
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -15,7 +16,7 @@ from optim.data import Tokens
 from optim.distill import HardLabels, SoftTargets
 from optim.encoder.architecture import Architecture
 from optim.errors import UserError
-from optim.fit import Fit, Recipe, Schedule, TrainingDiverged, cross_entropy, logits_of, split
+from optim.fit import Fit, Recipe, Schedule, TrainingDiverged, class_weights, cross_entropy, logits_of, split
 from optim.prune import Magnitude, NoPruning, prunable, zeroed_fractions
 
 SHAPE = Architecture(
@@ -23,7 +24,8 @@ SHAPE = Architecture(
     norm_epsilon=1e-12, hidden_dropout=0.0, attention_dropout=0.0, head_dropout=0.0, pooling="mean", classes=2,
 )  # fmt: skip
 RECIPE = Recipe(epochs=2, batch_size=8, learning_rate=1e-2, warmup=0.1, weight_decay=0.01)
-SCHEDULE = Schedule(teacher=RECIPE, student=RECIPE, holdout=0.1, holdout_minimum=20, precision="float32")
+SCHEDULE = Schedule(teacher=RECIPE, student=RECIPE, holdout=0.1, holdout_minimum=20, class_weights="none",
+                    precision="float32")  # fmt: skip
 FIXED = {"initial_sparsity": 0.0, "power": 3.0, "begin": 0.0, "end": 1.0, "every_steps": 100}
 
 
@@ -60,12 +62,22 @@ def new_model(seed: int = 0):
 
 
 def fit_of(
-    model, tokens, scratch, *, pruner=None, loss=None, recipe=RECIPE, logits=None, on_row=lambda row: None, bar=None
+    model,
+    tokens,
+    scratch,
+    *,
+    pruner=None,
+    loss=None,
+    recipe=RECIPE,
+    schedule=SCHEDULE,
+    logits=None,
+    on_row=lambda row: None,
+    bar=None,
 ):
     """A fit with everything that the test does not care about filled in."""
     return Fit(
         model, tokens, np.zeros((len(tokens), 2), np.float32) if logits is None else logits,
-        loss=loss or HardLabels(teacher="same"), pruner=pruner or NoPruning(), recipe=recipe, schedule=SCHEDULE, seed=0,
+        loss=loss or HardLabels(teacher="same"), pruner=pruner or NoPruning(), recipe=recipe, schedule=schedule, seed=0,
         scratch=scratch, on_row=on_row, bar=bar or NoBar(),
     )  # fmt: skip
 
@@ -80,24 +92,24 @@ def test_soft_targets_by_hand():
     KL = 3/4 ln(3/2) + 1/4 ln(1/2) = 0.1308; times T² = 0.5233. Cross-entropy = ln 2.
     """
     loss = SoftTargets(temperature=2.0, teacher_weight=0.9, teacher="same")
-    found = float(loss(np.array([0]), np.zeros((1, 2), np.float32), np.array([[2 * math.log(3), 0]], np.float32)))
+    found = loss(np.array([0]), np.zeros((1, 2), np.float32), np.array([[2 * math.log(3), 0]], np.float32)).numpy()
     divergence = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
-    assert found == pytest.approx(0.1 * math.log(2) + 0.9 * 4 * divergence, abs=1e-6)
+    assert found == pytest.approx([0.1 * math.log(2) + 0.9 * 4 * divergence], abs=1e-6)
 
 
-def test_soft_targets_average_over_the_batch_and_sum_over_classes():
+def test_soft_targets_are_one_number_for_each_sentence_summed_over_classes():
     loss = SoftTargets(temperature=1.0, teacher_weight=1.0, teacher="same")
     teacher = np.log(np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]], np.float32))
     student = np.log(np.array([[0.5, 0.25, 0.25], [0.2, 0.2, 0.6]], np.float32))
-    by_hand = np.mean([sum(p * math.log(p / q) for p, q in zip(*rows, strict=True))
-                       for rows in ((np.exp(teacher[i]), np.exp(student[i])) for i in range(2))])  # fmt: skip
-    assert float(loss(np.array([0, 2]), student, teacher)) == pytest.approx(by_hand, abs=1e-6)
+    by_hand = [sum(p * math.log(p / q) for p, q in zip(*rows, strict=True))
+               for rows in ((np.exp(teacher[i]), np.exp(student[i])) for i in range(2))]  # fmt: skip
+    assert loss(np.array([0, 2]), student, teacher).numpy() == pytest.approx(by_hand, abs=1e-6)
 
 
 def test_a_student_that_copies_its_teacher_has_no_soft_loss():
     loss = SoftTargets(temperature=4.0, teacher_weight=1.0, teacher="same")
     logits = np.array([[1.0, -2.0], [0.3, 0.1]], np.float32)
-    assert float(loss(np.array([0, 1]), logits, logits)) == pytest.approx(0, abs=1e-6)
+    assert loss(np.array([0, 1]), logits, logits).numpy() == pytest.approx([0, 0], abs=1e-6)
 
 
 def test_the_size_of_the_gradient_hardly_depends_on_the_temperature():
@@ -119,7 +131,30 @@ def test_hard_labels_do_not_look_at_the_teacher():
     student = np.array([[math.log(3), 0.0]], np.float32)  # soft-max: 3/4, 1/4
     for teacher in (0, 9):
         value = HardLabels(teacher="same")(np.array([1]), student, np.full((1, 2), teacher, np.float32))
-        assert float(value) == pytest.approx(math.log(4), abs=1e-6)
+        assert value.numpy() == pytest.approx([math.log(4)], abs=1e-6)
+
+
+def test_balanced_classes_weigh_the_same_and_a_sentence_one_on_average():
+    labels = np.array([0, 0, 0, 1])
+    assert class_weights(labels, 2, "balanced") == pytest.approx([4 / 6, 4 / 2])
+    assert class_weights(labels, 2, "balanced")[labels].mean() == pytest.approx(1)
+    assert class_weights(labels, 2, "none").tolist() == [1, 1]
+    assert class_weights(labels, 3, "balanced")[labels].mean() == pytest.approx(1), "a class without sentences"
+
+
+def test_balanced_classes_move_the_answer_to_the_rare_one(tmp_path):
+    """The same word with both labels, three to one: unweighted, a classifier says the frequent one, 3/4 sure."""
+    tokens = Tokens(np.full(80, 1, np.int32), np.arange(81), (np.arange(80) % 4 == 0).astype(np.int32))
+    shares = {}
+    for how in ("none", "balanced"):
+        schedule = dataclasses.replace(SCHEDULE, class_weights=how)
+        model = new_model()
+        fit_of(model, tokens, tmp_path, recipe=dataclasses.replace(RECIPE, epochs=6), schedule=schedule).run()
+        (tmp_path / "epoch.npz").unlink()
+        logits = logits_of(model, tokens)[0]
+        shares[how] = 1 / (1 + math.exp(logits[0] - logits[1]))
+    assert shares["none"] == pytest.approx(0.25, abs=0.1)
+    assert shares["balanced"] == pytest.approx(0.5, abs=0.1)
 
 
 def test_cross_entropy_by_hand():
