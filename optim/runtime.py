@@ -87,7 +87,7 @@ def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:160]
 
 
-CHATTER = (b"INFO: ", b"cudart_stub.cc", b"cuda_platform.cc", b"absl::InitializeLog()")
+CHATTER = (b"INFO: ", b"cudart_stub.cc", b"cuda_platform.cc", b"absl::InitializeLog()", b"oneDNN custom operations")
 
 
 @contextmanager
