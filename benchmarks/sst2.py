@@ -116,7 +116,7 @@ def asked(results: dict[str, dict[str, Any]], quick: list[float], second: float,
     q, machine = int8["quality"], int8["machine"]
     vnni = any("vnni" in flag for flag in machine["isa"])
     rates = {p.parent.name.split("-")[0]: json.loads(p.read_text())["steps_per_second"]
-             for p in sorted((cache / "stages").glob("*/fit.json"))}  # fmt: skip
+             for p in sorted((cache / "stages").glob("*/fit.json"), key=lambda p: p.stat().st_mtime)}  # fmt: skip
     return [
         ("teacher >= 0.900", f"{q['teacher_accuracy_fraction']:.4f}"),
         ("fixed50 int8 T=2 within 0.010 of the teacher", f"{q['accuracy_fraction'] - q['teacher_accuracy_fraction']:+.4f}"),
