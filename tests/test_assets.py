@@ -478,7 +478,7 @@ def test_hub_out_of_reach_fails_in_seconds_with_the_way_out(tmp_path, environmen
 def test_every_model_file_builds(option):
     source = make(option)
     assert source.name == option
-    assert source.pooling == ("mean" if option == "minilm" else "first")
+    assert source.pooling == "first"
     assert source.fingerprint()["source"] in ("hub", "package", "tiny")
 
 
