@@ -200,8 +200,8 @@ class Fit:
         self._log({"step": (epoch + 1) * self.epoch_steps - 1, "epoch": epoch,
                    "holdout_accuracy_fraction": accuracy, "holdout_loss": loss})  # fmt: skip
         settled = self.pruning.settled((epoch + 1) / self.recipe.epochs)
-        best = (self.fitted.holdout_accuracy_fraction, -self.fitted.holdout_loss)
-        if settled and (accuracy, -loss) > best:
+        # By loss: an accuracy over a thousand sentences moves by chance more than an epoch moves it.
+        if settled and loss < self.fitted.holdout_loss:
             self.best, self.fitted.best_epoch = self.model.get_weights(), epoch
             self.fitted.holdout_accuracy_fraction, self.fitted.holdout_loss = accuracy, loss
 
