@@ -148,7 +148,7 @@ def test_defaults_are_those_of_the_yaml_files():
         yaml.safe_load((ROOT / "conf" / file).read_text()) for file in ("model/distilbert.yaml", "data/sst2.yaml")
     )
     assert (model["hub_id"], model["revision"]) == choice.DEFAULT_CHECKPOINT
-    assert (data["hub_id"], data["config"]) == choice.DEFAULT_DATASET
+    assert (data["data"]["hub_id"], data["data"]["config"]) == choice.DEFAULT_DATASET
 
 
 # --- the probe
