@@ -113,7 +113,9 @@ def logits_of(model, tokens: Tokens, *, progress: Callable[[int], None] = lambda
     """Logits float32 [n, classes] of every sentence, in order."""
     import tensorflow as tf
 
-    forward = tf.function(lambda ids, mask: model({"input_ids": ids, "attention_mask": mask}, training=False))
+    forward = tf.function(
+        lambda ids, mask: model({"input_ids": ids, "attention_mask": mask}, training=False), autograph=False
+    )
     forward = forward.get_concrete_function(*(tf.TensorSpec([None, None], tf.int32),) * 2)
     out = np.zeros((len(tokens), model.output_shape[-1]), np.float32)
     order = np.argsort(tokens.lengths, kind="stable")
@@ -147,6 +149,8 @@ class Fit:
         self.total_steps = recipe.epochs * self.epoch_steps
         self.pruning = pruner.attach(model, total_steps=self.total_steps)
         self.optimizer = LazyAdamW(learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        # Before the step is traced: a step that makes variables is traced twice, ten seconds for a pruned MiniLM.
+        self.optimizer._create_all_weights(self.pruning.model.trainable_variables)
         self.train_step = _train_step(self.pruning.model, self.optimizer, loss)
         self.fitted, self.best = Fitted(), None
 
@@ -226,7 +230,6 @@ class Fit:
         if not path.is_file():
             return 0
         with np.load(path) as saved:
-            self.optimizer._create_all_weights(self.pruning.model.trainable_variables)
             for i, variable in enumerate(self._variables()):
                 variable.assign(saved[f"variable{i}"])
             self.fitted = Fitted(**json.loads(str(saved["fitted"])))
@@ -244,6 +247,7 @@ def _train_step(model, optimizer, loss):
     variables = model.trainable_variables
 
     @tf.function(
+        autograph=False,  # nothing here is Python control flow over tensors, and looking for it takes seconds
         input_signature=[
             tf.TensorSpec([None, None], tf.int32),
             tf.TensorSpec([None, None], tf.int32),
@@ -251,7 +255,7 @@ def _train_step(model, optimizer, loss):
             tf.TensorSpec([None], tf.float32),
             tf.TensorSpec([None, None], tf.float32),
             tf.TensorSpec([], tf.float32),
-        ]
+        ],
     )
     def step(ids, mask, labels, weights, teacher, rate):
         optimizer.learning_rate.assign(rate)
