@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +114,7 @@ def logits_of(model, tokens: Tokens, *, progress: Callable[[int], None] = lambda
     """Logits float32 [n, classes] of every sentence, in order."""
     import tensorflow as tf
 
-    forward = tf.function(
-        lambda ids, mask: model({"input_ids": ids, "attention_mask": mask}, training=False), autograph=False
-    )
-    forward = forward.get_concrete_function(*(tf.TensorSpec([None, None], tf.int32),) * 2)
+    forward = _forward(model)
     out = np.zeros((len(tokens), model.output_shape[-1]), np.float32)
     order = np.argsort(tokens.lengths, kind="stable")
     for start in range(0, len(order), SCORE_BATCH):
@@ -124,6 +122,18 @@ def logits_of(model, tokens: Tokens, *, progress: Callable[[int], None] = lambda
         out[index] = forward(*map(tf.constant, pad(tokens, index))).numpy()
         progress(start + len(index))
     return out
+
+
+@lru_cache(maxsize=1)  # a fit scores its model after each epoch and at the end: traced once
+def _forward(model):
+    """Compiled for batches of any shape: (ids, mask) -> logits."""
+    import tensorflow as tf
+
+    specs = (tf.TensorSpec([None, None], tf.int32),) * 2
+    forward = tf.function(
+        lambda ids, mask: model({"input_ids": ids, "attention_mask": mask}, training=False), autograph=False
+    )
+    return forward.get_concrete_function(*specs)
 
 
 def cross_entropy(labels: np.ndarray, logits: np.ndarray) -> float:

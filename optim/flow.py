@@ -150,9 +150,21 @@ class Flow:
         def build(folder: Path, scratch: Path) -> None:
             model = self._fresh(shape, checkpoint)
             self._fit("teacher", model, train, no_logits, HardLabels(teacher="same"), NoPruning(), folder, scratch)
-            _keep(model, shape, dev, folder)
+            self._keep(model, shape, dev, folder)
 
         return Classifier(self._fit_stage("teacher", key, build), tokens, train, dev)
+
+    def _keep(self, model, shape: Architecture, dev: Tokens, folder: Path) -> None:
+        """Saves a fitted model, what its weights amount to, and the logits on dev that its files must agree with."""
+        from optim.encoder import store
+        from optim.fit import logits_of
+        from optim.prune import zeroed_fraction
+
+        store.save(model, shape, folder)
+        weights = {"parameters": int(model.count_params()), "zeroed_fraction": zeroed_fraction(model)}
+        (folder / "weights.json").write_text(json.dumps(weights) + "\n", encoding="utf-8")
+        float32 = model if self.precision == "float32" else store.load(folder)
+        np.save(folder / "dev.npy", logits_of(float32, dev))
 
     def teacher_logits(self, teacher: Classifier) -> tuple[Stage, np.ndarray]:
         """float32 [n, classes]: what the teacher says of every training sentence; computed once."""
@@ -196,7 +208,7 @@ class Flow:
                 _load_into(model, teacher.stage.folder)
             self._fit("student", model, train, targets, point.loss, point.pruner, folder, scratch)
             point.pruner.check(model)
-            _keep(model, shape, dev, folder)
+            self._keep(model, shape, dev, folder)
 
         done = self._fit_stage("student", key, build)
         return Classifier(done, tokens, train, dev), done.seconds + (logits.seconds if logits else 0.0)
@@ -206,20 +218,22 @@ class Flow:
     def export(self, student: Classifier) -> tuple[Stage, Stage]:
         """(float32 file, the file that ships) of the student, each a stage with a model.tflite."""
         from optim.encoder import store
-        from optim.quantize import convert
+        from optim.quantize import GRAPH, convert
 
         quantizer = self.point.quantizer
 
+        def load():
+            return store.load(student.stage.folder, single=True)
+
         def float32(folder: Path, scratch: Path) -> None:
             log.info("export    float32 .tflite")
-            _tflite(folder).write_bytes(convert(store.load(student.stage.folder, single=True)))
+            _tflite(folder).write_bytes(convert(load()))
 
-        base = self._stage("float32", {"student": student.stage.key}, float32)
+        base = self._stage("float32", {"student": student.stage.key, "graph": GRAPH}, float32)
 
         def build(folder: Path, scratch: Path) -> None:
             log.info("export    %s", self.point.specs["quant"]["_target_"].rsplit(".", 1)[-1])
-            model = store.load(student.stage.folder, single=True)
-            _tflite(folder).write_bytes(quantizer.run(model, _tflite(base), student.train))
+            _tflite(folder).write_bytes(quantizer.run(load, _tflite(base), student.train))
 
         method = {k: v for k, v in self.point.specs["quant"].items() if k != "max_disagreement"}
         key = {"float32": base.key, "student": student.stage.key, "tokens": student.tokens.key, "quant": method}
@@ -338,18 +352,6 @@ def _advance(shown, done: int) -> None:
 
 def _tflite(folder: Path | Stage) -> Path:
     return (folder.folder if isinstance(folder, Stage) else folder) / "model.tflite"
-
-
-def _keep(model, shape: Architecture, dev: Tokens, folder: Path) -> None:
-    """Saves a fitted model, what its weights amount to, and the logits on dev that its files must agree with."""
-    from optim.encoder import store
-    from optim.fit import logits_of
-    from optim.prune import zeroed_fraction
-
-    store.save(model, shape, folder)
-    weights = {"parameters": int(model.count_params()), "zeroed_fraction": zeroed_fraction(model)}
-    (folder / "weights.json").write_text(json.dumps(weights) + "\n", encoding="utf-8")
-    np.save(folder / "dev.npy", logits_of(store.load(folder), dev))
 
 
 def _load_into(model, folder: Path) -> None:

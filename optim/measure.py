@@ -94,7 +94,8 @@ def measure_file(
     same student. Raises UserError for a file that does not run, MeasurementError for logits that are no numbers.
     """
     report = progress or _silent
-    logits = dev_logits(Classifier(path, bench.threads), dev, progress=report)
+    # Answers don't depend on the number of threads; only what is timed runs on bench.threads.
+    logits = dev_logits(Classifier(path, min(_cores(), 4)), dev, progress=report)
     report("timing", 0, 2)
     speed = speed_of(path, float32_path, dev.ids, median_length=int(np.median(dev.lengths)), bench=bench)
     report("timing", 1, 2)
@@ -344,10 +345,15 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": _cpu_name(_cpuinfo()),
         "isa": isa_of(_cpuinfo()),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": _cores(),
         "load_average": [round(x, 2) for x in os.getloadavg()],
         "versions": versions(),
     }
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def isa_of(cpuinfo: str) -> list[str]:

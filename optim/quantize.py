@@ -19,15 +19,16 @@ from optim.errors import require_count, require_fraction
 from optim.runtime import without_chatter
 
 SIGNATURE = "serving_default"
+GRAPH = 2  # version of the graph in the files; raised when it changes: the key of every file that is kept
 GATHER_SAMPLES = 8  # sentences that show the embedding's range to `int8`; its weights decide, so a few are enough
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quantizer:
-    """One way of writing the file. `run(model, float32_path, train) -> bytes of the new file`."""
+    """One way of writing the file. `run(load, float32_path, train) -> bytes of the new file`; load() -> the model."""
 
     max_disagreement: float  # fraction of dev answers in which the file may differ from the Keras student
-    run: Callable[[object, Path, Tokens], bytes]
+    run: Callable[[Callable[[], object], Path, Tokens], bytes]
 
     def __post_init__(self) -> None:
         require_fraction("quant.max_disagreement", self.max_disagreement, one=True)
@@ -35,12 +36,12 @@ class Quantizer:
 
 def float32(*, max_disagreement: float) -> Quantizer:
     """`quant=none`: the float32 file as it is."""
-    return Quantizer(max_disagreement=max_disagreement, run=lambda model, path, train: path.read_bytes())
+    return Quantizer(max_disagreement=max_disagreement, run=lambda load, path, train: path.read_bytes())
 
 
 def float16(*, max_disagreement: float) -> Quantizer:
     """`quant=fp16`: weights as float16, arithmetic in float32; the converter's, which alone halves GATHER too."""
-    return Quantizer(max_disagreement=max_disagreement, run=lambda model, path, train: convert(model, half=True))
+    return Quantizer(max_disagreement=max_disagreement, run=lambda load, path, train: convert(load(), half=True))
 
 
 def dynamic_int8(*, max_disagreement: float) -> Quantizer:
@@ -49,7 +50,7 @@ def dynamic_int8(*, max_disagreement: float) -> Quantizer:
     Kernels have one scale for each output, the embeddings one in all.
     """
 
-    def run(model, path: Path, train: Tokens) -> bytes:
+    def run(load, path: Path, train: Tokens) -> bytes:
         from litert_quantizer import qtyping, quantizer
 
         method = quantizer.Quantizer(str(path))
@@ -67,7 +68,7 @@ def static_int8(*, max_disagreement: float, samples: int, seed: int) -> Quantize
     """
     require_count("quant.samples", samples)
 
-    def run(model, path: Path, train: Tokens) -> bytes:
+    def run(load, path: Path, train: Tokens) -> bytes:
         from litert_quantizer import qtyping, quantizer
 
         method = quantizer.Quantizer(str(path))
@@ -97,9 +98,10 @@ def _served(model):
     import tensorflow as tf
 
     module = tf.Module()
-    module.model = model  # type: ignore[attr-defined]
+    # The variables alone: a Keras model in it would have every layer traced four times over, twenty seconds in all.
+    module.weights = model.weights  # type: ignore[attr-defined]
 
-    @tf.function
+    @tf.function(autograph=False)
     def serve(input_ids, attention_mask):
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         return {"logits": model(inputs, training=False)}

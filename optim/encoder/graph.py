@@ -172,7 +172,8 @@ def classifier(shape: Architecture, *, single: bool = False) -> keras.Model:
 
     Dense kernels are named `layer{i}_{query|key|value|attention_output|ffn_in|ffn_out}`, then `pooler` (the
     pre-classifier of DistilBERT) and `classifier`. `single` gives the graph of one sentence of any length, whose
-    shapes are constant enough for LiteRT; weights and logits are the same.
+    shapes are constant enough for LiteRT; weights and logits are the same. Where only the first token is pooled, its
+    last layer computes nothing else than that token's answer: a seventh less work for six layers.
     """
     batch = 1 if single else None
     ids = keras.Input((None,), batch_size=batch, dtype=tf.int32, name="input_ids")
@@ -187,19 +188,23 @@ def classifier(shape: Architecture, *, single: bool = False) -> keras.Model:
     x = Pack(single, name="pack")([keras.layers.Add(name="embeddings_sum")([words, places]), mask])
     x = Norm(shape.norm_epsilon, name="embeddings_norm")(x)
     x = keras.layers.Dropout(shape.hidden_dropout, name="embeddings_dropout")(x)
+    pool, last = Pool(shape.pooling, single, name="pool"), len(shape.heads) - 1
+    pooled_early = single and shape.pooling == "first" and last >= 0
     for index in range(len(shape.heads)):
-        x = _layer(shape, index, x, mask, single)
-    x = Pool(shape.pooling, single, name="pool")([x, mask])
+        own = pool([x, mask]) if pooled_early and index == last else x
+        x = _layer(shape, index, own, x, mask, single)
+    x = x if pooled_early else pool([x, mask])
     x = dense(shape.width, "pooler", activation="tanh" if shape.family == "bert" else "relu")(x)
     x = keras.layers.Dropout(shape.head_dropout, name="head_dropout")(x)
     logits = keras.layers.Activation("linear", dtype="float32", name="logits")(dense(shape.classes, "classifier")(x))
     return keras.Model({"input_ids": ids, "attention_mask": mask}, logits, name=shape.family)
 
 
-def _layer(shape: Architecture, index: int, x, mask, single: bool):
-    """One post-norm transformer layer: attention, then feed-forward."""
+def _layer(shape: Architecture, index: int, x, seen, mask, single: bool):
+    """One post-norm transformer layer, attention, then feed-forward, of the tokens `x`, which attend to `seen`."""
     name, inner = f"layer{index}", shape.heads[index] * shape.head_width
-    query, key, value = (dense(inner, f"{name}_{part}")(x) for part in ("query", "key", "value"))
+    sources = {"query": x, "key": seen, "value": seen}
+    query, key, value = (dense(inner, f"{name}_{part}")(source) for part, source in sources.items())
     attention = Attention(
         shape.heads[index], shape.head_width, shape.attention_dropout, single, name=f"{name}_attention"
     )
