@@ -129,11 +129,14 @@ def test_each_sentence_alone_gives_the_golden_logits(family, models, singles):
 def test_last_layer_of_the_single_graph_works_on_the_first_token_alone(family, singles):
     """Unless every token is pooled: the mean needs them all."""
     last = len(shape_of(family).heads) - 1
-    tokens = {name: singles[family].get_layer(f"layer{last}_{name}").output_shape[0] for name in ("query", "ffn_in")}
-    assert tokens == {"query": 1, "ffn_in": 1}
-    assert singles[family].get_layer(f"layer{last}_key").output_shape[0] is None
+
+    def tokens(model: Any, name: str) -> int | None:
+        return model.get_layer(f"layer{last}_{name}").output_shape[0]
+
+    single = singles[family]
+    assert (tokens(single, "query"), tokens(single, "ffn_in"), tokens(single, "key")) == (1, 1, None)
     averaged = graph.classifier(replace(shape_of(family), pooling="mean"), single=True)
-    assert averaged.get_layer(f"layer{last}_ffn_in").output_shape[0] is None
+    assert tokens(averaged, "ffn_in") is None
 
 
 @pytest.mark.parametrize("family", FAMILIES)
