@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from optim import choice
 from optim.errors import UserError
 from optim.files import first_line, pinned_file, raise_if_disk, require_sha256, sha256_of
-from optim.stages import stage
+from optim.stages import Wanted, stage
 
 NEEDED = ("config.json", "model.safetensors")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
@@ -345,7 +345,7 @@ hate loved liked worth avoid young girl boy war family heart mind music performa
 
 def built(cache_dir: Path, name: str, key: dict[str, Any], build: Callable[[Path], None]) -> Path:
     """The checkpoint folder `name` in the cache of stages, made by `build(folder)` once."""
-    return stage(cache_dir, name, key, lambda folder, scratch: build(folder)).folder
+    return stage(cache_dir, Wanted(name, key), lambda folder, scratch: build(folder)).folder
 
 
 def assemble(folder: Path, files: list[Path]) -> None:

@@ -1,6 +1,6 @@
 """One point, from its parts to its figures: data -> teacher -> student -> .tflite file -> measurement.
 
-Every arrow but the last is a stage of the cache; a stage names in its key the stages that it was made from.
+Every arrow is a stage of the cache; a stage names in its key the stages that it was made from.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,11 @@ from optim.encoder.architecture import Architecture, read_config
 from optim.errors import UserError
 from optim.files import sha256_of
 from optim.fit import Recipe, Schedule
-from optim.measure import Bench, Measurement, check_agreement, has_bfloat16, measure_file
+from optim.measure import Bench, Measurement, check_agreement, has_bfloat16, machine_id, measure_file
 from optim.progress import bar
-from optim.quantize import Quantizer
+from optim.quantize import GRAPH, Quantizer, convert
 from optim.runtime import without_chatter
-from optim.stages import Stage, stage
+from optim.stages import Stage, Wanted, stage
 
 log = logging.getLogger(__name__)
 Curve = Callable[[str, dict[str, float]], None]  # (stage, row)
@@ -75,6 +75,7 @@ class Outcome:
     memory: dict[str, Any]
     cost: dict[str, Any]
     data: dict[str, Any]
+    answers: dict[str, np.ndarray]  # int [dev_examples] each: labels, answers, teacher
     file: Path
     tokenizer: Path
     labels: list[str]
@@ -85,53 +86,98 @@ class Classifier:
     """A trained classifier in the cache, and the data in its own tokens."""
 
     stage: Stage
-    tokens: Stage
     train: Tokens
     dev: Tokens
 
 
 class Flow:
-    """The way of one point through the stages."""
+    """The way of one point through the stages. Their keys are known before any is made: see `wanted`."""
 
-    def __init__(self, point: Point, *, cache_dir: Path, curve: Curve) -> None:
+    def __init__(self, point: Point, *, cache_dir: Path, curve: Curve, corpus: Corpus | None = None) -> None:
         self.point, self.cache_dir, self.curve = point, cache_dir, curve
-        self.cached: dict[str, bool] = {}
-        self.corpus: Corpus = point.source.load(cache_dir)
+        self.stages: dict[str, Stage] = {}  # part -> the stage that was made or found
+        self.corpus = corpus or point.source.load(cache_dir)
         self.classes = len(self.corpus.label_names)
         self.precision = _precision(point.schedule.precision)
-        counts = len(self.corpus.train.texts), len(self.corpus.dev.texts), self.classes
-        log.info("data      %s: %s sentences to train, %s to score, %d classes", self.corpus.name,
-                 *(f"{n:,}" for n in counts[:2]), self.classes)  # fmt: skip
 
     def run(self) -> Outcome:
         """All of it."""
-        _prepare_tensorflow()
+        counts = len(self.corpus.train.texts), len(self.corpus.dev.texts), self.classes
+        log.info("data      %s: %s sentences to train, %s to score, %d classes", self.corpus.name,
+                 *(f"{n:,}" for n in counts[:2]), self.classes)  # fmt: skip
         teacher = self.teacher()
-        student, student_s = self.student(teacher)
-        float32, file = self.export(student)
-        start = time.perf_counter()
-        log.info(
-            "measure   %s bytes, all %s dev sentences", f"{_tflite(file).stat().st_size:,}", f"{len(student.dev):,}"
-        )
-        measured = measure(_tflite(file), _tflite(float32), student.dev, self.point.bench)
-        outcome = self._outcome(teacher, student, file, measured)
-        outcome.cost.update(student_s=student_s, export_s=float32.seconds + file.seconds,
-                            measure_s=time.perf_counter() - start)  # fmt: skip
-        return outcome
+        student = self.student(teacher)
+        self.export(student)
+        return self._outcome(teacher, student, self.figures(student))
+
+    # What is wanted
+
+    @cached_property
+    def wanted(self) -> dict[str, Wanted]:
+        """Part -> stage of all that this point is made of, in the order in which they are made."""
+        point, specs = self.point, self.point.specs
+        parts = {
+            "teacher_tokens": self._tokens_wanted(self.teacher_checkpoint),
+            "tokens": self._tokens_wanted(self.checkpoint),
+        }
+        key = self._fit_key("teacher", parts["teacher_tokens"])
+        parts["teacher"] = Wanted("teacher", key | {"checkpoint": point.teacher_checkpoint.fingerprint()})
+        parts |= self._student_wanted(parts)
+        parts["float32"] = Wanted("float32", {"student": parts["student"].key, "graph": GRAPH})
+        method = {k: v for k, v in specs["quant"].items() if k != "max_disagreement"}
+        parts["file"] = Wanted("file", {"float32": parts["float32"].key, "student": parts["student"].key,
+                                        "tokens": parts["tokens"].key, "quant": method})  # fmt: skip
+        parts["figures"] = Wanted("figures", {"file": parts["file"].key, "float32": parts["float32"].key,
+                                              "bench": specs["bench"], "machine": machine_id()})  # fmt: skip
+        return parts
+
+    def _student_wanted(self, parts: dict[str, Wanted]) -> dict[str, Wanted]:
+        point, teacher = self.point, parts["teacher"].key
+        if not self.trains_student:
+            return {"student": parts["teacher"]}
+        made: dict[str, Wanted] = {}
+        if point.loss.needs_teacher:
+            made["logits"] = Wanted("logits", {"teacher": teacher, "tokens": parts["teacher_tokens"].key})
+        key = self._fit_key("student", parts["tokens"]) | {
+            "start": teacher if point.self_taught else point.checkpoint.fingerprint(),
+            "logits": made["logits"].key if made else None,
+            "prune": point.specs["prune"],
+            "distill": {k: v for k, v in point.specs["distill"].items() if k != "teacher"},
+        }
+        return {**made, "student": Wanted("student", key)}
+
+    @property
+    def trains_student(self) -> bool:
+        """False where nothing is to be done to the teacher."""
+        return not self.point.self_taught or bool(self.point.pruner.sparsity)
+
+    @cached_property
+    def checkpoint(self) -> Path:
+        """The folder of the student's checkpoint."""
+        return self.point.checkpoint.fetch(self.cache_dir)
+
+    @cached_property
+    def teacher_checkpoint(self) -> Path:
+        """The folder of the teacher's."""
+        return self.point.teacher_checkpoint.fetch(self.cache_dir)
+
+    def _tokens_wanted(self, checkpoint: Path) -> Wanted:
+        tokenizer, max_length = checkpoint / "tokenizer.json", self.point.source.max_length
+        key = {"corpus": self.corpus.digest, "tokenizer": sha256_of(tokenizer), "max_length": max_length}
+        return Wanted("tokens", key)
 
     # Data
 
-    def _tokens(self, checkpoint: Path) -> tuple[Stage, Tokens, Tokens]:
-        """The corpus in the tokens of a checkpoint: (stage, train, dev)."""
+    def _tokens(self, part: str, checkpoint: Path) -> tuple[Tokens, Tokens]:
+        """The corpus in the tokens of a checkpoint: (train, dev)."""
         tokenizer, max_length = checkpoint / "tokenizer.json", self.point.source.max_length
-        key = {"corpus": self.corpus.digest, "tokenizer": sha256_of(tokenizer), "max_length": max_length}
 
         def build(folder: Path, scratch: Path) -> None:
             for name, split in (("train", self.corpus.train), ("dev", self.corpus.dev)):
                 tokenize(split, tokenizer_path=tokenizer, max_length=max_length).save(folder / f"{name}.npz")
 
-        done = self._stage("tokens", key, build)
-        return done, Tokens.load(done.folder / "train.npz"), Tokens.load(done.folder / "dev.npz")
+        folder = self._stage(part, build).folder
+        return Tokens.load(folder / "train.npz"), Tokens.load(folder / "dev.npz")
 
     # Teacher
 
@@ -140,19 +186,18 @@ class Flow:
         from optim.distill import HardLabels
         from optim.prune import NoPruning
 
-        point = self.point
-        checkpoint = point.teacher_checkpoint.fetch(self.cache_dir)
-        shape = self._shape(checkpoint, point.teacher_checkpoint.pooling)
-        tokens, train, dev = self._tokens(checkpoint)
-        key = self._fit_key("teacher", tokens) | {"checkpoint": point.teacher_checkpoint.fingerprint()}
+        checkpoint = self.teacher_checkpoint
+        shape = self._shape(checkpoint, self.point.teacher_checkpoint.pooling)
+        train, dev = self._tokens("teacher_tokens", checkpoint)
         no_logits = np.zeros((len(train), self.classes), np.float32)
 
         def build(folder: Path, scratch: Path) -> None:
+            _prepare_tensorflow()
             model = self._fresh(shape, checkpoint)
             self._fit("teacher", model, train, no_logits, HardLabels(teacher="same"), NoPruning(), folder, scratch)
             self._keep(model, shape, dev, folder)
 
-        return Classifier(self._fit_stage("teacher", key, build), tokens, train, dev)
+        return Classifier(self._fit_stage("teacher", build), train, dev)
 
     def _keep(self, model, shape: Architecture, dev: Tokens, folder: Path) -> None:
         """Saves a fitted model, what its weights amount to, and the logits on dev that its files must agree with."""
@@ -166,43 +211,38 @@ class Flow:
         float32 = model if self.precision == "float32" else store.load(folder)
         np.save(folder / "dev.npy", logits_of(float32, dev))
 
-    def teacher_logits(self, teacher: Classifier) -> tuple[Stage, np.ndarray]:
+    def teacher_logits(self, teacher: Classifier) -> np.ndarray:
         """float32 [n, classes]: what the teacher says of every training sentence; computed once."""
-        from optim.encoder import store
-        from optim.fit import logits_of
 
         def build(folder: Path, scratch: Path) -> None:
+            _prepare_tensorflow()
+            from optim.encoder import store
+            from optim.fit import logits_of
+
             model = store.load(teacher.stage.folder)
             with bar("teacher's answers", len(teacher.train), "sentence") as shown:
                 logits = logits_of(model, teacher.train, progress=lambda done: _advance(shown, done))
             np.save(folder / "train.npy", logits)
 
-        done = self._stage("logits", {"teacher": teacher.stage.key, "tokens": teacher.tokens.key}, build)
-        return done, np.load(done.folder / "train.npy")
+        return np.load(self._stage("logits", build).folder / "train.npy")
 
     # Student
 
-    def student(self, teacher: Classifier) -> tuple[Classifier, float]:
-        """(student, seconds of its fit and the teacher's answers); the teacher itself where nothing is to be done."""
-        point = self.point
-        if point.self_taught and not point.pruner.sparsity:
+    def student(self, teacher: Classifier) -> Classifier:
+        """The pruned and distilled model; the teacher itself where nothing is to be done."""
+        point, checkpoint = self.point, self.checkpoint
+        if not self.trains_student:
             log.info("student   prune=none and the same model: the teacher is the student")
-            self.cached["student"] = True
-            return teacher, 0.0
-        checkpoint = point.checkpoint.fetch(self.cache_dir)
+            self.stages["student"] = Stage(teacher.stage.folder, True, 0.0)
+            return teacher
         shape = self._shape(checkpoint, point.checkpoint.pooling)
-        tokens, train, dev = self._tokens(checkpoint)
-        logits, targets = None, np.zeros((len(train), self.classes), np.float32)
+        train, dev = self._tokens("tokens", checkpoint)
+        targets = np.zeros((len(train), self.classes), np.float32)
         if point.loss.needs_teacher:
-            logits, targets = self.teacher_logits(teacher)
-        key = self._fit_key("student", tokens) | {
-            "start": teacher.stage.key if point.self_taught else point.checkpoint.fingerprint(),
-            "logits": logits.key if logits else None,
-            "prune": point.specs["prune"],
-            "distill": {k: v for k, v in point.specs["distill"].items() if k != "teacher"},
-        }
+            targets = self.teacher_logits(teacher)
 
         def build(folder: Path, scratch: Path) -> None:
+            _prepare_tensorflow()
             model = self._fresh(shape, checkpoint)
             if point.self_taught:
                 _load_into(model, teacher.stage.folder)
@@ -210,38 +250,50 @@ class Flow:
             point.pruner.check(model)
             self._keep(model, shape, dev, folder)
 
-        done = self._fit_stage("student", key, build)
-        return Classifier(done, tokens, train, dev), done.seconds + (logits.seconds if logits else 0.0)
+        return Classifier(self._fit_stage("student", build), train, dev)
 
     # File
 
-    def export(self, student: Classifier) -> tuple[Stage, Stage]:
-        """(float32 file, the file that ships) of the student, each a stage with a model.tflite."""
-        from optim.encoder import store
-        from optim.quantize import GRAPH, convert
-
+    def export(self, student: Classifier) -> None:
+        """The float32 file and the file that ships, each a stage with a model.tflite."""
         quantizer = self.point.quantizer
 
         def load():
+            _prepare_tensorflow()
+            from optim.encoder import store
+
             return store.load(student.stage.folder, single=True)
 
         def float32(folder: Path, scratch: Path) -> None:
             log.info("export    float32 .tflite")
             _tflite(folder).write_bytes(convert(load()))
 
-        base = self._stage("float32", {"student": student.stage.key, "graph": GRAPH}, float32)
+        base = self._stage("float32", float32)
 
         def build(folder: Path, scratch: Path) -> None:
             log.info("export    %s", self.point.specs["quant"]["_target_"].rsplit(".", 1)[-1])
             _tflite(folder).write_bytes(quantizer.run(load, _tflite(base), student.train))
 
-        method = {k: v for k, v in self.point.specs["quant"].items() if k != "max_disagreement"}
-        key = {"float32": base.key, "student": student.stage.key, "tokens": student.tokens.key, "quant": method}
-        return base, self._stage("file", key, build)
+        self._stage("file", build)
 
     # Figures
 
-    def _outcome(self, teacher: Classifier, student: Classifier, file: Stage, measured: Measurement) -> Outcome:
+    def figures(self, student: Classifier) -> Measurement:
+        """What the file does on this machine; measured once for all points that share the file."""
+        file, float32 = _tflite(self.stages["file"]), _tflite(self.stages["float32"])
+
+        def build(folder: Path, scratch: Path) -> None:
+            log.info("measure   %s bytes, all %s dev sentences", f"{file.stat().st_size:,}", f"{len(student.dev):,}")
+            found = measure(file, float32, student.dev, self.point.bench)
+            np.save(folder / "logits.npy", found.logits)
+            figures = {"speed": found.speed, "memory": found.memory, "size": found.size}
+            (folder / "figures.json").write_text(json.dumps(figures) + "\n", encoding="utf-8")
+
+        folder = self._stage("figures", build).folder
+        figures = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
+        return Measurement(np.load(folder / "logits.npy"), **figures)
+
+    def _outcome(self, teacher: Classifier, student: Classifier, measured: Measurement) -> Outcome:
         keras_logits = np.load(student.stage.folder / "dev.npy")
         agreement = quality.agreement(measured.logits, keras_logits)
         check_agreement(agreement, max_disagreement=self.point.max_disagreement)
@@ -257,7 +309,7 @@ class Flow:
             size={**measured.size, **weights},
             speed=measured.speed,
             memory=measured.memory,
-            cost={"teacher_s": teacher.stage.seconds, "cached": self.cached},
+            cost=self._cost(),
             data={
                 "name": self.corpus.name,
                 "digest": self.corpus.digest,
@@ -265,10 +317,23 @@ class Flow:
                 "dev_examples": len(student.dev),
                 "labels": list(self.corpus.label_names),
             },
-            file=_tflite(file),
-            tokenizer=self.point.checkpoint.fetch(self.cache_dir) / "tokenizer.json",
+            answers={"labels": labels, "answers": measured.logits.argmax(axis=1), "teacher": teacher_answers},
+            file=_tflite(self.stages["file"]),
+            tokenizer=self.checkpoint / "tokenizer.json",
             labels=list(self.corpus.label_names),
         )
+
+    def _cost(self) -> dict[str, Any]:
+        """Seconds of the parts, whenever they were spent, and which of them this run found in the cache."""
+        seconds = {part: done.seconds for part, done in self.stages.items()}
+        return {
+            "teacher_s": seconds["teacher"],
+            "student_s": seconds["student"] + seconds.get("logits", 0.0),
+            "export_s": seconds["float32"] + seconds["file"],
+            "measure_s": seconds["figures"],
+            "cached": {part: done.cached for part, done in self.stages.items()},
+            "stages": {done.key: done.seconds for part, done in self.stages.items() if seconds[part]},
+        }
 
     # Shared by teacher and student
 
@@ -281,7 +346,7 @@ class Flow:
             )
         return shape
 
-    def _fit_key(self, name: str, tokens: Stage) -> dict[str, Any]:
+    def _fit_key(self, name: str, tokens: Wanted) -> dict[str, Any]:
         fit = self.point.specs["fit"]
         shared = {key: fit[key] for key in ("holdout", "holdout_minimum", "class_weights")}
         own = {"seed": self.point.seed, "recipe": fit[name], "precision": self.precision}
@@ -317,8 +382,8 @@ class Flow:
             fitted = fit.run()
         (folder / "fit.json").write_text(json.dumps(fitted.to_json()) + "\n", encoding="utf-8")
 
-    def _fit_stage(self, name: str, key: dict[str, Any], build) -> Stage:
-        done = self._stage(name, key, build)
+    def _fit_stage(self, name: str, build) -> Stage:
+        done = self._stage(name, build)
         fitted = json.loads((done.folder / "fit.json").read_text(encoding="utf-8"))
         if done.cached:  # the curve belongs to every point that uses the stage
             for row in fitted["rows"]:
@@ -328,10 +393,9 @@ class Flow:
                  fitted["steps_per_second"], done.seconds)  # fmt: skip
         return done
 
-    def _stage(self, name: str, key: dict[str, Any], build) -> Stage:
-        done = stage(self.cache_dir, name, key, build)
-        self.cached[name] = self.cached.get(name, True) and done.cached
-        return done
+    def _stage(self, part: str, build) -> Stage:
+        self.stages[part] = stage(self.cache_dir, self.wanted[part], build)
+        return self.stages[part]
 
 
 def measure(file: Path, float32: Path, dev: Tokens, bench: Bench) -> Measurement:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import filecmp
 import gc
 import gzip
+import hashlib
 import io
 import itertools
 import json
@@ -338,13 +339,14 @@ def _weigh(path: Path, threads: int) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """The `machine` part of result.json: cpu, isa, cores (that this process may use), load_average, versions.
+    """The `machine` part of result.json: cpu, isa, id, cores (that this process may use), load_average, versions.
 
     load_average is that of this moment, over 1, 5 and 15 minutes: call it before the timing, which is a load itself.
     """
     return {
         "cpu": _cpu_name(_cpuinfo()),
         "isa": isa_of(_cpuinfo()),
+        "id": machine_id(),
         "cores": _cores(),
         "load_average": [round(x, 2) for x in os.getloadavg()],
         "versions": versions(),
@@ -354,6 +356,12 @@ def machine() -> dict[str, Any]:
 def _cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine_id() -> str:
+    """8 hexadecimal digits that tell this machine from others: of its host name, processor and cores."""
+    told = [platform.node(), _cpu_name(_cpuinfo()), os.cpu_count()]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]
 
 
 def isa_of(cpuinfo: str) -> list[str]:

@@ -10,12 +10,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from optim.errors import UserError
-from optim.files import raise_if_disk
+import numpy as np
 
-SCHEMA = 1
+from optim.errors import UserError
+from optim.files import raise_if_disk, write_text
+
+SCHEMA = 2
 DONE, FAILED = "done", "failed"
 FILE = "result.json"
+REMEASURED = "remeasured.json"  # beside it: machine and speed of a later, common measurement
+ANSWERS = "answers.npz"  # beside it: labels, answers, teacher, a class for each sentence of dev
 
 
 @dataclass
@@ -53,9 +57,17 @@ def read(folder: Path) -> Result | None:
     return result if result.status == DONE and result.schema == SCHEMA and _bundle(folder).is_dir() else None
 
 
+def error_of(folder: Path) -> str | None:
+    """What a failed run left as its reason."""
+    try:
+        return json.loads((folder / FILE).read_text(encoding="utf-8"))["error"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
 def write(result: Result, folder: Path) -> None:
     """Puts result.json in its place in one step, so that a reader finds the whole of it or nothing."""
-    _write_text(folder / FILE, json.dumps(result.to_json(), indent=2) + "\n")
+    write_text(folder / FILE, json.dumps(result.to_json(), indent=2) + "\n")
 
 
 def require_writable(results_dir: Path, folder: Path) -> None:
@@ -86,6 +98,13 @@ def require_space(cache_dir: Path, *, free_gb: float) -> None:
         )
 
 
+def write_answers(folder: Path, answers: dict[str, np.ndarray]) -> None:
+    """Keeps what was said of each sentence of dev: without it two points cannot be tested against each other."""
+    part = folder / f".{ANSWERS}.{os.getpid()}.npz"
+    np.savez_compressed(part, **{name: values.astype(np.int16) for name, values in answers.items()})
+    os.replace(part, folder / ANSWERS)
+
+
 def write_bundle(
     folder: Path, *, file: Path, tokenizer: Path, labels: list[str], max_length: int, result: Result
 ) -> Path:
@@ -105,12 +124,6 @@ def write_bundle(
 
 def _bundle(folder: Path) -> Path:
     return folder / "bundle"
-
-
-def _write_text(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
 
 
 def rows(result: Result) -> list[tuple[str, str, str]]:

@@ -44,15 +44,34 @@ def digest_of(key: Any) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def stage(cache_dir: Path, name: str, key: dict[str, Any], build: Callable[[Path, Path], None]) -> Stage:
-    """The stage `name` for `key`, made by build(folder, scratch) unless it is there and intact.
+@dataclass(frozen=True)
+class Wanted:
+    """A stage by its name and its key; whether it is in the cache is another question."""
+
+    name: str
+    depends_on: dict[str, Any]  # everything that its content depends on
+
+    @property
+    def key(self) -> str:
+        """What later stages name in their own keys, and the name of its folder."""
+        return f"{self.name}-{digest_of({'schema': SCHEMA, 'name': self.name, **self.depends_on})}"
+
+    def at_hand(self, cache_dir: Path) -> float | None:
+        """Seconds that it took, if the cache has it; the digests of its files are left to its reader."""
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            return json.loads((cache_dir / "stages" / self.key / SUMS).read_text(encoding="utf-8"))["seconds"]
+        return None
+
+
+def stage(cache_dir: Path, wanted: Wanted, build: Callable[[Path, Path], None]) -> Stage:
+    """The stage that is wanted, made by build(folder, scratch) unless it is there and intact.
 
     `scratch` outlives a killed build of the same stage, so that the next one can go on; it is gone after success.
     Raises UserError where the cache cannot be written or the disk is full.
     """
     from filelock import FileLock
 
-    final = cache_dir / "stages" / f"{name}-{digest_of({'schema': SCHEMA, 'name': name, **key})}"
+    final = cache_dir / "stages" / wanted.key
     scratch = final.with_name(f".scratch-{final.name}")
     with writing(cache_dir):
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +80,7 @@ def stage(cache_dir: Path, name: str, key: dict[str, Any], build: Callable[[Path
                 return Stage(final, True, found["seconds"])
             scratch.mkdir(exist_ok=True)
             try:
-                seconds = _build(final, key, lambda folder: build(folder, scratch))
+                seconds = _build(final, wanted.depends_on, lambda folder: build(folder, scratch))
                 shutil.rmtree(scratch, ignore_errors=True)
             finally:
                 with contextlib.suppress(OSError):  # kept while there is something in it

@@ -1,0 +1,73 @@
+"""Many runs -> one comparison. `python sweep.py sweep=paper data=sst2`, `python sweep.py sweep=pick budget.file_mb=10`.
+
+Words that are no key of conf/sweep.yaml go to train.py as they are.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import hydra
+from hydra import compose
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from optim import choice
+from optim.build import build
+from optim.point import CONF, INTERRUPTED, Job, guarded, log_to
+
+choice.register()
+OWN = set(OmegaConf.to_container(OmegaConf.load(CONF / "sweep.yaml"))) | {"sweep", "hydra"}  # type: ignore[arg-type]
+_passed: list[str] = []
+
+
+def split(words: list[str]) -> tuple[list[str], list[str]]:
+    """(words for this program, words for train.py). Flags, and what has no =, are for this program."""
+    own = [w for w in words if "=" not in w or w.startswith("-") or _root(w) in OWN]
+    return own, [w for w in words if w not in own]
+
+
+def _root(word: str) -> str:
+    return word.split("=", 1)[0].lstrip("+~").split(".")[0].split("/")[0]
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="sweep")
+def main(cfg: DictConfig) -> None:
+    """Does what the sweep says; the exit code is its."""
+    log_to(sys.stderr)
+    codes: list[int] = []
+    code = guarded(lambda: codes.append(_run(cfg)))
+    if code or codes[0]:
+        sys.exit(code or codes[0])
+
+
+def _run(cfg: DictConfig) -> int:
+    from optim.sweeps import Settings
+
+    told = Settings(
+        results_dir=Path(cfg.results_dir).expanduser(),
+        budget=build(cfg.budget, "budget"),
+        trials=cfg.trials,
+        timeout_min=cfg.timeout_min,
+        overrides=list(_passed),
+        composed=_composed,
+    )
+    return build(cfg.sweep, "sweep").run(told)
+
+
+def _composed(overrides: list[str]) -> Job:
+    """The point that train.py would make of these words."""
+    cfg = compose("train", overrides=overrides, return_hydra_config=True)
+    choices = dict(cfg.hydra.runtime.choices)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return Job.of(cfg, choices, overrides)
+
+
+if __name__ == "__main__":
+    sys.argv[1:], _passed[:] = split(sys.argv[1:])
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("\nStopped. The same command goes on with what is missing.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
