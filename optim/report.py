@@ -8,7 +8,7 @@ import io
 import json
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class Comparison:
     left_out: list[str]  # a line for each file that is no result
     front: list[bool]
     certain: list[bool]
+    notes: list[str] = field(default_factory=list)  # lines of whoever made the comparison
 
     def headline(self) -> str:
         """One sentence: the smallest file that is about as good as the teacher."""
@@ -70,9 +71,12 @@ def compared(folders: Sequence[Path], commands: Sequence[str] = ()) -> Compariso
     return Comparison(points, failed, missing, left_out, compare.front(points), compare.certain(points))
 
 
-def write(folder: Path, run_folders: Sequence[Path], commands: Sequence[str] = ()) -> Comparison:
+def write(
+    folder: Path, run_folders: Sequence[Path], commands: Sequence[str] = (), notes: Sequence[str] = ()
+) -> Comparison:
     """Writes results.csv, report.md and report.html into `folder`."""
     found = compared(list(dict.fromkeys(run_folders)), commands)
+    found.notes += notes
     write_text(folder / "results.csv", to_csv(found))
     write_text(folder / "report.md", to_markdown(found))
     write_text(folder / PAGE, to_html(found))
@@ -167,7 +171,7 @@ def _effects(found: Comparison) -> list[str]:
 
 def _notes(found: Comparison) -> list[str]:
     """Seeds, stage times, what is missing, and the machines."""
-    lines = []
+    lines = [f"- {note}" for note in found.notes]
     for group in compare.pooled(found.points):
         if len(group.points) > 1:
             lines.append(

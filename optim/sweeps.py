@@ -16,8 +16,6 @@ from optim.pick import Budget
 from optim.point import Job, run_apart, run_id_of
 
 ROOT = Path(__file__).resolve().parent.parent
-OBJECTIVES = ("accuracy_fraction", "latency_p50_ms", "file_bytes")
-DIRECTIONS = ("maximize", "minimize", "minimize")
 
 
 @dataclass(frozen=True)
@@ -110,64 +108,67 @@ class Pick:
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """Finds the best points with Optuna: NSGA-II over the options of the groups, the budget as constraints.
+    """Finds the best points over the options of some groups, the budget as constraints.
 
     The journal resumes, and several processes may share it; a point that was run before costs nothing.
     """
 
     space: Mapping[str, Sequence[Any]]  # key of train.py -> its options
+    sampler: str  # tpe | nsga2 | random
     journal: str  # a file under results_dir
-    population: int  # of NSGA-II
     seed: int
 
     def run(self, told: Settings) -> int:
         """Runs trials until there are enough, or the time is up, and writes the report."""
-        from optim import report
+        from optim import report, search
 
-        study = self.study(told.results_dir / self.journal, told.budget)
-        until = time.monotonic() + 60 * (told.timeout_min or 1e9)
-        failed = 0
-        while len(study.trials) < told.trials and time.monotonic() < until:
-            failed += not self._trial(study, told)
+        study = search.study_in(told.results_dir / self.journal, sampler=self.sampler, seed=self.seed,
+                                constrained=bool(told.budget.bounds()))  # fmt: skip
+        self._point(told, {key: options[0] for key, options in self.space.items()})  # a mistake ends it here
+        going = search.Search(study, self.space, identify=lambda choice: self._point(told, choice)[1].name,
+                              answer=lambda choice: self._answer(told, choice), seed=self.seed)  # fmt: skip
+        failed = self._trials(going, told)
         folder = told.results_dir / "search"
         folder.mkdir(parents=True, exist_ok=True)
-        report.show(report.write(folder, [told.results_dir]), folder)
+        known = [point_values(p) for p in picking.finished(told.results_dir)]
+        found = search.read_journal(study)
+        notes = [search.versus_random(found, known).line()] if found else []
+        report.show(report.write(folder, [told.results_dir], notes=notes), folder)
         print(picking.answer(picking.finished(told.results_dir), told.budget))
         return 1 if failed else 0
 
-    def study(self, journal: Path, budget: Budget):
-        """The Optuna study in a journal file, new or going on."""
-        import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
+    def _trials(self, going, told: Settings) -> int:
+        """How many failed."""
+        until, failed = time.monotonic() + 60 * (told.timeout_min or 1e9), 0
+        while (count := len(going.known()) + failed) < told.trials and time.monotonic() < until:
+            print(f"trial {count + 1} of {told.trials}", file=sys.stderr)
+            worked = going.step()
+            if worked is None:
+                print("Every point of the space has been tried.", file=sys.stderr)
+                break
+            failed += not worked
+        return failed
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        journal.parent.mkdir(parents=True, exist_ok=True)
-        sampler = optuna.samplers.NSGAIISampler(
-            population_size=self.population, seed=self.seed,
-            constraints_func=(lambda trial: trial.user_attrs["excess"]) if budget.bounds() else None,
-        )  # fmt: skip
-        return optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(journal))), study_name="search", sampler=sampler,
-            directions=list(DIRECTIONS), load_if_exists=True,
-        )  # fmt: skip
-
-    def _trial(self, study, told: Settings) -> bool:
-        import optuna
-
-        from optim import compare
+    def _point(self, told: Settings, choice: Mapping[str, Any]) -> tuple[Job, Path]:
+        """The job of a choice and its run folder."""
         from optim.point import point_of
 
-        trial = study.ask()
-        chosen = [f"{key}={trial.suggest_categorical(key, list(options))}" for key, options in self.space.items()]
-        job = told.composed([*told.overrides, *chosen, f"results_dir={told.results_dir}"])
-        print(f"trial {trial.number + 1} of {told.trials}: {' '.join(chosen)}", file=sys.stderr)
-        folder = job.results_dir / run_id_of(point_of(job.cfg))
-        trial.set_user_attr("run_id", folder.name)
+        words = [*told.overrides, *(f"{key}={option}" for key, option in choice.items())]
+        job = told.composed([*words, f"results_dir={told.results_dir}"])
+        return job, job.results_dir / run_id_of(point_of(job.cfg))
+
+    def _answer(self, told: Settings, choice: Mapping[str, Any]):
+        from optim import compare
+        from optim.search import Answer
+
+        job, folder = self._point(told, choice)
+        print(f"  {job.command}", file=sys.stderr)
         if not run_apart(job):
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            return False
+            return None
         point = compare.read_all([folder])[0][0]
-        trial.set_user_attr("excess", [of(point) - limit for _, limit, of in told.budget.bounds()])
-        study.tell(trial, [point.accuracy, point.cost("latency_p50_ms"), point.cost("file_bytes")])
-        return True
+        return Answer(point_values(point), tuple(of(point) - limit for _, limit, of in told.budget.bounds()))
+
+
+def point_values(point) -> tuple[float, float, float]:
+    """A finished point as `search.OBJECTIVES`."""
+    return point.accuracy, point.cost("latency_p50_ms"), point.cost("file_bytes")

@@ -1,0 +1,317 @@
+"""The figures that the project asks of its sweeps, measured through train.py and sweep.py. Hours if all are asked for.
+
+python benchmarks/sweep.py points alone --work DIR     the 27 points on `reviews`; three of them by themselves
+python benchmarks/sweep.py kill search report --work DIR --recorded RESULTS_DIR
+
+Each part writes DIR/<part>.json, and benchmarks/SWEEP.md is made of those that are there.
+"""
+
+# ruff: noqa: E501
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+SHARED = ["model=minilm", "data=reviews", "fit=quick", "track=none"]
+GRID = ["prune=none,fixed50,poly80", "quant=none,fp16,int8", "distill.temperature=1,2,4"]
+ALONE = [["prune=none", "quant=int8"], ["prune=fixed50", "quant=none"], ["prune=poly80", "quant=fp16"]]
+TINY = ["prune=none,fixed50", "quant=none,int8", "seed=0,1,2"]
+Figures = dict[str, Any]
+
+
+def main() -> None:
+    """Measures the parts that are asked for, then writes what there is."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", help=", ".join(PARTS))
+    parser.add_argument("--work", required=True, type=Path, help="folder for caches, results and figures")
+    parser.add_argument("--recorded", type=Path, help="results_dir of finished points, for search and report")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    for part in args.parts:
+        figures = PARTS[part](args)
+        print(part, json.dumps(figures, indent=2), flush=True)
+        (args.work / f"{part}.json").write_text(json.dumps(figures, indent=2) + "\n")
+    found = {
+        part: json.loads((args.work / f"{part}.json").read_text())
+        for part in PARTS
+        if (args.work / f"{part}.json").is_file()
+    }
+    (ROOT / "benchmarks" / "SWEEP.md").write_text(written(found), encoding="utf-8")
+
+
+def call(words: list[str], **more: Any) -> tuple[float, subprocess.CompletedProcess[str]]:
+    """(seconds, finished process) of a program of this project."""
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, **more)
+    return time.perf_counter() - start, done
+
+
+def checked(words: list[str]) -> tuple[float, str]:
+    """(seconds, output); a failure ends the benchmark."""
+    seconds, done = call(words)
+    if done.returncode:
+        sys.exit(f"{' '.join(words)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+    return seconds, done.stdout
+
+
+def folders(work: Path) -> list[str]:
+    """Where a run of this benchmark puts things."""
+    return [f"results_dir={work / 'results'}", f"cache_dir={work / 'cache'}"]
+
+
+# 27 points
+
+
+def points(args: argparse.Namespace) -> Figures:
+    """The sweep, its second call, and the same points served from the cache into an empty results_dir."""
+    work = args.work / "points"
+    words = ["train.py", "-m", *SHARED, *GRID, *folders(work)]
+    had = len(list((work / "results").glob("*/result.json")))
+    wall_s, _ = checked(words)
+    kinds = {
+        kind: len(list((work / "cache" / "stages").glob(f"{kind}-*/stage.json")))
+        for kind in ("teacher", "student", "file")
+    }
+    results = [json.loads(p.read_text()) for p in (work / "results").glob("*/result.json")]
+    stages = {key: s for r in results for key, s in r["cost"]["stages"].items()}
+    second_s, _ = checked(words)
+    imported = [sys.executable, "-X", "importtime", *words]
+    heavy = "tensorflow" in {
+        line.split("|")[-1].strip()
+        for line in subprocess.run(imported, cwd=ROOT, capture_output=True, text=True).stderr.splitlines()
+    }
+    served_s, _ = checked(
+        ["train.py", "-m", *SHARED, *GRID, f"results_dir={work / 'served'}", f"cache_dir={work / 'cache'}"]
+    )
+    shutil.rmtree(work / "served")
+    return {"had": had, "wall_s": wall_s, "stages_s": sum(stages.values()), "stages": len(stages), **kinds, "points": len(results),
+            "second_s": second_s, "second_imports_tensorflow": heavy, "served_s": served_s}  # fmt: skip
+
+
+def alone(args: argparse.Namespace) -> Figures:
+    """Three points, each with an empty cache."""
+    times = []
+    for chosen in ALONE:
+        work = args.work / "alone"
+        shutil.rmtree(work, ignore_errors=True)
+        times.append(checked(["train.py", *SHARED, *chosen, "distill.temperature=2", *folders(work)])[0])
+    return {"times_s": times, "scaled_s": 27 * statistics.mean(times)}
+
+
+# Killed at random moments
+
+
+def kill(args: argparse.Namespace, *, times: int = 20, seed: int = 0) -> Figures:
+    """A 12-point sweep of tiny models: any of its processes is killed at a random moment, then the same command runs."""
+    from conftest import Runs
+
+    rng, rows = random.Random(seed), []
+    whole_s: float | None = None
+    for number in range(times):
+        runs = Runs(args.work / f"kill{number}")
+        words = ["train.py", "-m", *TINY, *(w for w in runs.overrides() if w.split("=")[0] != "seed")]
+        if whole_s is None:
+            whole_s = checked(words)[0]
+            shutil.rmtree(runs.folder)
+            runs = Runs(runs.folder)
+        victim = killed(words, rng.uniform(1.0, whole_s), rng)
+        before = stamps(runs.folder)
+        _, done = call(words)
+        after = stamps(runs.folder)
+        finished = sum(json.loads(p.read_text())["status"] == "done" for p in runs.results.glob("*/result.json"))
+        again = [name for name, stamp in before.items() if after.get(name) != stamp]
+        rows.append(
+            {
+                "victim": victim,
+                "finished": finished,
+                "made_twice": again,
+                "rc": done.returncode,
+                "done_before": len(before),
+            }
+        )
+        print(number, rows[-1], flush=True)
+        shutil.rmtree(runs.folder)
+    whole = [r for r in rows if r["finished"] == 12 and not r["made_twice"] and r["rc"] == 0]
+    return {"times": times, "whole": len(whole), "whole_s": whole_s, "rows": rows}
+
+
+def killed(words: list[str], after_s: float, rng: random.Random) -> str:
+    """Starts the command, kills one of its processes after a while, and waits for the rest; says which was killed."""
+    sweep = subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(after_s)
+    family = descendants(sweep.pid)
+    chosen = rng.choice(family)
+    victim = "the sweep" if chosen == sweep.pid else "a process below it"
+    try:
+        os.kill(chosen, signal.SIGKILL)
+    except ProcessLookupError:
+        victim = "too late"
+    sweep.wait()
+    until = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in family) and time.monotonic() < until:
+        time.sleep(0.1)
+    return f"{victim}, after {after_s:.1f} s"
+
+
+def descendants(pid: int) -> list[int]:
+    """The process and all below it."""
+    found = [pid]
+    for parent in found:
+        for task in Path(f"/proc/{parent}/task").glob("*/children"):
+            found += [int(child) for child in task.read_text().split()]
+    return found
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    """When each finished stage and each finished result was written."""
+    kept = {str(p): p.stat().st_mtime_ns for p in folder.glob("cache/stages/*/stage.json")}
+    for path in folder.glob("results/*/result.json"):
+        if json.loads(path.read_text())["status"] == "done":
+            kept[str(path)] = path.stat().st_mtime_ns
+    return kept
+
+
+# Search and report, on recorded points
+
+
+def search(args: argparse.Namespace, *, trials: int = 30, seeds: int = 10) -> Figures:
+    """The search against draws at random, both answered from recorded points of the space in conf/sweep/search.yaml."""
+    import numpy as np
+    from omegaconf import OmegaConf
+
+    from optim import compare
+    from optim.search import Answer, Search, hypervolume, losses, read_journal, study_in_memory
+    from optim.sweeps import point_values
+
+    space: dict[str, list] = OmegaConf.to_container(OmegaConf.load(ROOT / "conf/sweep/search.yaml").space)  # type: ignore[assignment]
+    table = {}
+    for p in compare.read_all([args.recorded])[0]:
+        choice = [p.result.choices["prune"], p.result.choices["quant"], p.result.cfg["distill"]["temperature"]]
+        for t in space["distill.temperature"] if choice[0] == "none" else choice[2:]:
+            table[choice[0], choice[1], t] = (
+                p.result.run_id if choice[0] != "none" else f"none-{choice[1]}",
+                point_values(p),
+            )
+    space = {
+        key: [o for o in options if any(o == k[i] for k in table)] for i, (key, options) in enumerate(space.items())
+    }
+    distinct = dict(table.values())
+    everything = losses(list(distinct.values()))
+    low, high = everything.min(axis=0), everything.max(axis=0)
+
+    def found(sampler: str, seed: int) -> float:
+        going = Search(study_in_memory(sampler=sampler, seed=seed), space, seed=seed,
+                       identify=lambda c: table[tuple(c.values())][0],
+                       answer=lambda c: Answer(table[tuple(c.values())][1], ()))  # fmt: skip
+        while len(going.known()) < trials and going.step() is not None:
+            pass
+        return hypervolume(losses(read_journal(going.study)), low, high)
+
+    def drawn(seed: int) -> float:
+        chosen = np.random.default_rng(seed).choice(len(everything), min(trials, len(everything)), replace=False)
+        return hypervolume(everything[chosen], low, high)
+
+    rows = {sampler: [found(sampler, seed) for seed in range(seeds)] for sampler in ("tpe", "nsga2", "random")}
+    return {"points": len(distinct), "trials": trials, "drawn": [drawn(s) for s in range(seeds)],
+            "best": hypervolume(everything, low, high), **rows}  # fmt: skip
+
+
+def report(args: argparse.Namespace, *, count: int = 500) -> Figures:
+    """A report of many points: recorded ones, copied under other seeds until there are enough."""
+    source, work = sorted(args.recorded.glob("*/result.json")), args.work / "report"
+    shutil.rmtree(work, ignore_errors=True)
+    for number in range(count):
+        path = source[number % len(source)]
+        copy = json.loads(path.read_text())
+        copy |= {"run_id": f"{number:016x}", "seed": number // len(source)}
+        copy["cfg"]["seed"] = copy["seed"]
+        folder = work / "points" / copy["run_id"]
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps(copy))
+        if (answers := path.with_name("answers.npz")).is_file():
+            shutil.copy(answers, folder)
+    from optim import report as reports
+
+    start = time.perf_counter()
+    reports.write(work, [work / "points"])
+    return {"points": count, "built_s": time.perf_counter() - start, "bytes": (work / reports.PAGE).stat().st_size}
+
+
+PARTS = {"points": points, "alone": alone, "kill": kill, "search": search, "report": report}
+
+
+def written(found: dict[str, Figures]) -> str:
+    """SWEEP.md."""
+    rows = ["# Sweeps", "", "Written by `python benchmarks/sweep.py`.", "", "| asked for | measured |", "|---|---|"]
+    rows += [f"| {asked} | {told} |" for part, figures in found.items() for asked, told in TOLD[part](figures, found)]
+    return "\n".join(rows) + "\n"
+
+
+def _points_told(f: Figures, found: dict[str, Figures]) -> list[tuple[str, str]]:
+    rows = [
+        (
+            "27 points on `reviews`, `fit=quick`: 1 teacher, 6 students, 21 files",
+            f"{f['teacher']} teacher, {f['student']} students, {f['file']} files; {f['points']} results",
+        ),
+        (
+            "wall time at most 1.15x the sum of its stages",
+            f"{f['wall_s'] / f['stages_s']:.3f}x ({f['wall_s']:.0f} s against {f['stages_s']:.0f} s, {f['stages']} stages)",
+        ),
+        (
+            "second call at most 5 s, no TensorFlow",
+            f"{f['second_s']:.2f} s, TensorFlow {'imported' if f['second_imports_tensorflow'] else 'not imported'}",
+        ),
+        ("overhead of a point served from the cache at most 1 s", f"{f['served_s'] / f['points']:.2f} s"),
+    ]
+    if "alone" in found:
+        rows.append(
+            (
+                "each point alone with an empty cache at least 6x slower",
+                f"{found['alone']['scaled_s'] / f['wall_s']:.1f}x ({', '.join(f'{t:.0f}' for t in found['alone']['times_s'])} s for three points, scaled to 27)",
+            )
+        )
+    return rows
+
+
+def _search_told(f: Figures, found: dict[str, Figures]) -> list[tuple[str, str]]:
+    rows = []
+    for sampler in ("tpe", "nsga2", "random"):
+        wins = sum(a > b for a, b in zip(f[sampler], f["drawn"], strict=True))
+        rows.append((f"search `{sampler}`, {f['trials']} trials of {f['points']} recorded points, against random draws: above in 8 of 10",
+                     f"above in {wins} of {len(f['drawn'])}; hypervolume {statistics.mean(f[sampler]):.4f} against {statistics.mean(f['drawn']):.4f}, of {f['best']:.4f}"))  # fmt: skip
+    return rows
+
+
+TOLD: dict[str, Any] = {
+    "points": _points_told,
+    "alone": lambda f, found: [],
+    "kill": lambda f, found: [
+        (
+            "kill -9 at 20 random moments of a 12-point sweep: whole after the same command, nothing made twice",
+            f"{f['whole']} of {f['times']}",
+        )
+    ],
+    "search": _search_told,
+    "report": lambda f, found: [
+        (
+            f"report of {f['points']} points: built in 5 s, at most 8 MB",
+            f"{f['built_s']:.1f} s, {f['bytes'] / 1e6:.2f} MB",
+        )
+    ],
+}
+
+
+if __name__ == "__main__":
+    main()
