@@ -4,20 +4,23 @@ BIN := .venv/bin
 # Without --no-compile pip compiles every module of every package, most of which nobody imports.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow lint
+.PHONY: demo test test-slow lint picture
 demo: .venv/.demo
 	$(BIN)/python train.py model=minilm data=reviews prune=fixed50 quant=int8
 
 test: .venv/.test
 	$(BIN)/python -m pytest -q -m "not slow"
 
-test-slow: .venv/.test
+test-slow: .venv/.ray
 	$(BIN)/python -m pytest -q -m slow
 
 lint: .venv/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+picture: .venv/.demo  # make picture REPORT=results/sweeps/ID/report.html; needs Chromium
+	$(BIN)/python docs/screenshot.py $(REPORT) docs/report.png
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
@@ -29,4 +32,9 @@ $(BIN)/python:
 
 .venv/.test: .venv/.demo
 	$(PIP_INSTALL) --editable ".[test]"
+	touch $@
+
+# Ray is large, and one slow test wants it.
+.venv/.ray: .venv/.test
+	$(PIP_INSTALL) --editable ".[ray]"
 	touch $@

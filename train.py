@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def main(cfg: DictConfig) -> None:
     job = Job.of(cfg, told.runtime.choices, list(told.overrides.task))
     log_to(sys.stderr)
     if told.mode == RunMode.MULTIRUN:
+        os.chdir(told.runtime.cwd)  # a launcher's worker may stand elsewhere: relative paths are those of the command
         run_apart(job)  # what fails is recorded; the sweeper counts, and the others go on
         return
     if code := guarded(lambda: run(job)):
