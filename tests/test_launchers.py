@@ -256,11 +256,12 @@ def test_ray_runs_points_on_a_cluster_that_it_joins(cluster, ray_home, runs, tmp
 # A launcher that is not installed
 
 HIDE = """
-import os
+import os, pkgutil
 from importlib.machinery import PathFinder
-real = PathFinder.find_spec
-hidden = os.environ["OPTIM_TEST_HIDDEN"].split()
-PathFinder.find_spec = classmethod(lambda cls, name, *more: None if name in hidden else real(name, *more))
+hidden, real, walk = os.environ["OPTIM_TEST_HIDDEN"], PathFinder.find_spec, pkgutil.walk_packages
+PathFinder.find_spec = classmethod(lambda cls, name, *more: None if name == hidden else real(name, *more))
+# Hydra's scan for plugins asks the folders themselves
+pkgutil.walk_packages = lambda *a, **k: (found for found in walk(*a, **k) if not found.name.startswith(hidden))
 """
 
 
