@@ -165,9 +165,13 @@ def certain(points: Sequence[Point], costs: Sequence[str] = COSTS) -> list[bool]
 
 
 def factors(points: Sequence[Point]) -> dict[str, list[Any]]:
-    """Name -> value for each point of everything that differs: options of groups, and keys set on a command line."""
-    groups = sorted({group for p in points for group in p.result.choices if not group.startswith("default")})
+    """Name -> value for each point of everything that differs: options of groups, and keys set on a command line.
+
+    But for the tracker: to where a point was logged changes nothing in it.
+    """
+    groups = sorted({g for p in points for g in p.result.choices if not g.startswith("default") and g != "track"})
     keys = sorted({key for p in points for key in _keys(p.result.command) if "." in key or key == "seed"})
+    keys = [key for key in keys if not key.startswith("track.")]
     columns = {group: [p.result.choices.get(group) for p in points] for group in groups}
     columns |= {key: [_lookup(p.result.cfg, key) for p in points] for key in keys if not key.endswith("_dir")}
     return {name: values for name, values in columns.items() if len({str(v) for v in values}) > 1}

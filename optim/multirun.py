@@ -36,7 +36,7 @@ def sweep(
     missing = planned.todo
     if missing:
         try:
-            launch([[*p.job.overrides, *_group(p.job, folder.name)] for p in missing])
+            launch([[*p.job.overrides, *group_words(p.job.cfg.track, _group(folder))] for p in missing])
         except Exception as error:  # a launcher that lost its workers: what is done is done, and will be compared
             log.error("The launcher gave up: %s: %s", type(error).__name__, files.first_line(error))
     return _close(planned, folder)
@@ -52,14 +52,18 @@ def write_sweep(planned: Plan) -> Path:
     return folder
 
 
-def _group(job: Job, sweep_id: str) -> list[str]:
-    """W&B's runs of one sweep belong together, unless the user named a group."""
-    return [f"track.group=sweep-{sweep_id}"] if "group" in job.cfg.track and job.cfg.track.group is None else []
+def _group(folder: Path) -> str:
+    return f"sweep-{folder.name}"
+
+
+def group_words(track: DictConfig, group: str) -> list[str]:
+    """The override that joins W&B's runs of one sweep; none where the user named a group, or nothing is tracked."""
+    return [f"track.group={group}"] if "group" in track and track.group is None else []
 
 
 def _close(planned: Plan, folder: Path) -> bool:
     """Compares what there is and lists what failed with the command that runs it again."""
-    from optim import report
+    from optim import report, wandb_report
 
     missing = [p for p in planned.todo if result.read(p.folder) is None]
     folders, commands = [p.folder for p in planned.points], [p.job.command for p in planned.points]
@@ -69,6 +73,7 @@ def _close(planned: Plan, folder: Path) -> bool:
     else:
         found = report.compared(list(dict.fromkeys(folders)), commands)
     report.show(found, folder)
+    wandb_report.save(found, folder, wandb_report.Place.of(planned.points[0].job.cfg.track, _group(folder)))
     for point in missing:
         error = result.error_of(point.folder) or "it was not run"
         print(f"Failed: {point.job.command}\n        {error.splitlines()[0]}")

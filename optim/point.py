@@ -118,6 +118,8 @@ def run(job: Job) -> Result:
     folder = job.results_dir / run_id
     if done := result.read(folder):
         log.info("Done before; delete %s to run it again.", folder)
+        if os.environ.get("WANDB_SWEEP_ID"):
+            _tell_agent(job, done)
         print(result.table(done, folder))
         return done
     tracker = build(job.cfg.track, "track")
@@ -146,6 +148,12 @@ def _tracked(point, draft: Result, folder: Path, cache_dir: Path, tracker) -> Re
             raise
         tracked.record(draft.to_json(), card_path=card)
     return draft
+
+
+def _tell_agent(job: Job, done: Result) -> None:
+    """A W&B sweep waits for a run of its own for every point that it hands to an agent, finished before or not."""
+    with build(job.cfg.track, "track").run(run_id=done.run_id, cfg=done.cfg, choices=done.choices) as tracked:
+        tracked.record(done.to_json(), card_path=None)
 
 
 def _compute(point, draft: Result, folder: Path, cache_dir: Path, curve) -> Path:

@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from omegaconf import DictConfig
+
 from optim import pick as picking
 from optim.errors import UserError, require_count, require_positive
+from optim.multirun import group_words
 from optim.pick import Budget
 from optim.point import Job, run_apart, run_id_of
+from optim.stages import digest_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -69,11 +73,26 @@ class Report:
 
         if not picking.finished(told.results_dir):
             raise UserError(f"results_dir {told.results_dir} holds no finished point.")
-        folder = told.results_dir / self.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        report.show(report.write(folder, [told.results_dir]), folder)
+        compare_all(told, self.folder, group=None)
         print(f"  {report.write_index(told.results_dir)}")
         return 0
+
+
+def compare_all(told: Settings, name: str, *, group: str | None, notes: Sequence[str] = ()) -> None:
+    """The reports of everything under results_dir, in the folder `name` there. `group`: that the runs share on W&B."""
+    from optim import report, wandb_report
+
+    folder = told.results_dir / name
+    folder.mkdir(parents=True, exist_ok=True)
+    found = report.write(folder, [told.results_dir], notes=notes)
+    report.show(found, folder)
+    wandb_report.save(found, folder, wandb_report.Place.of(_track(told), group))
+
+
+def _track(told: Settings) -> DictConfig:
+    """The option of `track` that the command line asks for; model and data are named to spare a look for a hub."""
+    words = [word for word in told.overrides if word.lstrip("+").split("=")[0].split(".")[0] == "track"]
+    return told.composed(["model=tiny", "data=csv", *words]).cfg.track
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,20 +139,20 @@ class Search:
 
     def run(self, told: Settings) -> int:
         """Runs trials until there are enough, or the time is up, and writes the report."""
-        from optim import report, search
+        from optim import search
 
         study = search.study_in(told.results_dir / self.journal, sampler=self.sampler, seed=self.seed,
                                 constrained=bool(told.budget.bounds()))  # fmt: skip
+        group = f"search-{digest_of([dict(self.space), told.overrides])}"
+        words = group_words(_track(told), group)
         self._point(told, {key: options[0] for key, options in self.space.items()})  # a mistake ends it here
         going = search.Search(study, self.space, identify=lambda choice: self._point(told, choice)[1].name,
-                              answer=lambda choice: self._answer(told, choice), seed=self.seed)  # fmt: skip
+                              answer=lambda choice: self._answer(told, choice, words), seed=self.seed)  # fmt: skip
         failed = self._trials(going, told)
-        folder = told.results_dir / "search"
-        folder.mkdir(parents=True, exist_ok=True)
         known = [point_values(p) for p in picking.finished(told.results_dir)]
         found = search.read_journal(study)
         notes = [search.versus_random(found, known).line()] if found else []
-        report.show(report.write(folder, [told.results_dir], notes=notes), folder)
+        compare_all(told, "search", group=group, notes=notes)
         print(picking.answer(picking.finished(told.results_dir), told.budget))
         return 1 if failed else 0
 
@@ -149,19 +168,19 @@ class Search:
             failed += not worked
         return failed
 
-    def _point(self, told: Settings, choice: Mapping[str, Any]) -> tuple[Job, Path]:
+    def _point(self, told: Settings, choice: Mapping[str, Any], more: Sequence[str] = ()) -> tuple[Job, Path]:
         """The job of a choice and its run folder."""
         from optim.point import point_of
 
-        words = [*told.overrides, *(f"{key}={option}" for key, option in choice.items())]
+        words = [*told.overrides, *(f"{key}={option}" for key, option in choice.items()), *more]
         job = told.composed([*words, f"results_dir={told.results_dir}"])
         return job, job.results_dir / run_id_of(point_of(job.cfg))
 
-    def _answer(self, told: Settings, choice: Mapping[str, Any]):
+    def _answer(self, told: Settings, choice: Mapping[str, Any], words: list[str]):
         from optim import compare
         from optim.search import Answer
 
-        job, folder = self._point(told, choice)
+        job, folder = self._point(told, choice, words)
         print(f"  {job.command}", file=sys.stderr)
         if not run_apart(job):
             return None

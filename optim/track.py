@@ -1,4 +1,4 @@
-"""Result -> W&B: one W&B run for each point. The only file that imports wandb, and only in a process of its own.
+"""Result -> W&B: one W&B run for each point. Imports wandb only in a process of its own, as `wandb_report` does.
 
 That process is what makes a tracker harmless. Inside the run's process, when wandb's own helper has been killed, the
 next `import tensorflow` raises ConnectionResetError (wandb hooks imports); when it stands still, `log` never comes back
@@ -168,7 +168,7 @@ class _Sender:
         self.process: subprocess.Popen[str] | None = None
         self.broken = False
         try:
-            self.process = _start_writer()
+            self.process = start_apart("optim.track", "write_to_wandb")
             threading.Thread(target=_pump, args=(self.lines, self.process), daemon=True).start()
         except (OSError, RuntimeError) as error:  # no memory, no process or thread to be had
             if self.process:
@@ -192,7 +192,7 @@ class _Sender:
             self.lines.put(json.dumps({"kind": kind, **body}, default=_plain) + "\n")
         except (TypeError, ValueError) as error:  # a key that is no string, a cycle
             self.broken = True
-            warn(f"tracking stops at a {kind}: {_one_line(error)}")
+            warn(f"tracking stops at a {kind}: {one_line(error)}")
 
     def close(self, exit_code: int) -> None:
         """Waits at most finish_timeout_s for the rest to be written."""
@@ -223,12 +223,12 @@ def _pump(lines: queue.SimpleQueue[str | None], process: subprocess.Popen[str]) 
             pipe.flush()
 
 
-def _start_writer() -> subprocess.Popen[str]:
-    """A process that runs `write_to_wandb` with this one's import path.
+def start_apart(module: str, function: str) -> subprocess.Popen[str]:
+    """A process that calls a function of this package with this one's import path, and is told by its stdin.
 
     A session of its own keeps it out of Ctrl-C and of a signal to the group: it ends when its input does.
     """
-    code = f"import sys; sys.path[:] = {sys.path!r}; from optim import track; track.write_to_wandb()"
+    code = f"import sys; sys.path[:] = {sys.path!r}; import {module}; {module}.{function}()"
     return subprocess.Popen(
         [sys.executable, "-c", code],
         stdin=subprocess.PIPE,
@@ -258,15 +258,15 @@ def write_to_wandb() -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # a scheduler sends them to every process: the run answers for all
         signal.signal(number, signal.SIG_IGN)
-    messages, stderr = _private_streams()
+    messages, stderr = private_streams()
     try:
         _write(messages, lambda text: warn(text, stderr))
     except Exception as error:
-        warn(f"tracking stops: {_one_line(error)}", stderr)
+        warn(f"tracking stops: {one_line(error)}", stderr)
     os._exit(0)  # not through wandb's exit hooks, which wait for a helper that may hang
 
 
-def _private_streams() -> tuple[TextIO, TextIO]:
+def private_streams() -> tuple[TextIO, TextIO]:
     """(stdin, stderr) for us alone: wandb and its helper get the null device for all three."""
     ours = (os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(2), "w", encoding="utf-8"))
     null = os.open(os.devnull, os.O_RDWR)
@@ -281,7 +281,7 @@ def _write(lines: Iterable[str], say: Callable[[str], None]) -> None:
     opening = next(messages, None)
     if opening is None:
         return
-    wandb = _wandb(opening["mode"])
+    wandb = load_wandb(opening["mode"])
     run = _open(wandb, opening, say)
     exit_code, stopped = _log_until_close(wandb, run, messages, say)
     try:
@@ -310,11 +310,11 @@ def _log_until_close(
             _ACTIONS[message["kind"]](wandb, run, stages, message)
         except Exception as error:
             stopped = True
-            say(f"tracking stops: {_one_line(error)}")
+            say(f"tracking stops: {one_line(error)}")
     return KILLED, stopped
 
 
-def _wandb(mode: str) -> ModuleType:
+def load_wandb(mode: str) -> ModuleType:
     """The package. Offline it reports no crashes to its makers either."""
     if mode == "offline":
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -336,7 +336,7 @@ def _open(wandb: ModuleType, opening: dict[str, Any], say: Callable[[str], None]
             raise
         wandb.teardown()  # its helper still holds the id
         run = _init(wandb, opening, "offline")
-        say(f"offline, since online failed: {_one_line(error)} Upload later: wandb sync {Path(run.dir).parent}")
+        say(f"offline, since online failed: {one_line(error)} Upload later: wandb sync {Path(run.dir).parent}")
         return run
 
 
@@ -389,6 +389,6 @@ def _record(wandb: ModuleType, run: Any, stages: set[str], message: dict[str, An
 _ACTIONS = {"curve": _curve, "record": _record}
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     text = " ".join(str(error).split()) or "no details"
     return f"{type(error).__name__}: {text[:200].rstrip('.')}."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import inspect
 import json
 import os
@@ -13,13 +12,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import wandb_reader
+from wandb_standin import serving
 
 from optim import track, wandb_key
 from optim.errors import UserError
@@ -431,93 +430,13 @@ def test_server_out_of_reach_falls_back_to_offline_in_time(tmp_path, monkeypatch
     assert close_s < 20
 
 
-class _Server(BaseHTTPRequestHandler):
-    """As much of a W&B server as one run needs. Keeps (name of the operation or path, body)."""
-
-    protocol_version = "HTTP/1.1"
-    seen: list[tuple[str, dict]]
-
-    def do_POST(self):
-        text = self._body()
-        body = json.loads(text) if text[:1] == b"{" else {}
-        name = self.path
-        if name == "/graphql":
-            name = re.match(r"\s*\w+\s+(\w+)", body["query"])[1]  # type: ignore[index]
-        self.seen.append((name, body))
-        self._reply({"data": self._answer(name, body)} if "query" in body else {})
-
-    do_PUT = do_POST
-
-    def do_GET(self):
-        self._reply({})
-
-    def _body(self) -> bytes:
-        text = b""
-        if self.headers.get("Transfer-Encoding") == "chunked":
-            while size := int(self.rfile.readline(), 16):
-                text += self.rfile.read(size)
-                self.rfile.readline()
-            self.rfile.readline()
-        else:
-            text = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        return gzip.decompress(text) if self.headers.get("Content-Encoding") == "gzip" else text
-
-    def _answer(self, name: str, body: dict) -> dict:
-        project = {"id": "p", "name": "tests", "entity": {"id": "e", "name": "me"}}
-        url = f"http://{self.headers['Host']}/upload/"
-        files = (body.get("variables") or {}).get("files", [])
-        artifact = {"id": "a", "state": "COMMITTED", "artifactSequence": {"id": "s", "latestArtifact": None}}
-        bucket = {"id": "b", "name": "point", "displayName": "point", "config": "{}", "project": project}
-        viewer = {"id": "u", "entity": "me", "username": "me", "email": "", "flags": "{}", "teams": {"edges": []}}
-        answers = {
-            "RunResumeStatus": {"model": None},
-            "UpsertBucket": {"upsertBucket": {"bucket": bucket, "inserted": True}},
-            "Viewer": {"viewer": viewer},
-            "ArtifactType": {"project": {"artifact": None}},
-            "CreateArtifact": {"createArtifact": {"artifact": artifact}},
-            "CreateRunFiles": {
-                "createRunFiles": {
-                    "runID": "b",
-                    "uploadHeaders": [],
-                    "files": [{"name": file, "uploadUrl": url + file} for file in files],
-                }
-            },
-        }
-        return answers.get(name, {})
-
-    def _reply(self, answer: dict) -> None:
-        text = json.dumps(answer).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, format, *args):
-        """Silent."""
-
-
-class _Http(ThreadingHTTPServer):
-    def handle_error(self, request, client_address):
-        """A client that hangs up is no news."""
-
-
-@pytest.fixture
-def server():
-    """(address, what it has seen) of a stand-in W&B server."""
-    _Server.seen = []
-    with _Http(("127.0.0.1", 0), _Server) as http:
-        threading.Thread(target=http.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{http.server_port}", _Server.seen
-        http.shutdown()
-
-
-def test_online_sends_curves_result_and_card(server, tmp_path, monkeypatch, capfd):
-    address, seen = server
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setenv("WANDB_BASE_URL", address)
+def test_online_sends_curves_result_and_card(tmp_path, monkeypatch, capfd):
     (tmp_path / "README.md").write_text("# model card\n")
-    _track_one(tmp_path, mode="online")
+    with serving() as server:
+        for name, value in server.env.items():
+            monkeypatch.setenv(name, value)
+        _track_one(tmp_path, mode="online")
+    seen = server.seen
     assert capfd.readouterr().err == ""
     (artifact,) = [body["variables"]["input"] for name, body in seen if name == "CreateArtifact"]
     assert artifact["artifactCollectionName"] == "model-card-point"
@@ -611,7 +530,8 @@ def test_every_option_file_is_tested_above():
     assert sorted(path.stem for path in (ROOT / "conf" / "track").glob("*.yaml")) == ["none", "offline", "wandb"]
 
 
-def test_only_track_imports_wandb():
+def test_only_two_files_import_wandb_and_only_when_they_are_called():
     files = [*(ROOT / "optim").rglob("*.py"), *ROOT.glob("*.py")]
-    importing = [path.name for path in files if re.search(r"^\s*(import|from) wandb", path.read_text(), re.MULTILINE)]
-    assert importing == ["track.py"]
+    importing = {path.name for path in files if re.search(r"^\s*(import|from) wandb", path.read_text(), re.MULTILINE)}
+    assert importing == {"track.py", "wandb_report.py"}
+    assert not any(re.search(r"^(import|from) wandb", path.read_text(), re.MULTILINE) for path in files)
