@@ -364,6 +364,7 @@ def agent_command(monkeypatch, folder: Path, values: dict[str, Any]) -> list[str
 
     for name in ("WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH"):
         monkeypatch.setenv(name, "")  # so that what the agent sets is put back
+    monkeypatch.setenv("WANDB_DIR", str(folder))
     monkeypatch.chdir(folder)
     monkeypatch.setattr(wandb_agent, "AgentProcess", Process)
     agent = wandb_agent.Agent(None, None)
