@@ -338,7 +338,7 @@ def test_trials_of_a_search_share_a_group_and_its_report_filters_by_it(tmp_path,
     words = [word for word in data if not word.startswith("results_dir=")]
     told = sweeps.Settings(results_dir=tmp_path, budget=budget, trials=2, timeout_min=None, overrides=words,
                            composed=sweep._composed)  # fmt: skip
-    search = sweeps.Search(space={"quant": ["none", "int8"]}, journal="log", population=10, seed=0)
+    search = sweeps.Search(space={"quant": ["none", "int8"]}, journal="log", sampler="tpe", seed=0)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         assert search.run(told) == 1  # no trial was really run
         search.run(sweeps.Settings(**{**vars(told), "trials": 3}))
