@@ -63,15 +63,16 @@ def group_words(track: DictConfig, group: str) -> list[str]:
 
 def _close(planned: Plan, folder: Path) -> bool:
     """Compares what there is and lists what failed with the command that runs it again."""
-    from optim import report, wandb_report
+    from optim import baselines, report, wandb_report
 
     missing = [p for p in planned.todo if result.read(p.folder) is None]
     folders, commands = [p.folder for p in planned.points], [p.job.command for p in planned.points]
+    rows = baselines.read_rows(planned.points[0].job.results_dir)
     if planned.todo or not (folder / report.PAGE).is_file():
-        found = report.write(folder, folders, commands)
+        found = report.write(folder, folders, commands, rows)
         report.write_index(planned.points[0].job.results_dir)
     else:
-        found = report.compared(list(dict.fromkeys(folders)), commands)
+        found = report.compared(list(dict.fromkeys(folders)), commands, rows)
     report.show(found, folder)
     wandb_report.save(found, folder, wandb_report.Place.of(planned.points[0].job.cfg.track, _group(folder)))
     for point in missing:

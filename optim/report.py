@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from optim import compare
+from optim import baselines, compare
+from optim.baselines import Row
 from optim.compare import Point, drop_points
 from optim.files import write_text
 from optim.result import Result
@@ -42,6 +43,7 @@ class Comparison:
     front: list[bool]
     certain: list[bool]
     notes: list[str] = field(default_factory=list)  # lines of whoever made the comparison
+    baselines: list[Row] = field(default_factory=list)  # beside the points: they are on no front
 
     def headline(self) -> str:
         """One sentence: the smallest file that is about as good as the teacher."""
@@ -62,20 +64,28 @@ class Comparison:
         return [f"{m['cpu']}, {m['cores']} cores, {' '.join(m['isa'])} (machine {key})" for key, m in found.items()]
 
 
-def compared(folders: Sequence[Path], commands: Sequence[str] = ()) -> Comparison:
-    """Reads the results in `folders` and finds the front. `commands` are those that were planned, one for each."""
+def compared(folders: Sequence[Path], commands: Sequence[str] = (), rows: Sequence[Row] = ()) -> Comparison:
+    """Reads the results in `folders` and finds the front. `commands` are those that were planned, one for each.
+
+    `rows` are the baselines to show below.
+    """
     points, failed, left_out = compare.read_all(folders)
     points.sort(key=lambda p: (-p.accuracy, p.cost("file_bytes"), p.result.run_id))
     there = {p.result.run_id for p in points} | {r.run_id for r in failed}
     missing = [c for f, c in zip(folders, commands, strict=False) if f.name not in there]
-    return Comparison(points, failed, missing, left_out, compare.front(points), compare.certain(points))
+    flags = compare.front(points), compare.certain(points)
+    return Comparison(points, failed, missing, left_out, *flags, list(rows))
 
 
 def write(
-    folder: Path, run_folders: Sequence[Path], commands: Sequence[str] = (), notes: Sequence[str] = ()
+    folder: Path,
+    run_folders: Sequence[Path],
+    commands: Sequence[str] = (),
+    rows: Sequence[Row] = (),
+    notes: Sequence[str] = (),
 ) -> Comparison:
     """Writes results.csv, report.md and report.html into `folder`."""
-    found = compared(list(dict.fromkeys(run_folders)), commands)
+    found = compared(list(dict.fromkeys(run_folders)), commands, rows)
     found.notes += notes
     write_text(folder / "results.csv", to_csv(found))
     write_text(folder / "report.md", to_markdown(found))
@@ -148,7 +158,10 @@ def to_markdown(found: Comparison) -> str:
         rows.append(f"| {_mark(*marks)} | {label(point)} | {_accuracy(point)} | {point.cost('file_bytes') / 1e6:.2f} | "
                     f"{point.cost('gzip_bytes') / 1e6:.2f} | {point.cost('latency_p50_ms'):.2f} | "
                     f"{_against_teacher(point)} |")  # fmt: skip
-    return "\n".join([f"**{found.headline()}**", "", *rows, "", LEGEND, "", *_effects(found), *_notes(found)]) + "\n"
+    below = baselines.to_markdown(found.baselines)
+    below = ["", "## Baselines", "", *below] if below else []
+    lines = [f"**{found.headline()}**", "", *rows, "", LEGEND, "", *_effects(found), *_notes(found), *below]
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def _against_teacher(point: Point) -> str:
@@ -200,6 +213,7 @@ def to_html(found: Comparison) -> str:
     from plotly.offline import get_plotlyjs
 
     parts = [_table_html(found), *(_plot(figure) for figure in _figures(found)), _lists_html(found)]
+    parts.append(baselines.to_html(found.baselines))
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Comparison</title>
 <meta name="viewport" content="width=device-width">
 <link rel="icon" href="data:,">

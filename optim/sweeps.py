@@ -80,11 +80,11 @@ class Report:
 
 def compare_all(told: Settings, name: str, *, group: str | None, notes: Sequence[str] = ()) -> None:
     """The reports of everything under results_dir, in the folder `name` there. `group`: that the runs share on W&B."""
-    from optim import report, wandb_report
+    from optim import baselines, report, wandb_report
 
     folder = told.results_dir / name
     folder.mkdir(parents=True, exist_ok=True)
-    found = report.write(folder, [told.results_dir], notes=notes)
+    found = report.write(folder, [told.results_dir], rows=baselines.read_rows(told.results_dir), notes=notes)
     report.show(found, folder)
     wandb_report.save(found, folder, wandb_report.Place.of(_track(told), group))
 

@@ -385,7 +385,7 @@ def test_fingerprints_follow_what_changes_the_weights(tmp_path):
     save_file(tensors, local / "model.safetensors")
     assert make("distilbert", path=str(local)).fingerprint() != before
     prints = [json.dumps(make(option).fingerprint(), sort_keys=True) for option in MODELS]
-    assert len(set(prints)) == len(MODELS) == 7
+    assert len(set(prints)) == len(MODELS) == 8
     assert make("tiny", seed=1).fingerprint() != make("tiny").fingerprint()
     assert make("distilbert", revision="main").fingerprint() != make("distilbert").fingerprint()
     assert make("minilm", weights_sha256="0").fingerprint() != make("minilm").fingerprint()
@@ -484,5 +484,8 @@ def test_every_model_file_builds(option):
 
 def test_hub_revisions_are_fixed():
     revisions = {option: settings(option)["revision"] for option in MODELS if "revision" in settings(option)}
-    assert len(revisions) == 5
-    assert {option for option, revision in revisions.items() if len(revision) != 40} == {"xtremedistil"}
+    assert len(revisions) == 6
+    assert {option for option, revision in revisions.items() if len(revision) != 40} == {
+        "mobilebert",
+        "xtremedistil",
+    }

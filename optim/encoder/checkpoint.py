@@ -15,7 +15,8 @@ from optim.errors import UserError
 
 HEAD = ("pooler", "classifier")  # a checkpoint without these was not fine-tuned: they start at random
 
-# Keras layer -> checkpoint prefix, where {i} is the index of the layer.
+# Keras layer -> checkpoint prefix, where {i} is the index of the layer and {j} that of a feed-forward network before
+# its last.
 TABLES = {
     "bert": {
         "word_embeddings": "embeddings.word_embeddings",
@@ -47,6 +48,30 @@ TABLES = {
         "pooler": "pre_classifier",
         "classifier": "classifier",
     },
+    "mobilebert": {
+        "word_embeddings": "embeddings.word_embeddings",
+        "embedding_transformation": "embeddings.embedding_transformation",
+        "position_embeddings": "embeddings.position_embeddings",
+        "embeddings_norm": "embeddings.LayerNorm",
+        "layer{i}_bottleneck_in": "encoder.layer.{i}.bottleneck.input.dense",
+        "layer{i}_bottleneck_in_norm": "encoder.layer.{i}.bottleneck.input.LayerNorm",
+        "layer{i}_bottleneck_attention": "encoder.layer.{i}.bottleneck.attention.dense",
+        "layer{i}_bottleneck_attention_norm": "encoder.layer.{i}.bottleneck.attention.LayerNorm",
+        "layer{i}_query": "encoder.layer.{i}.attention.self.query",
+        "layer{i}_key": "encoder.layer.{i}.attention.self.key",
+        "layer{i}_value": "encoder.layer.{i}.attention.self.value",
+        "layer{i}_attention_output": "encoder.layer.{i}.attention.output.dense",
+        "layer{i}_attention_norm": "encoder.layer.{i}.attention.output.LayerNorm",
+        "layer{i}_ffn{j}_in": "encoder.layer.{i}.ffn.{j}.intermediate.dense",
+        "layer{i}_ffn{j}_out": "encoder.layer.{i}.ffn.{j}.output.dense",
+        "layer{i}_ffn{j}_norm": "encoder.layer.{i}.ffn.{j}.output.LayerNorm",
+        "layer{i}_ffn_in": "encoder.layer.{i}.intermediate.dense",
+        "layer{i}_ffn_out": "encoder.layer.{i}.output.dense",
+        "layer{i}_ffn_norm": "encoder.layer.{i}.output.LayerNorm",
+        "layer{i}_bottleneck_out": "encoder.layer.{i}.output.bottleneck.dense",
+        "layer{i}_bottleneck_out_norm": "encoder.layer.{i}.output.bottleneck.LayerNorm",
+        "classifier": "classifier",
+    },
 }
 
 
@@ -55,9 +80,11 @@ def names(shape: Architecture) -> Iterator[tuple[str, str]]:
     for layer, prefix in TABLES[shape.family].items():
         if "{i}" not in layer:
             yield layer, prefix
-        else:
-            for i in range(len(shape.heads)):
-                yield layer.format(i=i), prefix.format(i=i)
+            continue
+        stacked = shape.bottleneck.ffn_count - 1 if shape.bottleneck and "{j}" in layer else 1
+        for i in range(len(shape.heads)):
+            for j in range(stacked):
+                yield layer.format(i=i, j=j), prefix.format(i=i, j=j)
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -73,7 +100,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"model: {path} is not a readable safetensors file ({error}).") from error
     renamed = {}
     for name, value in tensors.items():
-        name = re.sub(r"^(bert|distilbert|model)\.", "", name)
+        name = re.sub(r"^(bert|distilbert|mobilebert|model)\.", "", name)
         name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name))
         renamed[name] = value.astype(np.float32) if value.dtype.kind == "f" or value.dtype.itemsize == 2 else value
     return renamed
@@ -102,8 +129,8 @@ def load(model, shape: Architecture, path: Path) -> list[str]:
                     f"config.json asks for {tuple(variable.shape)[::turn]}."
                 )
             variable.assign(value)
-    if shape.family == "bert":
-        _fold_token_type(model, tensors, path)
+    if shape.family != "distilbert":
+        _fold_token_type(model, tensors, path, shape.family)
     return missing
 
 
@@ -115,12 +142,12 @@ def _take(tensors: dict[str, np.ndarray], prefix: str, variable: str) -> np.ndar
     return value.T if value is not None and kind == "kernel" else value
 
 
-def _fold_token_type(model, tensors: dict[str, np.ndarray], path: Path) -> None:
-    """Adds BERT's embedding of segment 0 to every position: a single sentence has no other segment."""
+def _fold_token_type(model, tensors: dict[str, np.ndarray], path: Path, family: str) -> None:
+    """Adds the embedding of segment 0 to every position: a single sentence has no other segment."""
     name = "embeddings.token_type_embeddings"
     segments, table = tensors.get(f"{name}.weight"), model.get_layer("position_embeddings").table
     if segments is None:
-        raise UserError(f"model: {path} has no {name}.weight, which a bert checkpoint needs.")
+        raise UserError(f"model: {path} has no {name}.weight, which a {family} checkpoint needs.")
     if segments.shape[1:] != tuple(table.shape[1:]):
         raise UserError(
             f"model: {name} in {path} has shape {segments.shape}, config.json asks for width {table.shape[1]}."

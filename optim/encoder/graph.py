@@ -70,6 +70,41 @@ class Norm(keras.layers.Layer):
 
 
 @keras.utils.register_keras_serializable("optim")
+class NoNorm(keras.layers.Layer):
+    """MobileBERT's stand-in for Norm: a scale and a shift for each feature (Sun et al. 2020, arXiv:2004.02984, 3.3)."""
+
+    def build(self, input_shape):
+        """Named as Norm's, and in float32 like them."""
+        self.gamma = self.add_weight(
+            name="gamma", shape=input_shape[-1:], initializer="ones", experimental_autocast=False
+        )
+        self.beta = self.add_weight(
+            name="beta", shape=input_shape[-1:], initializer="zeros", experimental_autocast=False
+        )
+
+    def call(self, x):
+        """float [..., width] -> the same shape."""
+        return tf.cast(tf.cast(x, tf.float32) * self.gamma + self.beta, x.dtype)
+
+
+@keras.utils.register_keras_serializable("optim")
+class Trigram(keras.layers.Layer):
+    """The vectors of a word's neighbours beside its own: MobileBERT's input (Sun et al. 2020, section 3.1).
+
+    Outside the sentence are zeros, whether the row ends there or goes on with padding. Hugging Face has zeros at the
+    end of the row, but reads the vector of [PAD] behind a sentence that is padded, so that its logits depend on the
+    batch that the sentence came in. These here are the ones it gives to the sentence alone, as a device does.
+    """
+
+    def call(self, inputs):
+        """(words [batch, length, width], mask [batch, length]) -> [batch, length, 3 * width]: next, own, previous."""
+        words, mask = inputs
+        words = words * tf.cast(mask, words.dtype)[:, :, None]
+        around = tf.pad(words, [[0, 0], [1, 1], [0, 0]])
+        return tf.concat([around[:, 2:], words, around[:, :-2]], axis=2)
+
+
+@keras.utils.register_keras_serializable("optim")
 class Pack(keras.layers.Layer):
     """Drops the padding: (states [batch, length, width], mask [batch, length]) -> the real tokens, [tokens, width].
 
@@ -89,6 +124,16 @@ class Pack(keras.layers.Layer):
     def get_config(self):
         """Arguments that make this layer again."""
         return {**super().get_config(), "single": self.single}
+
+
+@keras.utils.register_keras_serializable("optim")
+class PackShared(Pack):
+    """The same for states [1, length, width] that all sentences share, as they share their positions."""
+
+    def call(self, inputs):
+        """In the order of `Pack`."""
+        states, mask = inputs
+        return pack(states, mask, True) if self.single else tf.gather(states[0], tf.where(mask)[:, 1])
 
 
 def pack(states, mask, single: bool):
@@ -171,33 +216,47 @@ def classifier(shape: Architecture, *, single: bool = False) -> keras.Model:
     """Logits [batch, classes] of `input_ids` and `attention_mask`, both int32 [batch, length].
 
     Dense kernels are named `layer{i}_{query|key|value|attention_output|ffn_in|ffn_out}`, then `pooler` (the
-    pre-classifier of DistilBERT) and `classifier`. `single` gives the graph of one sentence of any length, whose
-    shapes are constant enough for LiteRT; weights and logits are the same. Where only the first token is pooled, its
-    last layer computes nothing else than that token's answer: a seventh less work for six layers.
+    pre-classifier of DistilBERT; MobileBERT has none) and `classifier`. MobileBERT also has `embedding_transformation`,
+    `layer{i}_bottleneck_{in|attention|out}` and, for the feed-forward networks before the last, `layer{i}_ffn{j}_in`
+    and `_out`. `single` gives the graph of one sentence of any length, whose shapes are constant enough for LiteRT;
+    weights and logits are the same. Where only the first token is pooled, its last layer computes nothing else than that token's
+    answer: a seventh less work for six layers.
     """
     batch = 1 if single else None
     ids = keras.Input((None,), batch_size=batch, dtype=tf.int32, name="input_ids")
     mask = keras.Input((None,), batch_size=batch, dtype=tf.int32, name="attention_mask")
-    words = keras.layers.Embedding(
-        shape.vocabulary_size,
-        shape.width,
-        embeddings_initializer=initializer(),  # type: ignore[arg-type]
-        name="word_embeddings",
-    )(ids)
-    places = Positions(shape.position_count, shape.width, name="position_embeddings")(ids)
-    x = Pack(single, name="pack")([keras.layers.Add(name="embeddings_sum")([words, places]), mask])
-    x = Norm(shape.norm_epsilon, name="embeddings_norm")(x)
+    embed, layer = (_embeddings, _layer) if shape.bottleneck is None else (_mobile_embeddings, _mobile_layer)
+    x = embed(shape, ids, mask, single)
     x = keras.layers.Dropout(shape.hidden_dropout, name="embeddings_dropout")(x)
     pool, last = Pool(shape.pooling, single, name="pool"), len(shape.heads) - 1
     pooled_early = single and shape.pooling == "first" and last >= 0
     for index in range(len(shape.heads)):
         own = pool([x, mask]) if pooled_early and index == last else x
-        x = _layer(shape, index, own, x, mask, single)
+        x = layer(shape, index, own, x, mask, single)
     x = x if pooled_early else pool([x, mask])
-    x = dense(shape.width, "pooler", activation="tanh" if shape.family == "bert" else "relu")(x)
+    if shape.family != "mobilebert":
+        x = dense(shape.width, "pooler", activation="tanh" if shape.family == "bert" else "relu")(x)
     x = keras.layers.Dropout(shape.head_dropout, name="head_dropout")(x)
     logits = keras.layers.Activation("linear", dtype="float32", name="logits")(dense(shape.classes, "classifier")(x))
     return keras.Model({"input_ids": ids, "attention_mask": mask}, logits, name=shape.family)
+
+
+def _words(shape: Architecture, width: int, ids):
+    """The word embedding [batch, length, width]."""
+    return keras.layers.Embedding(
+        shape.vocabulary_size,
+        width,
+        embeddings_initializer=initializer(),  # type: ignore[arg-type]
+        name="word_embeddings",
+    )(ids)
+
+
+def _embeddings(shape: Architecture, ids, mask, single: bool):
+    """Word and position, normalized: [tokens, width]."""
+    words = _words(shape, shape.width, ids)
+    places = Positions(shape.position_count, shape.width, name="position_embeddings")(ids)
+    x = Pack(single, name="pack")([keras.layers.Add(name="embeddings_sum")([words, places]), mask])
+    return Norm(shape.norm_epsilon, name="embeddings_norm")(x)
 
 
 def _layer(shape: Architecture, index: int, x, seen, mask, single: bool):
@@ -217,3 +276,46 @@ def _layer(shape: Architecture, index: int, x, seen, mask, single: bool):
     y = dense(shape.width, f"{name}_ffn_out")(y)
     y = keras.layers.Dropout(shape.hidden_dropout, name=f"{name}_ffn_dropout")(y)
     return Norm(shape.norm_epsilon, name=f"{name}_ffn_norm")(keras.layers.Add(name=f"{name}_ffn_sum")([x, y]))
+
+
+# MobileBERT
+
+
+def _mobile_embeddings(shape: Architecture, ids, mask, single: bool):
+    """Three neighbouring words projected to the model's width, and position: [tokens, width]."""
+    assert shape.bottleneck
+    words = Trigram(name="trigram")([_words(shape, shape.bottleneck.embedding_width, ids), mask])
+    x = dense(shape.width, "embedding_transformation")(Pack(single, name="pack")([words, mask]))
+    places = Positions(shape.position_count, shape.width, name="position_embeddings")(ids)
+    places = PackShared(single, name="pack_positions")([places, mask])
+    return NoNorm(name="embeddings_norm")(keras.layers.Add(name="embeddings_sum")([x, places]))
+
+
+def _mobile_layer(shape: Architecture, index: int, x, seen, mask, single: bool):
+    """One layer of the tokens `x`: into the bottleneck, attention to `seen`, feed-forward networks, and out again.
+
+    Queries and keys have a bottleneck of their own, which they share; values are taken from the full width.
+    """
+    assert shape.bottleneck
+    name, narrow, inner = f"layer{index}", shape.bottleneck.width, shape.heads[index] * shape.head_width
+    y = NoNorm(name=f"{name}_bottleneck_in_norm")(dense(narrow, f"{name}_bottleneck_in")(x))
+    squeeze = dense(narrow, f"{name}_bottleneck_attention")
+    settle = NoNorm(name=f"{name}_bottleneck_attention_norm")
+    shared = settle(squeeze(seen))
+    query = dense(inner, f"{name}_query")(shared if x is seen else settle(squeeze(x)))
+    key, value = dense(inner, f"{name}_key")(shared), dense(inner, f"{name}_value")(seen)
+    attention = Attention(
+        shape.heads[index], shape.head_width, shape.attention_dropout, single, name=f"{name}_attention"
+    )
+    z = dense(narrow, f"{name}_attention_output")(attention([query, key, value, mask]))
+    y = NoNorm(name=f"{name}_attention_norm")(keras.layers.Add(name=f"{name}_attention_sum")([y, z]))
+    for part in (*(f"ffn{j}" for j in range(shape.bottleneck.ffn_count - 1)), "ffn"):
+        y = _mobile_feed_forward(shape.ffn_widths[index], narrow, f"{name}_{part}", y)
+    y = dense(shape.width, f"{name}_bottleneck_out")(y)
+    y = keras.layers.Dropout(shape.hidden_dropout, name=f"{name}_dropout")(y)
+    return NoNorm(name=f"{name}_bottleneck_out_norm")(keras.layers.Add(name=f"{name}_sum")([x, y]))
+
+
+def _mobile_feed_forward(ffn_width: int, width: int, name: str, x):
+    y = keras.layers.Activation("relu", name=f"{name}_relu")(dense(ffn_width, f"{name}_in")(x))
+    return NoNorm(name=f"{name}_norm")(keras.layers.Add(name=f"{name}_sum")([x, dense(width, f"{name}_out")(y)]))

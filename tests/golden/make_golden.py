@@ -10,10 +10,12 @@ Each folder has `config.json`, `model.safetensors` and `cases.npz`; `versions.js
     bert          BertForSequenceClassification, names under `bert.`
     distilbert    DistilBertForSequenceClassification, names under `distilbert.`
     bert_encoder  BertModel without a classifier, names without a prefix (the layout of sentence-transformers)
+    mobilebert    MobileBertForSequenceClassification, names under `mobilebert.`
 
 cases.npz: `input_ids`, `attention_mask` int32 [sentences, length], padded on the right with id 0; then `logits` float32
 [sentences, classes], or for bert_encoder `mean` (of the last states of the real tokens) and `pooled` (the pooler's
-output), both [sentences, width].
+output), both [sentences, width]. For mobilebert `logits` are those of each sentence alone, and `padded` those of the
+batch, which differ: Hugging Face's trigram reads the vector of [PAD] behind a padded sentence.
 """
 
 from __future__ import annotations
@@ -66,6 +68,26 @@ def distilbert_config(layers: int) -> transformers.DistilBertConfig:
     )
 
 
+def mobilebert_config(layers: int) -> transformers.MobileBertConfig:
+    """A MobileBERT: no two of its widths are the same."""
+    return transformers.MobileBertConfig(
+        vocab_size=VOCABULARY_SIZE,
+        max_position_embeddings=POSITION_COUNT,
+        embedding_size=12,
+        hidden_size=WIDTH,
+        intra_bottleneck_size=16,
+        num_hidden_layers=layers,
+        num_attention_heads=HEADS,
+        intermediate_size=24,
+        num_feedforward_networks=3,
+        hidden_dropout_prob=0.17,
+        attention_probs_dropout_prob=0.18,
+        classifier_dropout=0.19,
+        classifier_activation=False,
+        num_labels=CLASSES,
+    )
+
+
 def redraw(model: torch.nn.Module, generator: torch.Generator) -> None:
     """Draws every parameter from a normal: as initialized, biases are 0 and scales 1, and nobody would miss them."""
     for name, parameter in model.named_parameters():
@@ -92,25 +114,34 @@ def answers(model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor) -> di
     return {"mean": mean.numpy(), "pooled": output.pooler_output.numpy()}
 
 
+def answers_alone(model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor) -> dict[str, np.ndarray]:
+    """What the model says of each sentence without padding, and as `padded` of the batch."""
+    rows = [answers(model, ids[i : i + 1, :n], mask[i : i + 1, :n]) for i, n in enumerate(LENGTHS)]
+    alone = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    return {**alone, "padded": answers(model, ids, mask)["logits"]}
+
+
 def write(folder: str, model: transformers.PreTrainedModel, generator: torch.Generator) -> float:
     """Redraws, runs and saves `model`; returns how far its float32 answers lie from its own float64 ones."""
     redraw(model.eval(), generator)
     ids, mask = sentences(generator)
     model.save_pretrained(HERE / folder)
-    single = answers(model, ids, mask)
+    ask = answers_alone if folder == "mobilebert" else answers
+    single = ask(model, ids, mask)
     integers = {"input_ids": ids.numpy().astype(np.int32), "attention_mask": mask.numpy().astype(np.int32)}
     np.savez_compressed(HERE / folder / "cases.npz", **integers, **single)
-    double = answers(model.double(), ids, mask)
+    double = ask(model.double(), ids, mask)
     return max(float(np.abs(single[name] - double[name]).max()) for name in single)
 
 
 def main() -> None:
-    """Writes the three folders and versions.json."""
+    """Writes the four folders and versions.json."""
     generator = torch.Generator().manual_seed(SEED)
     models = {
         "bert": transformers.BertForSequenceClassification(bert_config(2)),
         "distilbert": transformers.DistilBertForSequenceClassification(distilbert_config(2)),
         "bert_encoder": transformers.BertModel(bert_config(1)),
+        "mobilebert": transformers.MobileBertForSequenceClassification(mobilebert_config(2)),
     }
     errors = {folder: write(folder, model, generator) for folder, model in models.items()}
     versions = {
