@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from optim import compare, result
 from optim.build import build
@@ -84,7 +85,7 @@ def read_catalogue(path: Path) -> dict[str, Known]:
     """Model -> its architecture and published accuracies. Raises UserError for what is missing or misspelt."""
     try:
         entries = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, OmegaConfBaseException, ValueError) as error:
+    except (OSError, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise UserError(f"sweep.catalogue: {path} cannot be read ({first_line(error)}).") from error
     if not isinstance(entries, dict):
         raise UserError(f"sweep.catalogue: {path} must map each model to its config and published.")

@@ -211,7 +211,7 @@ def test_every_tensor_of_the_checkpoint_reaches_the_logits(scratch, tmp_path):
     """Turns the rows of one tensor at a time upside down: one that is not read changes nothing."""
     tensors = load_file(weights_file(NAME))
     names = [name for name in sorted(tensors) if ".layer.0." not in name]
-    assert len(names) == 7 + 2 + 42  # embeddings, classifier, 21 pairs of layer 1
+    assert len(names) == 7 + 2 + 40  # embeddings, classifier, 20 pairs of layer 1
     unseen = []
     for name in names:
         checkpoint.load(scratch, shape_of(NAME), put(tmp_path, {**tensors, name: tensors[name][::-1]}))
@@ -402,7 +402,7 @@ def test_the_float_file_answers_like_the_graph(single, tmp_path):
 
 
 def test_the_published_sizes_have_the_parameters_counted_by_hand(tmp_path):
-    """google/mobilebert-uncased: 24,581,888 and a classifier of 1,026, less the token types, which the positions hold."""
+    """google/mobilebert-uncased: 24,581,888, and a classifier of 1,026, less the token types."""
     config = read_catalogue(CONF / "baselines.yaml")[NAME].config
     (tmp_path / "config.json").write_text(json.dumps(config))
     dense, norm = lambda i, o: i * o + o, lambda width: 2 * width
