@@ -219,8 +219,8 @@ def classifier(shape: Architecture, *, single: bool = False) -> keras.Model:
     pre-classifier of DistilBERT; MobileBERT has none) and `classifier`. MobileBERT also has `embedding_transformation`,
     `layer{i}_bottleneck_{in|attention|out}` and, for the feed-forward networks before the last, `layer{i}_ffn{j}_in`
     and `_out`. `single` gives the graph of one sentence of any length, whose shapes are constant enough for LiteRT;
-    weights and logits are the same. Where only the first token is pooled, its last layer computes nothing else than that token's
-    answer: a seventh less work for six layers.
+    weights and logits are the same. Where only the first token is pooled, its last layer computes nothing else than
+    that token's answer: a seventh less work for six layers.
     """
     batch = 1 if single else None
     ids = keras.Input((None,), batch_size=batch, dtype=tf.int32, name="input_ids")
