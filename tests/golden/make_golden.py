@@ -89,10 +89,14 @@ def mobilebert_config(layers: int) -> transformers.MobileBertConfig:
 
 
 def redraw(model: torch.nn.Module, generator: torch.Generator) -> None:
-    """Draws every parameter from a normal: as initialized, biases are 0 and scales 1, and nobody would miss them."""
+    """Draws every parameter from a normal: as initialized, biases are 0 and scales 1, and nobody would miss them.
+
+    MobileBERT's are smaller: nothing divides by a deviation in it, so large ones would grow from layer to layer.
+    """
+    kernel = 0.1 if isinstance(model, transformers.MobileBertPreTrainedModel) else 0.25
     for name, parameter in model.named_parameters():
         is_scale = name.endswith("norm.weight") or name.endswith("LayerNorm.weight")
-        mean, deviation = (1.0, 0.3) if is_scale else (0.0, 0.5 if "embeddings" in name else 0.25)
+        mean, deviation = (1.0, 0.3) if is_scale else (0.0, 0.5 if "embeddings" in name else kernel)
         parameter.data.normal_(mean, deviation, generator=generator)
 
 
