@@ -395,11 +395,11 @@ def to_html(rows: Sequence[Row]) -> str:
 
 def table(rows: Sequence[Row]) -> str:
     """For a screen of 100 columns."""
-    lines = [f"{'baseline':<28}{'accuracy':<28}{'M':>8}{'MB':>9}{'p50 ms':>9}{'peak MB':>9}  weights"]
+    lines = [f"{'baseline':<26}{'accuracy':<27}{'M':>7}{'MB':>8}{'p50 ms':>9}{'peak MB':>9}  weights"]
     for row in rows:
         name, accuracy, _, parameters, size, speed, peak, weights = _cells(row, _sources(rows))
         lines.append(
-            f"{name[:27]:<28}{accuracy[:27]:<28}{parameters[:-2]:>8}{size:>9}{speed:>9}{peak:>9}  {weights}"[:100]
+            f"{name[:25]:<26}{accuracy[:26]:<27}{parameters[:-2]:>7}{size:>8}{speed:>9}{peak:>9}  {weights}"[:100]
         )
     return "\n".join(lines)
 

@@ -64,7 +64,9 @@ class Comparison:
         return [f"{m['cpu']}, {m['cores']} cores, {' '.join(m['isa'])} (machine {key})" for key, m in found.items()]
 
 
-def compared(folders: Sequence[Path], commands: Sequence[str] = (), rows: Sequence[Row] = ()) -> Comparison:
+def compared(
+    folders: Sequence[Path], commands: Sequence[str] = (), rows: Sequence[Row] = (), notes: Sequence[str] = ()
+) -> Comparison:
     """Reads the results in `folders` and finds the front. `commands` are those that were planned, one for each.
 
     `rows` are the baselines to show below.
@@ -74,7 +76,7 @@ def compared(folders: Sequence[Path], commands: Sequence[str] = (), rows: Sequen
     there = {p.result.run_id for p in points} | {r.run_id for r in failed}
     missing = [c for f, c in zip(folders, commands, strict=False) if f.name not in there]
     flags = compare.front(points), compare.certain(points)
-    return Comparison(points, failed, missing, left_out, *flags, list(rows))
+    return Comparison(points, failed, missing, left_out, *flags, baselines=list(rows), notes=list(notes))
 
 
 def write(
@@ -85,8 +87,7 @@ def write(
     notes: Sequence[str] = (),
 ) -> Comparison:
     """Writes results.csv, report.md and report.html into `folder`."""
-    found = compared(list(dict.fromkeys(run_folders)), commands, rows)
-    found.notes += notes
+    found = compared(list(dict.fromkeys(run_folders)), commands, rows, notes)
     write_text(folder / "results.csv", to_csv(found))
     write_text(folder / "report.md", to_markdown(found))
     write_text(folder / PAGE, to_html(found))

@@ -367,7 +367,7 @@ def result(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mobilebert")
     runs = Runs(folder)
     words = (f"model.path={tiny(folder / 'checkpoint')}", "model=mobilebert", "prune=fixed50", "quant=int8")
-    run = runs.folder_of(*words, "data.max_length=60")
+    run = runs.folder_of(*words, "data.max_length=60", "fit.teacher.epochs=12")
     return json.loads((run / "result.json").read_text(encoding="utf-8")), run / "bundle"
 
 

@@ -93,7 +93,7 @@ def redraw(model: torch.nn.Module, generator: torch.Generator) -> None:
 
     MobileBERT's are smaller: nothing divides by a deviation in it, so large ones would grow from layer to layer.
     """
-    kernel = 0.1 if isinstance(model, transformers.MobileBertPreTrainedModel) else 0.25
+    kernel = 0.16 if isinstance(model, transformers.MobileBertPreTrainedModel) else 0.25
     for name, parameter in model.named_parameters():
         is_scale = name.endswith("norm.weight") or name.endswith("LayerNorm.weight")
         mean, deviation = (1.0, 0.3) if is_scale else (0.0, 0.5 if "embeddings" in name else kernel)
