@@ -83,6 +83,7 @@ class Search:
         self.study, self.answer, self._identify = study, answer, identify
         self.space = {key: list(options) for key, options in space.items()}
         self.rng = random.Random(seed)
+        self.failed: set[str] = set()  # not proposed again before the next call of the command
         self._names: dict[tuple, str] = {}
 
     def identify(self, choice: Choice) -> str:
@@ -101,20 +102,16 @@ class Search:
 
     def step(self) -> bool | None:
         """One new point: whether it could be answered. None if the space holds no unseen point."""
-        import optuna
-
-        failed = {t.user_attrs.get("point") for t in self.study.get_trials(deepcopy=False)
-                  if t.state == optuna.trial.TrialState.FAIL}  # fmt: skip
         for _ in range(PATIENCE):
-            if (told := self._trial(failed)) is not None:
+            if (told := self._trial()) is not None:
                 return told
-        unseen = [c for c in self._all() if self.identify(c) not in self.known().keys() | failed]
+        unseen = [c for c in self._all() if self.identify(c) not in self.known().keys() | self.failed]
         if not unseen:
             return None
         self.study.enqueue_trial(self.rng.choice(unseen))
-        return self._trial(set())
+        return self._trial()
 
-    def _trial(self, failed: set) -> bool | None:
+    def _trial(self) -> bool | None:
         """One trial; None if its point is known."""
         import optuna
 
@@ -122,7 +119,7 @@ class Search:
         choice = {key: trial.suggest_categorical(key, options) for key, options in self.space.items()}
         point = self.identify(choice)
         trial.set_user_attr("point", point)
-        if point in failed:
+        if point in self.failed:
             self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             return None
         if before := self.known().get(point):
@@ -131,6 +128,7 @@ class Search:
             return None
         found = self.answer(choice)
         if found is None:
+            self.failed.add(point)
             self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
             return False
         trial.set_user_attr("excess", list(found.excess))

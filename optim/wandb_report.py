@@ -20,7 +20,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from optim import report, result, track
-from optim.compare import factors
+from optim.compare import Point, factors
 from optim.files import write_text
 from optim.point import CONF
 from optim.report import Comparison
@@ -67,12 +67,16 @@ def save(found: Comparison, folder: Path, place: Place) -> None:
         print(f"  {kept['url']}\n")
 
 
+def _group_of(point: Point) -> str | None:
+    return (point.result.cfg.get("track") or {}).get("group")
+
+
 def described(found: Comparison, name: str, place: Place) -> dict[str, Any]:
     """All that the report's process must know, as JSON: the same for the same comparison.
 
     run_ids: of the points that were logged under another group or none, in another sweep or alone.
     """
-    others = [p for p in found.points if place.group is None or p.result.cfg["track"].get("group") != place.group]
+    others = [p for p in found.points if place.group is None or _group_of(p) != place.group]
     return {
         "title": _title(found, name),
         "markdown": report.to_markdown(found) + _warning(found),
