@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import hydra
@@ -16,6 +17,8 @@ from optim.point import CONF, INTERRUPTED, Job, guarded, log_to, run, run_apart
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # for hydra_plugins, also where a launcher imports this file
 choice.register()
+# Our launchers bear the names of the plugins' own and are checked against them, which is what we want of Hydra 1.3.
+warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")

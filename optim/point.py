@@ -283,7 +283,7 @@ def main() -> int:
     log_to(sys.stderr)
     told = json.loads(sys.stdin.readline())
     _end_with_parent()
-    return guarded(lambda: run(Job(OmegaConf.create(told["cfg"]), told["choices"], told["overrides"])))
+    return guarded(lambda: run(Job(DictConfig(told["cfg"]), told["choices"], told["overrides"])))
 
 
 def guarded(work) -> int:

@@ -101,7 +101,8 @@ def require_space(cache_dir: Path, *, free_gb: float) -> None:
 def write_answers(folder: Path, answers: dict[str, np.ndarray]) -> None:
     """Keeps what was said of each sentence of dev: without it two points cannot be tested against each other."""
     part = folder / f".{ANSWERS}.{os.getpid()}.npz"
-    np.savez_compressed(part, **{name: values.astype(np.int16) for name, values in answers.items()})
+    small: dict[str, Any] = {name: values.astype(np.int16) for name, values in answers.items()}
+    np.savez_compressed(part, **small)
     os.replace(part, folder / ANSWERS)
 
 

@@ -13,8 +13,8 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -156,7 +156,7 @@ def write_report() -> None:
 
 def built(told: Mapping[str, Any]) -> Any:
     """The wandb-workspaces report of what `described` says. Asks no server, as the runs' project is left open."""
-    import wandb_workspaces.reports.v2 as wr
+    wr: Any = import_module("wandb_workspaces.reports.v2")
     from wandb_workspaces import expr
 
     filters: Any = [expr.Metric("ID").isin(told["run_ids"])]
@@ -170,7 +170,7 @@ def built(told: Mapping[str, Any]) -> Any:
     )  # fmt: skip
 
 
-def _panels(wr: ModuleType, varied: Sequence[str]) -> list[Any]:
+def _panels(wr: Any, varied: Sequence[str]) -> list[Any]:
     """Two fronts, all points by what was varied, the sizes, and what differs between runs. A row is 24 wide."""
     accuracy, latency, size = (wr.SummaryMetric(name) for name in (ACCURACY, LATENCY, BYTES))
     column = wr.ParallelCoordinatesPlotColumn

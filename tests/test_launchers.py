@@ -171,7 +171,7 @@ def test_the_batch_script_for_slurm_says_what_was_asked_and_runs(runs, tmp_path)
     """submitit's own machinery against a stand-in for sbatch and srun; no real Slurm was at hand."""
     done = swept(runs, "hydra/launcher=submitit_slurm", "hydra.launcher.partition=cpu", "hydra.launcher.timeout_min=90",
                  "prune=none", "quant=none,int8", f"results_dir={tmp_path / 'results'}",
-                 **slurm_standin(tmp_path))  # fmt: skip
+                 **slurm_standin(tmp_path))  # type: ignore[arg-type]  # fmt: skip
     assert done.returncode == 0, done.stderr
     script = (tmp_path / "script.sh").read_text()
     flags = set(re.findall(r"^#SBATCH --(.*)$", script, re.MULTILINE))

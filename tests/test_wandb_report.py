@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +125,9 @@ def test_spec_is_of_the_group_and_of_points_that_were_logged_elsewhere(written):
 
 
 def test_spec_can_be_read_back_by_the_package_that_made_it(written):
-    import wandb_workspaces.reports.v2 as wr
     from wandb_workspaces.reports.v2 import internal
+
+    wr: Any = import_module("wandb_workspaces.reports.v2")
 
     again = wr.Report._from_model(internal.ReportViewspec.model_validate(written[1]))
     assert [type(block).__name__ for block in again.blocks] == ["MarkdownBlock", "PanelGrid"]
