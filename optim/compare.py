@@ -146,7 +146,7 @@ def front(points: Sequence[Point], costs: Sequence[str] = COSTS) -> list[bool]:
     values = np.array([[-p.accuracy, *(p.cost(c) for c in costs)] for p in points]).reshape(len(points), -1)
     no_worse = (values[:, None] <= values[None]).all(axis=2)
     better = (values[:, None] < values[None]).any(axis=2)
-    dominated: np.ndarray = (no_worse & better).any(axis=0)
+    dominated = np.asarray((no_worse & better).any(axis=0))
     return (~dominated).tolist()
 
 
