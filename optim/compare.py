@@ -44,6 +44,11 @@ class Point:
         """What the latencies of two points must share to be compared."""
         return self.result.machine.get("id") or self.result.machine["cpu"]
 
+    @property
+    def file(self) -> str:
+        """What two points share that are one file, as those do that differ in what changes nothing for them."""
+        return next((key for key in self.result.cost.get("stages", {}) if key.startswith("file-")), self.result.run_id)
+
     def cost(self, name: str) -> float:
         """latency_p50_ms or file_bytes."""
         return self.result.speed[name] if name in self.result.speed else self.result.size[name]
@@ -109,6 +114,11 @@ def _point(found: Result, folder: Path) -> Point:
     return Point(found, folder, answers == labels, teacher == labels)
 
 
+def distinct(points: Sequence[Point]) -> list[Point]:
+    """The first point of each file."""
+    return list({p.file: p for p in reversed(points)}.values())[::-1]
+
+
 # Which differences are real
 
 
@@ -153,13 +163,30 @@ def front(points: Sequence[Point], costs: Sequence[str] = COSTS) -> list[bool]:
 def certain(points: Sequence[Point], costs: Sequence[str] = COSTS) -> list[bool]:
     """For each point, whether it is on the front for certain: surely more accurate than all that cost no more.
 
-    What is on the front only by a sentence or two could as well be dominated on other sentences.
+    What is on the front only by a sentence or two could as well be dominated on other sentences; and a latency that is
+    above another by no more than `timing_noise` is not above it for certain.
     """
-    flags = []
-    for i, point in enumerate(points):
-        rivals = [q for j, q in enumerate(points) if j != i and all(q.cost(c) <= point.cost(c) for c in costs)]
+    slack, flags = {"latency_p50_ms": 1 + timing_noise(points)}, []
+    for point in points:
+        rivals = [
+            q for q in points
+            if q.file != point.file and all(q.cost(c) <= point.cost(c) * slack.get(c, 1.0) for c in costs)
+        ]  # fmt: skip
         flags.append(all(surely_better(point, rival) for rival in rivals))
     return flags
+
+
+def timing_noise(points: Sequence[Point]) -> float:
+    """How far the timings of one and the same graph lie apart: slowest / fastest - 1; 0 if none was timed twice.
+
+    Every file is timed in turns with the float32 file of its student, and the float32 files of one shape are one
+    graph, pruned or not: where their latencies differ, the machine did. The largest over machines, shapes, lengths.
+    """
+    groups: dict[tuple, list[float]] = {}
+    for p in points:
+        key = (p.machine, p.result.size["parameters"], p.result.speed["sequence_length"], p.result.speed["threads"])
+        groups.setdefault(key, []).append(p.result.speed["float32_latency_p50_ms"])
+    return max((max(times) / min(times) - 1 for times in groups.values()), default=0.0)
 
 
 # What the sweep varied
@@ -204,7 +231,10 @@ class Effect:
 
 
 def effects(points: Sequence[Point]) -> list[Effect]:
-    """Every factor's options against its first, over the pairs of points that differ in nothing else."""
+    """Every factor's options against its first, over the pairs of points that differ in nothing else.
+
+    Two points that are one file are no pair: nothing was changed between them.
+    """
     columns, found = factors(points), []
     for factor, values in columns.items():
         others = [tuple(str(columns[c][i]) for c in columns if c != factor) for i in range(len(points))]
@@ -214,6 +244,7 @@ def effects(points: Sequence[Point]) -> list[Effect]:
         base, *rest_options = sorted(by_option, key=lambda option: (option != "none", option))
         for option in rest_options:
             pairs = [(by_option[base][r], p) for r, p in by_option[option].items() if r in by_option[base]]
+            pairs = list({(a.file, b.file): (a, b) for a, b in pairs if a.file != b.file}.values())
             if pairs:
                 found.append(_effect(factor, base, option, pairs))
     return found

@@ -48,7 +48,7 @@ def pick(points: Sequence[Point], budget: Budget) -> tuple[Point, Point | None]:
         raise UserError(
             "There is no finished point to pick from. Run some first, or name their folder: results_dir=DIR."
         )
-    inside = [p for p in points if not budget.excess(p)]
+    inside = [p for p in compare.distinct(points) if not budget.excess(p)]
     if not inside:
         raise UserError(_impossible(points, budget))
     inside.sort(key=lambda p: (-p.accuracy, p.cost("file_bytes"), p.cost("latency_p50_ms")))

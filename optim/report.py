@@ -36,7 +36,8 @@ COLUMNS = {
 class Comparison:
     """Everything that a report shows."""
 
-    points: list[Point]  # the most accurate first
+    every_point: list[Point]  # the most accurate first
+    points: list[Point]  # one for each file
     failed: list[Result]
     missing: list[str]  # commands of planned points without any result
     left_out: list[str]  # a line for each file that is no result
@@ -71,12 +72,13 @@ def compared(
 
     `rows` are the baselines to show below.
     """
-    points, failed, left_out = compare.read_all(folders)
-    points.sort(key=lambda p: (-p.accuracy, p.cost("file_bytes"), p.result.run_id))
-    there = {p.result.run_id for p in points} | {r.run_id for r in failed}
+    every, failed, left_out = compare.read_all(folders)
+    every.sort(key=lambda p: (-p.accuracy, p.cost("file_bytes"), p.result.run_id))
+    there = {p.result.run_id for p in every} | {r.run_id for r in failed}
     missing = [c for f, c in zip(folders, commands, strict=False) if f.name not in there]
-    flags = compare.front(points), compare.certain(points)
-    return Comparison(points, failed, missing, left_out, *flags, baselines=list(rows), notes=list(notes))
+    points = compare.distinct(every)
+    return Comparison(every, points, failed, missing, left_out, compare.front(points), compare.certain(points),
+                      baselines=list(rows), notes=list(notes))  # fmt: skip
 
 
 def write(
@@ -118,7 +120,8 @@ def _mark(front: bool, certain: bool) -> str:
 
 
 LEGEND = (
-    "* on the front; ** on the front for certain: surely more accurate (McNemar, p < 0.05) than all that cost no more"
+    "* on the front",
+    "** for certain: surely more accurate (McNemar, p < 0.05) than all that cost no more, timing noise aside",
 )
 
 
@@ -130,22 +133,23 @@ def table(found: Comparison) -> str:
             f"{_mark(*marks):2} {label(point)[:43]:<44}{_accuracy(point):<23}{point.cost('file_bytes') / 1e6:>8.2f}"
             f"{point.cost('gzip_bytes') / 1e6:>8.2f}{point.cost('latency_p50_ms'):>9.2f}"
         )
-    return "\n".join([*lines, LEGEND[:100]])
+    return "\n".join([*lines, *(f"   {line}" for line in LEGEND)])
 
 
 def to_csv(found: Comparison) -> str:
     """One row for each point, with what was varied, every figure, and the command."""
-    varied = compare.factors(found.points)
+    varied = compare.factors(found.every_point)
+    marks = {p.file: m for p, *m in zip(found.points, found.front, found.certain, strict=True)}
     head = ["run_id", *(f"choice.{name}" for name in varied), *(c for part in COLUMNS.values() for c in part),
             "machine", "on_front", "on_front_for_certain", "seed", "command"]  # fmt: skip
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(head)
-    for i, point in enumerate(found.points):
+    for i, point in enumerate(found.every_point):
         r = point.result
         figures = [getattr(r, part)[c] for part, columns in COLUMNS.items() for c in columns]
         writer.writerow([r.run_id, *(values[i] for values in varied.values()), *figures, point.machine,
-                         found.front[i], found.certain[i], r.seed, r.command])  # fmt: skip
+                         *marks[point.file], r.seed, r.command])  # fmt: skip
     return out.getvalue()
 
 
@@ -161,7 +165,17 @@ def to_markdown(found: Comparison) -> str:
                     f"{_against_teacher(point)} |")  # fmt: skip
     below = baselines.to_markdown(found.baselines)
     below = ["", "## Baselines", "", *below] if below else []
-    lines = [f"**{found.headline()}**", "", *rows, "", LEGEND, "", *_effects(found), *_notes(found), *below]
+    lines = [
+        f"**{found.headline()}**",
+        "",
+        *rows,
+        "",
+        ". ".join(LEGEND) + ".",
+        "",
+        *_effects(found),
+        *_notes(found),
+        *below,
+    ]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -172,7 +186,7 @@ def _against_teacher(point: Point) -> str:
 
 
 def _effects(found: Comparison) -> list[str]:
-    effects = compare.effects(found.points)
+    effects = compare.effects(found.every_point)
     if not effects:
         return []
     lines = ["| change, all else held | pairs | accuracy, points (95 %) | latency | bytes |", "|---|---|---|---|---|"]
@@ -186,13 +200,18 @@ def _effects(found: Comparison) -> list[str]:
 def _notes(found: Comparison) -> list[str]:
     """Seeds, stage times, what is missing, and the machines."""
     lines = [f"- {note}" for note in found.notes]
-    for group in compare.pooled(found.points):
+    if len(found.points) < len(found.every_point):
+        lines.append(f"- {len(found.every_point)} points are {len(found.points)} files, each shown once.")
+    if noise := compare.timing_noise(found.points):
+        lines.append(f"- Timings of one and the same float32 graph lay up to {100 * noise:.0f} % apart: smaller "
+                     "differences of latency mean nothing. `sweep=measure` times all files in turns.")  # fmt: skip
+    for group in compare.pooled(found.every_point):
         if len(group.points) > 1:
             lines.append(
                 f"- {label(group.points[0])}, seeds {group.seeds}: mean {group.mean:.4f}, spread {group.spread:.4f}"
             )
-    stages = {key: s for p in found.points for key, s in p.result.cost.get("stages", {}).items()}
-    apart = sum(s for p in found.points for s in p.result.cost.get("stages", {}).values())
+    stages = {key: s for p in found.every_point for key, s in p.result.cost.get("stages", {}).items()}
+    apart = sum(s for p in found.every_point for s in p.result.cost.get("stages", {}).values())
     if stages:
         lines.append(f"- {len(stages)} stages took {sum(stages.values()):.0f} s; each point by itself would have taken "
                      f"{apart:.0f} s together.")  # fmt: skip
@@ -203,7 +222,7 @@ def _notes(found: Comparison) -> list[str]:
     lines += [f"- Measured on {line}" for line in machines]
     if len(machines) > 1:
         lines.append("- **Latencies come from several machines: compare them within one alone.**")
-    return lines
+    return list(dict.fromkeys(lines))
 
 
 # HTML
@@ -289,7 +308,7 @@ def _stage_times(found: Comparison) -> list[Any]:
 
     spent: dict[str, dict[str, float]] = {}
     apart: dict[str, float] = {}
-    for point in found.points:
+    for point in found.every_point:
         for key, seconds in point.result.cost.get("stages", {}).items():
             kind = key.rsplit("-", 1)[0]
             spent.setdefault(kind, {})[key] = seconds
@@ -314,11 +333,12 @@ def _table_html(found: Comparison) -> str:
         f"<td>{p.cost('latency_p50_ms'):.2f}<td>{html.escape(p.machine)}<td>{_against_teacher(p)}"
         for p, *marks in zip(found.points, found.front, found.certain, strict=True)
     )
-    return f"<div class=scroll><table><tr>{head}{rows}</table></div><p>{LEGEND}. Hover shows a point's command.</p>"
+    legend = ". ".join([*LEGEND, "Hover shows a point's command"])
+    return f"<div class=scroll><table><tr>{head}{rows}</table></div><p>{legend}.</p>"
 
 
 def _lists_html(found: Comparison) -> str:
-    effects = compare.effects(found.points)
+    effects = compare.effects(found.every_point)
     rows = "".join(
         f"<tr><td>{html.escape(f'{e.factor}: {e.base} -> {e.option}')}<td>{e.pairs}<td>{e.accuracy_points:+.2f}"
         + (f" ({e.accuracy_low:+.2f} to {e.accuracy_high:+.2f})" if e.pairs > 1 else "")

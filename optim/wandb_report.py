@@ -76,11 +76,11 @@ def described(found: Comparison, name: str, place: Place) -> dict[str, Any]:
 
     run_ids: of the points that were logged under another group or none, in another sweep or alone.
     """
-    others = [p for p in found.points if place.group is None or _group_of(p) != place.group]
+    others = [p for p in found.every_point if place.group is None or _group_of(p) != place.group]
     return {
         "title": _title(found, name),
         "markdown": report.to_markdown(found) + _warning(found),
-        "varied": [_config_key(factor) for factor in factors(found.points)],
+        "varied": [_config_key(factor) for factor in factors(found.every_point)],
         "group": place.group,
         "run_ids": sorted(p.result.run_id for p in others),
         "project": place.project,
@@ -92,12 +92,12 @@ def _title(found: Comparison, name: str) -> str:
     if not found.points:
         return f"No finished point, {name}"[:TITLE_CHARS]
     of = {group: sorted({p.result.choices[group] for p in found.points}) for group in ("model", "data")}
-    return f"{', '.join(of['model'])} on {', '.join(of['data'])}, {len(found.points)} points, {name}"[:TITLE_CHARS]
+    return f"{', '.join(of['model'])} on {', '.join(of['data'])}, {len(found.every_point)} points, {name}"[:TITLE_CHARS]
 
 
 def _warning(found: Comparison) -> str:
     """W&B keeps what each run measured, the tables what was measured last."""
-    if not any((p.folder / result.REMEASURED).is_file() for p in found.points):
+    if not any((p.folder / result.REMEASURED).is_file() for p in found.every_point):
         return ""
     return "- The tables show latencies taken side by side later, the panels those of each run by itself.\n"
 

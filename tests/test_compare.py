@@ -19,7 +19,8 @@ LABELS = np.zeros(100, np.int16)
 
 
 def put(folder: Path, run_id: str, *, wrong: range, ms: float, mb: float, machine: str = "m1", seed: int = 0,
-        prune: str = "none", quant: str = "none", status: str = result.DONE, schema: int = result.SCHEMA) -> Path:  # fmt: skip
+        prune: str = "none", quant: str = "none", status: str = result.DONE, schema: int = result.SCHEMA,
+        file: str = "", float32_ms: float = 10.0, temperature: float = 2.0) -> Path:  # fmt: skip
     """A result whose answers are wrong on `wrong`, of 100 sentences; the teacher is wrong on the first five."""
     answers, teacher = LABELS.copy(), LABELS.copy()
     answers[list(wrong)] = 1
@@ -28,17 +29,17 @@ def put(folder: Path, run_id: str, *, wrong: range, ms: float, mb: float, machin
     found = Result(
         schema=schema, run_id=run_id, status=status, error=None if status == result.DONE else "it broke",
         choices={"model": "tiny", "data": "sst2", "prune": prune, "distill": "kd", "quant": quant, "fit": "full"},
-        cfg={"seed": seed, "prune": {"name": prune}, "quant": {"name": quant}, "distill": {"temperature": 2.0}},
-        seed=seed, command=f"python train.py prune={prune} quant={quant} seed={seed}",
+        cfg={"seed": seed, "prune": {"name": prune}, "quant": {"name": quant}, "distill": {"temperature": temperature}},
+        seed=seed, command=f"python train.py prune={prune} quant={quant} distill.temperature={temperature:g} seed={seed}",
         machine={"id": machine, "cpu": "a cpu", "cores": 2, "isa": ["avx2"]}, data={"digest": "d"},
         quality={"accuracy_fraction": accuracy, "examples": 100, "ci95_low": accuracy - 0.05, "ci95_high": accuracy + 0.05,
                  "mcc": 0.9, "macro_f1": accuracy, "teacher_accuracy_fraction": 0.95, "agreement_fraction": 1.0},
         size={"file_bytes": int(mb * 1e6), "gzip_bytes": int(mb * 8e5), "parameters": 10, "zeroed_fraction": 0.0},
         speed={"latency_p50_ms": ms, "latency_p90_ms": ms, "latency_p99_ms": ms, "sequence_length": 128, "threads": 1,
-               "float32_latency_p50_ms": ms, "speedup_vs_float32": 1.0, "median_length_latency_p50_ms": ms},
+               "float32_latency_p50_ms": float32_ms, "speedup_vs_float32": float32_ms / ms, "median_length_latency_p50_ms": ms},
         memory={"peak_rss_bytes": 1},
         cost={"teacher_s": 10.0, "student_s": 5.0, "export_s": 1.0, "measure_s": 1.0,
-              "stages": {"teacher-a": 10.0, f"student-{prune}": 5.0, f"file-{run_id}": 1.0}},
+              "stages": {"teacher-a": 10.0, f"student-{prune}": 5.0, f"file-{file or run_id}": 1.0}},
     )  # fmt: skip
     run = folder / run_id
     run.mkdir(parents=True)
@@ -78,6 +79,41 @@ def test_equal_points_are_both_on_the_front(tmp_path):
     put(tmp_path, "a", wrong=range(5), ms=1, mb=1)
     put(tmp_path, "b", wrong=range(5), ms=1, mb=1)
     assert compare.front(list(points(tmp_path).values())) == [True, True]
+
+
+def test_a_latency_within_the_noise_of_timing_makes_nothing_certain(tmp_path):
+    """`fast` is certain only while 9 ms against 10 ms means something: not if one graph was timed at 10 and at 12 ms."""
+    put(tmp_path, "exact", wrong=range(5), ms=10, mb=10)
+    put(tmp_path, "fast", wrong=range(9), ms=9, mb=10)
+    some = list(points(tmp_path).values())
+    assert (compare.timing_noise(some), compare.certain(some)) == (0.0, [False, True])
+    put(tmp_path, "later", wrong=range(50), ms=40, mb=40, float32_ms=12.0)
+    some = list(points(tmp_path).values())
+    assert compare.timing_noise(some) == pytest.approx(0.2)
+    assert compare.certain(some) == [False, False, False]
+    put(tmp_path, "elsewhere", wrong=range(50), ms=40, mb=40, float32_ms=99.0, machine="m2")
+    assert compare.timing_noise(list(points(tmp_path).values())) == pytest.approx(0.2), "another machine is no noise"
+
+
+def test_points_that_are_one_file_count_once(tmp_path):
+    """Without pruning a temperature changes nothing: one row, and no pair for its effect."""
+    for t in (1.0, 4.0):
+        put(tmp_path, f"none{t}", wrong=range(5), ms=8, mb=80, temperature=t, file="same")
+    put(tmp_path, "pruned1", wrong=range(10), ms=8, mb=80, prune="fixed50", temperature=1.0)
+    put(tmp_path, "pruned4", wrong=range(12), ms=8, mb=80, prune="fixed50", temperature=4.0)
+    found = report.compared([tmp_path])
+    assert [len(found.every_point), len(found.points)] == [4, 3]
+    effects = {e.factor: e for e in compare.effects(found.every_point)}
+    assert (effects["distill.temperature"].pairs, effects["distill.temperature"].accuracy_points) == (
+        1,
+        pytest.approx(-2),
+    )
+    assert (effects["prune"].pairs, effects["prune"].accuracy_points) == (2, pytest.approx(-6))
+    assert len(report.to_csv(found).splitlines()) == 5
+    assert "4 points are 3 files" in report.to_markdown(found)
+    first, second = pick.pick(found.every_point, Budget(file_mb=None, latency_ms=None, drop_points=None))
+    assert second
+    assert first.file != second.file
 
 
 def test_effects_are_taken_over_pairs_that_differ_in_nothing_else(tmp_path):
@@ -204,7 +240,7 @@ def test_csv_html_and_index_hold_every_point(tmp_path):
     assert "https://" not in page.split("</script>", 1)[1], "the page itself asks the network for nothing"
     assert "run gone" in page
     text = (tmp_path / "report.md").read_text()
-    assert "Failed: `python train.py prune=none quant=int8 seed=0`: it broke" in text
+    assert "Failed: `python train.py prune=none quant=int8 distill.temperature=2 seed=0`: it broke" in text
     assert "5 stages took 22 s; each point by itself would have taken 32 s" not in text
     with sqlite3.connect(report.write_index(tmp_path)) as database:
         best = database.execute(
