@@ -214,7 +214,7 @@ def search(args: argparse.Namespace, *, trials: int = 30, seeds: int = 10) -> Fi
     def found(sampler: str, seed: int) -> float:
         going = Search(study_in_memory(sampler=sampler, seed=seed), space, seed=seed,
                        identify=lambda c: table[tuple(c.values())][0],
-                       answer=lambda c: Answer(table[tuple(c.values())][1], ()))  # fmt: skip
+                       answer=lambda c: Answer(table[tuple(c.values())][1], {}))  # fmt: skip
         while len(going.known()) < trials and going.step() is not None:
             pass
         return hypervolume(losses(read_journal(going.study)), low, high)

@@ -29,10 +29,10 @@ class Answer:
     """What a point turned out to be."""
 
     values: tuple[float, float, float]  # of OBJECTIVES
-    excess: tuple[float, ...]  # above each bound of the budget; at most 0 inside
+    excess: dict[str, float]  # bound of the budget -> how far above it; at most 0 inside
 
 
-def study_in(journal: Path, *, sampler: str, seed: int, constrained: bool):
+def study_in(journal: Path, *, sampler: str, seed: int):
     """The Optuna study in a journal file, new or going on; several processes may share it.
 
     Raises UserError for an unknown sampler.
@@ -43,7 +43,7 @@ def study_in(journal: Path, *, sampler: str, seed: int, constrained: bool):
 
     journal.parent.mkdir(parents=True, exist_ok=True)
     storage = JournalStorage(JournalFileBackend(str(journal)))
-    return optuna.create_study(storage=storage, study_name="search", sampler=_sampler(sampler, seed, constrained),
+    return optuna.create_study(storage=storage, study_name="search", sampler=_sampler(sampler, seed),
                                directions=list(DIRECTIONS), load_if_exists=True)  # fmt: skip
 
 
@@ -51,25 +51,22 @@ def study_in_memory(*, sampler: str, seed: int):
     """The same without a file, for trying a sampler on points that are known."""
     import optuna
 
-    return optuna.create_study(sampler=_sampler(sampler, seed, False), directions=list(DIRECTIONS))
+    return optuna.create_study(sampler=_sampler(sampler, seed), directions=list(DIRECTIONS))
 
 
-def _sampler(name: str, seed: int, constrained: bool):
+def _sampler(name: str, seed: int):
     import warnings
 
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    excess = (lambda trial: trial.user_attrs.get("excess", [0.0])) if constrained else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         match name:
             case "tpe":
-                return optuna.samplers.TPESampler(
-                    seed=seed, n_startup_trials=10, multivariate=True, constraints_func=excess, constant_liar=True
-                )
+                return optuna.samplers.TPESampler(seed=seed, n_startup_trials=10, multivariate=True, constant_liar=True)
             case "nsga2":
-                return optuna.samplers.NSGAIISampler(seed=seed, population_size=10, constraints_func=excess)
+                return optuna.samplers.NSGAIISampler(seed=seed, population_size=10)
             case "random":
                 return optuna.samplers.RandomSampler(seed=seed)
     raise UserError(f"sweep.sampler must be one of {', '.join(SAMPLERS)}, got {name!r}.")
@@ -123,20 +120,26 @@ class Search:
             self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             return None
         if before := self.known().get(point):
-            trial.set_user_attr("excess", before.user_attrs["excess"])
-            self.study.tell(trial, before.values)
+            _tell(self.study, trial, Answer(tuple(before.values), before.user_attrs["excess"]))
             return None
         found = self.answer(choice)
         if found is None:
             self.failed.add(point)
             self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
             return False
-        trial.set_user_attr("excess", list(found.excess))
-        self.study.tell(trial, list(found.values))
+        _tell(self.study, trial, found)
         return True
 
     def _all(self) -> list[Choice]:
         return [dict(zip(self.space, options, strict=True)) for options in itertools.product(*self.space.values())]
+
+
+def _tell(study, trial, found: Answer) -> None:
+    """The answer and how it stands to the budget, for Optuna and for a later trial of the same point."""
+    trial.set_user_attr("excess", found.excess)
+    for bound, excess in found.excess.items():
+        trial.set_constraint(bound, excess)
+    study.tell(trial, list(found.values))
 
 
 # How good a search was

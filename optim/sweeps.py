@@ -141,8 +141,7 @@ class Search:
         """Runs trials until there are enough, or the time is up, and writes the report."""
         from optim import search
 
-        study = search.study_in(told.results_dir / self.journal, sampler=self.sampler, seed=self.seed,
-                                constrained=bool(told.budget.bounds()))  # fmt: skip
+        study = search.study_in(told.results_dir / self.journal, sampler=self.sampler, seed=self.seed)
         group = f"search-{digest_of([dict(self.space), told.overrides])}"
         words = group_words(_track(told), group)
         self._point(told, {key: options[0] for key, options in self.space.items()})  # a mistake ends it here
@@ -185,7 +184,7 @@ class Search:
         if not run_apart(job):
             return None
         point = compare.read_all([folder])[0][0]
-        return Answer(point_values(point), tuple(of(point) - limit for _, limit, of in told.budget.bounds()))
+        return Answer(point_values(point), {name: of(point) - limit for name, limit, of in told.budget.bounds()})
 
 
 def point_values(point) -> tuple[float, float, float]:

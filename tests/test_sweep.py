@@ -113,6 +113,7 @@ on_linux = pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for proc
 
 
 @on_linux
+@pytest.mark.slow
 def test_a_killed_point_fails_alone_and_is_run_again(runs, first):
     words = ("-m", "prune=fixed80", "quant=none,int8")
     sweep = subprocess.Popen(call(runs, *words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -132,6 +133,7 @@ def _heed_ctrl_c() -> None:
 
 
 @on_linux
+@pytest.mark.slow
 def test_ctrl_c_stops_within_seconds_and_the_point_with_it(runs, first):
     words = ("-m", "prune=poly50", "quant=none,int8", "fit.student.epochs=500")
     sweep = subprocess.Popen(call(runs, *words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -148,6 +150,7 @@ def test_ctrl_c_stops_within_seconds_and_the_point_with_it(runs, first):
 
 
 @on_linux
+@pytest.mark.slow
 def test_a_point_does_not_outlive_a_killed_sweep(runs, first):
     words = ("-m", "prune=poly80", "quant=none,int8", "fit.student.epochs=500")
     sweep = subprocess.Popen(call(runs, *words), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -159,14 +162,6 @@ def test_a_point_does_not_outlive_a_killed_sweep(runs, first):
     while child.exists() and time.monotonic() < until:
         time.sleep(0.1)
     assert not child.exists()
-
-
-def test_two_workers_race_for_one_teacher_and_build_it_once(tmp_path):
-    runs = Runs(tmp_path)
-    done = swept(runs, "-m", "hydra/launcher=joblib", "prune=none", "quant=none,int8")
-    assert done.returncode == 0, done.stderr
-    assert (stages(runs)["teacher"], stages(runs)["file"]) == (1, 2)
-    assert len(re.findall(r"teacher   done", done.stderr)) == 1
 
 
 def sweep_py(runs: Runs, *words: str) -> subprocess.CompletedProcess[str]:
@@ -187,6 +182,7 @@ def test_pick_and_report_of_a_finished_sweep(runs, first):
     assert (runs.results / "index.sqlite").is_file()
 
 
+@pytest.mark.slow
 def test_measure_times_each_distinct_file_once_and_the_comparison_takes_it(runs, first):
     done = sweep_py(runs, "sweep=measure", "bench=quick")
     assert done.returncode == 0, done.stderr
