@@ -273,7 +273,10 @@ def _points_told(f: Figures, found: dict[str, Figures]) -> list[tuple[str, str]]
             "second call at most 5 s, no TensorFlow",
             f"{f['second_s']:.2f} s, TensorFlow {'imported' if f['second_imports_tensorflow'] else 'not imported'}",
         ),
-        ("overhead of a point served from the cache at most 1 s", f"{f['served_s'] / f['points']:.2f} s"),
+        (
+            "overhead of a point served from the cache at most 1 s",
+            f"{(f['served_s'] - f['second_s']) / f['points']:.2f} s",
+        ),
     ]
     if "alone" in found:
         rows.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import logging
 import os
@@ -99,8 +100,14 @@ def _altered(what: str, expected: str, found: str, way_out: str) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """The hexadecimal sha256 of a file."""
-    with path.open("rb") as file:
+    """The hexadecimal sha256 of a file; read again only if it was written to since this process read it last."""
+    stat = path.stat()
+    return _digest(str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+@functools.lru_cache(maxsize=4096)
+def _digest(path: str, *state: int) -> str:
+    with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -220,9 +220,12 @@ def run_apart(job: Job) -> bool:
     A process that dies without a word (killed, out of memory, a fault in the runtime) leaves its reason there too.
     Ctrl-C reaches the process as well; it has STOP_S to end.
     """
-    folder = job.results_dir / run_id_of(point_of(job.cfg))
+    point = point_of(job.cfg)
+    folder = job.results_dir / run_id_of(point)
     if result.read(folder):
         return True
+    if _is_light(point, job.cache_dir):
+        return guarded(lambda: run(job)) == 0
     told = asdict(job) | {"cfg": OmegaConf.to_container(job.cfg, resolve=True)}
     child = subprocess.Popen([sys.executable, "-m", "optim.point"], stdin=subprocess.PIPE, text=True, env=_env())
     assert child.stdin
@@ -244,6 +247,22 @@ def run_apart(job: Job) -> bool:
         result.write(draft, folder)
         print(f"Failed: {draft.error}", file=sys.stderr)
     return result.read(folder) is not None
+
+
+def _is_light(point, cache_dir: Path) -> bool:
+    """Whether the cache holds all that a point is made of: then only its result is left to be written.
+
+    Signals are handled in the main thread alone, so in another no point is run.
+    """
+    from optim.flow import Flow
+
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    try:
+        wanted = Flow(point, cache_dir=cache_dir, curve=lambda stage, row: None).wanted
+    except UserError:
+        return False  # the point's process will tell it
+    return all(stage.at_hand(cache_dir) is not None for stage in wanted.values())
 
 
 def death(returncode: int) -> str:
