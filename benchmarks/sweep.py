@@ -75,29 +75,35 @@ def folders(work: Path) -> list[str]:
 
 
 def points(args: argparse.Namespace) -> Figures:
-    """The sweep, its second call, and the same points served from the cache into an empty results_dir."""
+    """The sweep, into an empty folder."""
     work = args.work / "points"
-    words = ["train.py", "-m", *SHARED, *GRID, *folders(work)]
-    had = len(list((work / "results").glob("*/result.json")))
-    wall_s, _ = checked(words)
+    shutil.rmtree(work, ignore_errors=True)
+    wall_s, _ = checked(["train.py", "-m", *SHARED, *GRID, *folders(work)])
     kinds = {
         kind: len(list((work / "cache" / "stages").glob(f"{kind}-*/stage.json")))
         for kind in ("teacher", "student", "file")
     }
     results = [json.loads(p.read_text()) for p in (work / "results").glob("*/result.json")]
     stages = {key: s for r in results for key, s in r["cost"]["stages"].items()}
-    second_s, _ = checked(words)
-    imported = [sys.executable, "-X", "importtime", *words]
-    heavy = "tensorflow" in {
-        line.split("|")[-1].strip()
-        for line in subprocess.run(imported, cwd=ROOT, capture_output=True, text=True).stderr.splitlines()
-    }
+    return {"wall_s": wall_s, "stages_s": sum(stages.values()), "stages": len(stages), **kinds, "points": len(results)}
+
+
+def again(args: argparse.Namespace) -> Figures:
+    """The finished sweep once more, and all its points served from the cache into an empty results_dir."""
+    work = args.work / "points"
+    words = ["train.py", "-m", *SHARED, *GRID, *folders(work)]
+    second_s = statistics.median(checked(words)[0] for _ in range(3))
+    traced = subprocess.run(
+        [sys.executable, "-X", "importtime", *words], cwd=ROOT, capture_output=True, text=True
+    ).stderr
+    shutil.rmtree(work / "served", ignore_errors=True)
     served_s, _ = checked(
         ["train.py", "-m", *SHARED, *GRID, f"results_dir={work / 'served'}", f"cache_dir={work / 'cache'}"]
     )
+    count = len(list((work / "served").glob("*/result.json")))
     shutil.rmtree(work / "served")
-    return {"had": had, "wall_s": wall_s, "stages_s": sum(stages.values()), "stages": len(stages), **kinds, "points": len(results),
-            "second_s": second_s, "second_imports_tensorflow": heavy, "served_s": served_s}  # fmt: skip
+    modules = {line.split("|")[-1].strip() for line in traced.splitlines()}
+    return {"second_s": second_s, "imports_tensorflow": "tensorflow" in modules, "served_s": served_s, "points": count}
 
 
 def alone(args: argparse.Namespace) -> Figures:
@@ -249,7 +255,7 @@ def report(args: argparse.Namespace, *, count: int = 500) -> Figures:
     return {"points": count, "built_s": time.perf_counter() - start, "bytes": (work / reports.PAGE).stat().st_size}
 
 
-PARTS = {"points": points, "alone": alone, "kill": kill, "search": search, "report": report}
+PARTS = {"points": points, "again": again, "alone": alone, "kill": kill, "search": search, "report": report}
 
 
 def written(found: dict[str, Figures]) -> str:
@@ -269,14 +275,6 @@ def _points_told(f: Figures, found: dict[str, Figures]) -> list[tuple[str, str]]
             "wall time at most 1.15x the sum of its stages",
             f"{f['wall_s'] / f['stages_s']:.3f}x ({f['wall_s']:.0f} s against {f['stages_s']:.0f} s, {f['stages']} stages)",
         ),
-        (
-            "second call at most 5 s, no TensorFlow",
-            f"{f['second_s']:.2f} s, TensorFlow {'imported' if f['second_imports_tensorflow'] else 'not imported'}",
-        ),
-        (
-            "overhead of a point served from the cache at most 1 s",
-            f"{(f['served_s'] - f['second_s']) / f['points']:.2f} s",
-        ),
     ]
     if "alone" in found:
         rows.append(
@@ -286,6 +284,19 @@ def _points_told(f: Figures, found: dict[str, Figures]) -> list[tuple[str, str]]
             )
         )
     return rows
+
+
+def _again_told(f: Figures, found: dict[str, Figures]) -> list[tuple[str, str]]:
+    return [
+        (
+            "second call at most 5 s, no TensorFlow",
+            f"{f['second_s']:.2f} s, TensorFlow {'imported' if f['imports_tensorflow'] else 'not imported'}",
+        ),
+        (
+            "overhead of a point served from the cache at most 1 s",
+            f"{(f['served_s'] - f['second_s']) / f['points']:.2f} s",
+        ),
+    ]
 
 
 def _search_told(f: Figures, found: dict[str, Figures]) -> list[tuple[str, str]]:
@@ -299,6 +310,7 @@ def _search_told(f: Figures, found: dict[str, Figures]) -> list[tuple[str, str]]
 
 TOLD: dict[str, Any] = {
     "points": _points_told,
+    "again": _again_told,
     "alone": lambda f, found: [],
     "kill": lambda f, found: [
         (
