@@ -241,13 +241,26 @@ def to_html(found: Comparison) -> str:
 table{{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:14px}}
 td,th{{padding:.15rem .7rem;text-align:left;border-bottom:1px solid #ddd}}
 .scroll{{max-height:26rem;overflow:auto}}</style>
-<script>{get_plotlyjs()}</script>
 <h1>Accuracy against size and speed</h1><p><b>{html.escape(found.headline())}</b></p>
-{"".join(parts)}</html>"""
+{"".join(parts)}<script>{get_plotlyjs()}</script><script>{DRAW}</script></html>"""
+
+
+# Figures are drawn when they come near the screen: the page is there in a second, however many points it has.
+DRAW = """
+const draw = e => Plotly.newPlot(e, {...JSON.parse(e.firstElementChild.textContent), config: {displaylogo: false}});
+const near = new IntersectionObserver(seen => seen.filter(s => s.isIntersecting).forEach(s => {
+  near.unobserve(s.target); draw(s.target) }), {rootMargin: "300px"});
+document.querySelectorAll(".figure").forEach(
+  e => e.getBoundingClientRect().top < innerHeight ? draw(e) : near.observe(e));
+"""
 
 
 def _plot(figure) -> str:
-    return figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False})
+    told = figure.to_json().replace("</", "<\\/")
+    return (
+        f'<div class=figure style="min-height:{figure.layout.height}px">'
+        f'<script type="application/json">{told}</script></div>'
+    )
 
 
 def _figures(found: Comparison) -> list[Any]:
