@@ -7,6 +7,7 @@ import html
 import io
 import json
 import sqlite3
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,7 +99,7 @@ def write(
 
 def show(found: Comparison, folder: Path) -> None:
     """Prints the headline, the table, and where the report is."""
-    print(f"\n{found.headline()}\n\n{table(found)}\n\n  {folder / PAGE}\n")
+    print(f"\n{textwrap.fill(found.headline(), 100)}\n\n{table(found)}\n\n  {folder / PAGE}\n")
 
 
 def label(point: Point) -> str:
@@ -189,7 +190,7 @@ def _effects(found: Comparison) -> list[str]:
     effects = compare.effects(found.every_point)
     if not effects:
         return []
-    lines = ["| change, all else held | pairs | accuracy, points (95 %) | latency | bytes |", "|---|---|---|---|---|"]
+    lines = ["| change, all else held | pairs | accuracy, points (95 % over the pairs) | latency | bytes |", "|---|---|---|---|---|"]
     for e in effects:
         interval = f" ({e.accuracy_low:+.2f} to {e.accuracy_high:+.2f})" if e.pairs > 1 else ""
         lines.append(f"| {e.factor}: {e.base} -> {e.option} | {e.pairs} | {e.accuracy_points:+.2f}{interval} | "
@@ -358,7 +359,7 @@ def _lists_html(found: Comparison) -> str:
         + f"<td>{e.latency_ratio:.2f}x<td>{e.bytes_ratio:.2f}x"
         for e in effects
     )
-    head = "<tr><th>change, all else held<th>pairs<th>accuracy, points (95 %)<th>latency<th>bytes"
+    head = "<tr><th>change, all else held<th>pairs<th>accuracy, points (95 % over the pairs)<th>latency<th>bytes"
     notes = "".join(f"<li>{html.escape(line.removeprefix('- '))}" for line in _notes(found))
     return f"<h2>Effects</h2><table>{head}{rows}</table><h2>Notes</h2><ul>{notes}</ul>"
 
