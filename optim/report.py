@@ -190,7 +190,10 @@ def _effects(found: Comparison) -> list[str]:
     effects = compare.effects(found.every_point)
     if not effects:
         return []
-    lines = ["| change, all else held | pairs | accuracy, points (95 % over the pairs) | latency | bytes |", "|---|---|---|---|---|"]
+    lines = [
+        "| change, all else held | pairs | accuracy, points (95 % over the pairs) | latency | bytes |",
+        "|---|---|---|---|---|",
+    ]
     for e in effects:
         interval = f" ({e.accuracy_low:+.2f} to {e.accuracy_high:+.2f})" if e.pairs > 1 else ""
         lines.append(f"| {e.factor}: {e.base} -> {e.option} | {e.pairs} | {e.accuracy_points:+.2f}{interval} | "

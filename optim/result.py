@@ -8,12 +8,13 @@ import shutil
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from optim.errors import UserError
 from optim.files import raise_if_disk, write_text
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SCHEMA = 2
 DONE, FAILED = "done", "failed"
@@ -100,6 +101,8 @@ def require_space(cache_dir: Path, *, free_gb: float) -> None:
 
 def write_answers(folder: Path, answers: dict[str, np.ndarray]) -> None:
     """Keeps what was said of each sentence of dev: without it two points cannot be tested against each other."""
+    import numpy as np
+
     part = folder / f".{ANSWERS}.{os.getpid()}.npz"
     small: dict[str, Any] = {name: values.astype(np.int16) for name, values in answers.items()}
     np.savez_compressed(part, **small)

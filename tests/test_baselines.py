@@ -163,6 +163,7 @@ def test_a_second_sweep_measures_nothing_again(runs, words, first):
     assert {path: path.read_bytes() for path in files} == files
 
 
+@pytest.mark.slow
 def test_other_settings_are_measured_anew(runs, words, first):
     before = record(runs, "mobilebert")
     done = swept(runs, *words, "sweep.models=[mobilebert]", "quant=none", f"results_dir={runs.folder / 'other'}")

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -412,7 +413,9 @@ def test_cpu_name():
 
 def test_machine_facts_fit_into_json():
     found = json.loads(json.dumps(measure.machine()))
-    assert list(found) == ["cpu", "isa", "cores", "load_average", "versions"]
+    assert list(found) == ["cpu", "isa", "id", "cores", "load_average", "versions"]
+    assert found["id"] == measure.machine_id()
+    assert re.fullmatch("[0-9a-f]{8}", found["id"])
     assert found["cpu"]
     assert 1 <= found["cores"] <= (os.cpu_count() or 1)
     assert len(found["load_average"]) == 3

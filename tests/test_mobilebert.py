@@ -371,6 +371,7 @@ def result(tmp_path_factory):
     return json.loads((run / "result.json").read_text(encoding="utf-8")), run / "bundle"
 
 
+@pytest.mark.slow
 def test_it_learns_is_pruned_and_its_file_agrees(result):
     found, _ = result
     assert found["choices"]["model"] == NAME
@@ -379,6 +380,7 @@ def test_it_learns_is_pruned_and_its_file_agrees(result):
     assert found["size"]["zeroed_fraction"] == pytest.approx(0.5, abs=0.001)
 
 
+@pytest.mark.slow
 def test_its_file_takes_sentences_of_every_length(result):
     """The shapes of the trigram must follow the length: a file that kept that of its first call would fail or lie."""
     _, bundle = result
@@ -401,6 +403,7 @@ def test_the_float_file_answers_like_the_graph(single, tmp_path):
         assert np.abs(classifier.logits(ids[: mask.sum()]) - logits).max() <= 1e-4
 
 
+@pytest.mark.slow
 def test_the_published_sizes_have_the_parameters_counted_by_hand(tmp_path):
     """google/mobilebert-uncased: 24,581,888, and a classifier of 1,026, less the token types."""
     config = read_catalogue(CONF / "baselines.yaml")[NAME].config

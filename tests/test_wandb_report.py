@@ -217,6 +217,7 @@ def test_upload_once_more_replaces_the_report_and_only_if_it_changed(tmp_path, u
     assert capfd.readouterr().out.count(VIEW_ID) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [{"status": 500}, {"status": 403}, {"hang_s": 20.0}])
 def test_server_that_fails_is_one_line_in_time(fault, tmp_path, use, capfd):
     with serving(**fault) as server:
@@ -298,6 +299,7 @@ def test_every_key_of_the_report_stands_in_the_points_as_they_were_logged(runs):
                          found["quality"]["accuracy_fraction"]]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_finished_sweep_is_published_later_and_survives_a_server_that_does_not_answer(runs):
     (folder,) = (runs.results / "sweeps").iterdir()
     online = ("track=wandb", "track.finish_timeout_s=8")
