@@ -175,6 +175,7 @@ def test_other_settings_are_measured_anew(runs, words, first):
 
 
 def test_a_model_that_cannot_be_built_fails_alone(runs, words, first):
+    (runs.folder / "other").mkdir(exist_ok=True)
     broken = catalogue(runs.folder / "other", mobilebert={"config": {**SMALL, "hidden_act": "gelu"}, "published": []})
     done = swept(runs, *words, f"sweep.catalogue={broken}", f"results_dir={runs.folder / 'broken'}")
     assert done.returncode == 1

@@ -141,13 +141,15 @@ def test_a_local_checkpoint_is_used_wherever_it_lies(runs, checkpoint, tmp_path)
 
 @pytest.mark.parametrize("arguments", [["--help"], ["prune=fixed51"]])
 def test_help_and_typos_answer_within_a_second_or_so(arguments):
-    def took_s() -> float:
+    def took_s(*words: str) -> float:
         start = time.perf_counter()
-        subprocess.run([sys.executable, "train.py", *arguments], cwd=ROOT, capture_output=True, timeout=60)
+        subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, timeout=60)
         return time.perf_counter() - start
 
-    # The best of ten: a busy machine may slow some of them, not all; a heavy import slows every one.
-    assert any(took_s() <= 1.5 for _ in range(10))
+    # The best of ten: a busy machine may slow some of them, not all; a heavy import slows every one. Hydra alone takes
+    # a third of a second where the limit is 1.5 s; a machine slower than that is allowed as much more.
+    slower = max(1.0, min(took_s("-c", "import hydra") for _ in range(3)) / 0.35)
+    assert any(took_s("train.py", *arguments) <= 1.5 * slower for _ in range(10))
 
 
 def test_help_names_groups_and_loads_nothing_heavy():
