@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TURN_MS = 50.0  # a variant's turn on the clock: short against the machine's moods, long against a call
+TURN_MS = 200.0  # a variant's turn on the clock: short against the machine's moods, long against a call
 WINDOWS = 32  # different inputs that timing and memory cycle through
 GZIP_LEVEL = 6
 

@@ -151,25 +151,35 @@ def unpack(tokens, mask, single: bool):
 
 @keras.utils.register_keras_serializable("optim")
 class Attention(keras.layers.Layer):
-    """Scaled dot-product attention of queries, keys and values that Dense layers made (Vaswani et al. 2017, eq. 1)."""
+    """Scaled dot-product attention of queries, keys and values that Dense layers made (Vaswani et al. 2017, eq. 1).
 
-    def __init__(self, heads: int, head_width: int, dropout: float, single: bool, **kwargs):
+    first: the queries are one for each sentence, [batch, heads * head_width], and so are the answers.
+    """
+
+    def __init__(self, heads: int, head_width: int, dropout: float, single: bool, first: bool = False, **kwargs):
         super().__init__(**kwargs)
         self.heads, self.head_width, self.dropout, self.single = heads, head_width, dropout, single
+        self.first = first and not single  # the tokens of a single sentence need no unpacking, however many they are
         self.drop = keras.layers.Dropout(dropout)
 
     def call(self, inputs, training=None):
         """(query, key, value: [tokens, heads * head_width], mask: int [batch, length]) -> like query."""
         query, key, value, mask = inputs
-        query, key, value = (self._split(x, mask) for x in (query * self.head_width**-0.5, key, value))
+        query = self._split(query * self.head_width**-0.5, None if self.first else mask)
+        key, value = (self._split(x, mask) for x in (key, value))
         bias = (1.0 - tf.cast(mask, query.dtype))[:, None, None, :] * MASKED
         weights = tf.nn.softmax(tf.matmul(query, key, transpose_b=True) + bias)
         context = tf.transpose(tf.matmul(self.drop(weights, training=training), value), [0, 2, 1, 3])
+        width = self.heads * self.head_width
+        if self.first:
+            return tf.reshape(context, [-1, width])
         batch = 1 if self.single else tf.shape(mask)[0]
-        return pack(tf.reshape(context, [batch, -1, self.heads * self.head_width]), mask, self.single)
+        return pack(tf.reshape(context, [batch, -1, width]), mask, self.single)
 
     def _split(self, tokens, mask):
-        """[tokens, heads * head_width] -> [batch, heads, length, head_width]."""
+        """[tokens, heads * head_width] -> [batch, heads, length, head_width]; without a mask length is 1."""
+        if mask is None:
+            return tf.reshape(tokens, [-1, self.heads, 1, self.head_width])
         batch = 1 if self.single else tf.shape(mask)[0]
         apart = tf.reshape(unpack(tokens, mask, self.single), [batch, -1, self.heads, self.head_width])
         return tf.transpose(apart, [0, 2, 1, 3])
@@ -177,7 +187,7 @@ class Attention(keras.layers.Layer):
     def get_config(self):
         """Arguments that make this layer again."""
         own = {"heads": self.heads, "head_width": self.head_width, "dropout": self.dropout, "single": self.single}
-        return {**super().get_config(), **own}
+        return {**super().get_config(), **own, "first": self.first}
 
 
 @keras.utils.register_keras_serializable("optim")
@@ -207,9 +217,28 @@ def initializer():
     return keras.initializers.TruncatedNormal(stddev=0.02)
 
 
+@keras.utils.register_keras_serializable("optim")
+class Dense(keras.layers.Dense):
+    """A Dense that multiplies in its own precision, whoever calls it.
+
+    TFMOT's wrapper keeps its masks in float32 and calls what it wraps as if that were float32 too: a Dense of Keras
+    then multiplies bfloat16 by float32, which takes twice as long.
+    """
+
+    def get_prunable_weights(self):
+        """What TFMOT asks of a layer that it does not know."""
+        return [self.kernel]
+
+    def call(self, inputs):
+        """float [tokens, inputs] -> [tokens, units]."""
+        inputs, kernel, bias = (tf.cast(x, self.compute_dtype) for x in (inputs, self.kernel, self.bias))
+        product = tf.nn.bias_add(tf.matmul(inputs, kernel), bias)
+        return product if self.activation is None else self.activation(product)
+
+
 def dense(width: int, name: str, **kwargs):
     """A Dense with BERT's initialization."""
-    return keras.layers.Dense(width, name=name, kernel_initializer=initializer(), **kwargs)  # type: ignore[arg-type]
+    return Dense(width, name=name, kernel_initializer=initializer(), **kwargs)  # type: ignore[arg-type]
 
 
 def classifier(shape: Architecture, *, single: bool = False) -> keras.Model:
@@ -219,7 +248,7 @@ def classifier(shape: Architecture, *, single: bool = False) -> keras.Model:
     pre-classifier of DistilBERT; MobileBERT has none) and `classifier`. MobileBERT also has `embedding_transformation`,
     `layer{i}_bottleneck_{in|attention|out}` and, for the feed-forward networks before the last, `layer{i}_ffn{j}_in`
     and `_out`. `single` gives the graph of one sentence of any length, whose shapes are constant enough for LiteRT;
-    weights and logits are the same. Where only the first token is pooled, its last layer computes nothing else than
+    weights and logits are the same. Where only the first token is pooled, the last layer computes nothing else than
     that token's answer: a seventh less work for six layers.
     """
     batch = 1 if single else None
@@ -229,7 +258,7 @@ def classifier(shape: Architecture, *, single: bool = False) -> keras.Model:
     x = embed(shape, ids, mask, single)
     x = keras.layers.Dropout(shape.hidden_dropout, name="embeddings_dropout")(x)
     pool, last = Pool(shape.pooling, single, name="pool"), len(shape.heads) - 1
-    pooled_early = single and shape.pooling == "first" and last >= 0
+    pooled_early = shape.pooling == "first" and last >= 0
     for index in range(len(shape.heads)):
         own = pool([x, mask]) if pooled_early and index == last else x
         x = layer(shape, index, own, x, mask, single)
@@ -265,7 +294,7 @@ def _layer(shape: Architecture, index: int, x, seen, mask, single: bool):
     sources = {"query": x, "key": seen, "value": seen}
     query, key, value = (dense(inner, f"{name}_{part}")(source) for part, source in sources.items())
     attention = Attention(
-        shape.heads[index], shape.head_width, shape.attention_dropout, single, name=f"{name}_attention"
+        shape.heads[index], shape.head_width, shape.attention_dropout, single, x is not seen, name=f"{name}_attention"
     )
     y = dense(shape.width, f"{name}_attention_output")(attention([query, key, value, mask]))
     if shape.family == "bert":  # DistilBERT has no dropout here
@@ -305,7 +334,7 @@ def _mobile_layer(shape: Architecture, index: int, x, seen, mask, single: bool):
     query = dense(inner, f"{name}_query")(shared if x is seen else settle(squeeze(x)))
     key, value = dense(inner, f"{name}_key")(shared), dense(inner, f"{name}_value")(seen)
     attention = Attention(
-        shape.heads[index], shape.head_width, shape.attention_dropout, single, name=f"{name}_attention"
+        shape.heads[index], shape.head_width, shape.attention_dropout, single, x is not seen, name=f"{name}_attention"
     )
     z = dense(narrow, f"{name}_attention_output")(attention([query, key, value, mask]))
     y = NoNorm(name=f"{name}_attention_norm")(keras.layers.Add(name=f"{name}_attention_sum")([y, z]))
