@@ -2,6 +2,7 @@
 
 python benchmarks/sweep.py points alone --work DIR     the 27 points on `reviews`; three of them by themselves
 python benchmarks/sweep.py kill search report --work DIR --recorded RESULTS_DIR
+python benchmarks/sweep.py paper --work DIR --data SST-2
 
 Each part writes DIR/<part>.json, and benchmarks/SWEEP.md is made of those that are there.
 """
@@ -36,6 +37,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", help=", ".join(PARTS))
     parser.add_argument("--work", required=True, type=Path, help="folder for caches, results and figures")
+    parser.add_argument("--data", type=Path, help="folder with GLUE's train.tsv and dev.tsv, for paper")
+    parser.add_argument("--minutes", type=float, default=60, help="for paper")
     parser.add_argument("--recorded", type=Path, help="results_dir of finished points, for search and report")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -252,10 +255,48 @@ def report(args: argparse.Namespace, *, count: int = 500) -> Figures:
 
     start = time.perf_counter()
     reports.write(work, [work / "points"])
-    return {"points": count, "built_s": time.perf_counter() - start, "bytes": (work / reports.PAGE).stat().st_size}
+    built_s, page = time.perf_counter() - start, work / reports.PAGE
+    return {"points": count, "built_s": built_s, "bytes": page.stat().st_size, "opened_s": opened_s(page)}
 
 
-PARTS = {"points": points, "again": again, "alone": alone, "kill": kill, "search": search, "report": report}
+def opened_s(page: Path, times: int = 5) -> float | None:
+    """Median seconds until a fresh headless Chromium has laid the page out; None where there is no Chromium."""
+    import tempfile
+
+    from test_page import CHROMIUM, SCREEN, browse
+
+    def once() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            return browse(page, Path(folder), SCREEN).drawn_ms / 1e3
+
+    return statistics.median(once() for _ in range(times)) if CHROMIUM else None
+
+
+# The paper's grid on SST-2, for as long as there is
+
+
+def paper(args: argparse.Namespace) -> Figures:
+    """`sweep=paper` until its time is up, then Ctrl-C, then the comparison of what there is."""
+    words = [f"data.path={args.data}", "model=minilm", "data=sst2", "track=none", *folders(args.work / "paper")]
+    sweep = subprocess.Popen([sys.executable, "sweep.py", "sweep=paper", *words], cwd=ROOT, start_new_session=True,
+                             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # fmt: skip
+    start = time.perf_counter()
+    try:
+        sweep.wait(60 * args.minutes)
+    except subprocess.TimeoutExpired:
+        os.killpg(sweep.pid, signal.SIGINT)
+    asked = time.perf_counter()
+    sweep.wait()
+    stopped_s = time.perf_counter() - asked
+    checked(["sweep.py", "sweep=report", "track=none", f"results_dir={args.work / 'paper' / 'results'}"])
+    folder = args.work / "paper" / "results"
+    done = [json.loads(path.read_text())["status"] for path in folder.glob("*/result.json")]
+    headline = (folder / "report" / "report.md").read_text().splitlines()[0].strip("*")
+    return {"minutes": (asked - start) / 60, "points": done.count("done"), "stopped_s": stopped_s, "headline": headline}
+
+
+PARTS = {"points": points, "again": again, "alone": alone, "kill": kill, "search": search, "report": report,
+         "paper": paper}  # fmt: skip
 
 
 def written(found: dict[str, Figures]) -> str:
@@ -308,6 +349,10 @@ def _search_told(f: Figures, found: dict[str, Figures]) -> list[tuple[str, str]]
     return rows
 
 
+def _seconds(value: float | None) -> str:
+    return "not looked at (no Chromium)" if value is None else f"{value:.2f} s"
+
+
 TOLD: dict[str, Any] = {
     "points": _points_told,
     "again": _again_told,
@@ -321,8 +366,14 @@ TOLD: dict[str, Any] = {
     "search": _search_told,
     "report": lambda f, found: [
         (
-            f"report of {f['points']} points: built in 5 s, at most 8 MB",
-            f"{f['built_s']:.1f} s, {f['bytes'] / 1e6:.2f} MB",
+            f"report of {f['points']} points: built in 5 s, opens in 2 s, at most 8 MB",
+            f"{f['built_s']:.1f} s, {_seconds(f['opened_s'])}, {f['bytes'] / 1e6:.2f} MB",
+        )
+    ],
+    "paper": lambda f, found: [
+        (
+            f"SST-2, `sweep=paper`, {f['minutes']:.0f} minutes, then Ctrl-C: stops in 5 s, loses nothing",
+            f"{f['points']} points done, stopped in {f['stopped_s']:.1f} s. {f['headline']}",
         )
     ],
 }

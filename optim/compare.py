@@ -176,6 +176,29 @@ def certain(points: Sequence[Point], costs: Sequence[str] = COSTS) -> list[bool]
     return flags
 
 
+@dataclass(frozen=True)
+class Step:
+    """From one point of a front to the next, which costs more."""
+
+    cheaper: Point
+    dearer: Point
+    accuracy_points: float  # that the dearer one gains, percentage points
+    cost_ratio: float
+    p: float | None  # McNemar's; None where they were not scored on the same sentences
+
+
+def steps(points: Sequence[Point], cost: str) -> list[Step]:
+    """The steps along the front of accuracy and one cost, the cheapest first."""
+    best = [p for p, flag in zip(points, front(points, [cost]), strict=True) if flag]
+    best.sort(key=lambda p: (p.cost(cost), p.result.run_id))
+    # Equals in accuracy and cost are all on the front: one of them stands for them.
+    best = [p for i, p in enumerate(best) if not i or p.cost(cost) != best[i - 1].cost(cost)]
+    return [
+        Step(a, b, 100 * (b.accuracy - a.accuracy), b.cost(cost) / a.cost(cost), p_value(a, b))
+        for a, b in itertools.pairwise(best)
+    ]
+
+
 def timing_noise(points: Sequence[Point]) -> float:
     """How far the timings of one and the same graph lie apart: slowest / fastest - 1; 0 if none was timed twice.
 

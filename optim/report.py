@@ -173,6 +173,7 @@ def to_markdown(found: Comparison) -> str:
         "",
         ". ".join(LEGEND) + ".",
         "",
+        *_steps(found),
         *_effects(found),
         *_notes(found),
         *below,
@@ -184,6 +185,28 @@ def _against_teacher(point: Point) -> str:
     if point.right is None or point.teacher_right is None:
         return ""
     return f"{compare.mcnemar(point.right, point.teacher_right):.3f}"
+
+
+AXES = {"latency_p50_ms": "latency", "file_bytes": "size"}  # of the fronts: cost -> its name
+STEPS_HEAD = ("along the front of", "from", "to", "costs", "gains, points", "p")
+
+
+def _step_cells(found: Comparison) -> list[list[str]]:
+    """A row for each step along each front: whether the next point is really better (McNemar) for what it costs."""
+    return [
+        [name, label(s.cheaper), label(s.dearer), f"{s.cost_ratio:.2f}x", f"{s.accuracy_points:+.2f}",
+         "" if s.p is None else f"{s.p:.3f}"]
+        for cost, name in AXES.items()
+        for s in compare.steps(found.points, cost)
+    ]  # fmt: skip
+
+
+def _steps(found: Comparison) -> list[str]:
+    rows = _step_cells(found)
+    if not rows:
+        return []
+    lines = [f"| {' | '.join(STEPS_HEAD)} |", "|---" * len(STEPS_HEAD) + "|"]
+    return [*lines, *(f"| {' | '.join(row)} |" for row in rows), ""]
 
 
 def _effects(found: Comparison) -> list[str]:
@@ -364,7 +387,11 @@ def _lists_html(found: Comparison) -> str:
     )
     head = "<tr><th>change, all else held<th>pairs<th>accuracy, points (95 % over the pairs)<th>latency<th>bytes"
     notes = "".join(f"<li>{html.escape(line.removeprefix('- '))}" for line in _notes(found))
-    return f"<h2>Effects</h2><table>{head}{rows}</table><h2>Notes</h2><ul>{notes}</ul>"
+    steps = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}' for cell in row)}" for row in _step_cells(found))
+    if steps:
+        titles = "".join(f"<th>{title}" for title in STEPS_HEAD)
+        steps = f"<h2>Along the fronts</h2><table><tr>{titles}{steps}</table>"
+    return f"{steps}<h2>Effects</h2><table>{head}{rows}</table><h2>Notes</h2><ul>{notes}</ul>"
 
 
 # Index

@@ -76,6 +76,26 @@ def test_the_front_and_what_is_certain(tmp_path):
     assert compare.front(some, ["file_bytes"]) == [True, True, True, False]
 
 
+def test_neighbours_of_a_front_are_tested_against_each_other(tmp_path):
+    """c has one sentence more right than b (p = 1), b ten more than a (p = 2 / 2^10); d is on no front."""
+    put(tmp_path, "a", wrong=range(16), ms=1, mb=10)
+    put(tmp_path, "b", wrong=range(6), ms=2, mb=40, quant="fp16")
+    put(tmp_path, "c", wrong=range(5), ms=8, mb=80, quant="int8")
+    put(tmp_path, "d", wrong=range(20), ms=9, mb=90, prune="fixed50")
+    put(tmp_path, "e", wrong=range(6), ms=2, mb=41, prune="fixed80", quant="fp16")  # as fast and as good as b
+    every = list(points(tmp_path).values())
+    first, second = compare.steps(every, "latency_p50_ms")
+    assert [s.cheaper.result.run_id for s in (first, second)] == ["a", "b"]
+    assert (first.accuracy_points, first.cost_ratio, first.p) == pytest.approx((10, 2, 2 / 1024))
+    assert (second.dearer.result.run_id, second.p) == ("c", 1.0)
+    text = report.to_markdown(report.compared([tmp_path]))
+    assert (
+        "| latency | tiny prune=none quant=none T=2 | tiny prune=none quant=fp16 T=2 | 2.00x | +10.00 | 0.002 |" in text
+    )
+    assert "| size | tiny prune=none quant=fp16 T=2 | tiny prune=none quant=int8 T=2 | 2.00x | +1.00 | 1.000 |" in text
+    assert "<h2>Along the fronts</h2>" in report.to_html(report.compared([tmp_path]))
+
+
 def test_equal_points_are_both_on_the_front(tmp_path):
     put(tmp_path, "a", wrong=range(5), ms=1, mb=1)
     put(tmp_path, "b", wrong=range(5), ms=1, mb=1)

@@ -216,6 +216,31 @@ def test_a_lost_mask_is_noticed():
         Magnitude(schedule="constant", sparsity=0.5, **FIXED).check(model)
 
 
+@pytest.mark.parametrize("pooling", ["first", "mean"])
+def test_a_pruned_step_multiplies_bfloat16_and_rounds_no_weight(pooling, tmp_path):
+    """TFMOT's wrapper is float32 for its masks; what it wraps must still multiply in its own precision."""
+    import tf_keras as keras
+
+    from optim.encoder import graph
+
+    keras.utils.set_random_seed(0)
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        model = graph.classifier(dataclasses.replace(SHAPE, pooling=pooling))
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    fit = fit_of(model, tokens_of(60), tmp_path, pruner=Magnitude(schedule="constant", sparsity=0.5, **FIXED))
+    operations = fit.train_step.get_concrete_function().graph.get_operations()
+    products = [o.outputs[0].dtype.name for o in operations if "MatMul" in o.type and "Grad" not in o.type]
+    # 2 layers of 6 kernels, the pooler and the classifier, each once forwards and twice backwards; 6 for each attention.
+    assert products == ["bfloat16"] * (3 * 14 + 2 * 6)
+    fit.run()
+    kept = model.get_layer("layer0_ffn_in").kernel.numpy()
+    assert np.mean(kept == 0) == pytest.approx(0.5, abs=0.001)
+    low_bits = kept[kept != 0].view(np.uint32) & 0xFFFF  # those that bfloat16 lacks
+    assert np.mean(low_bits != 0) > 0.9, "the weights themselves stay float32"
+
+
 # The loop
 
 
