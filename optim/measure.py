@@ -21,9 +21,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 
 TURN_MS = 200.0  # a variant's turn on the clock: short against the machine's moods, long against a call
 WINDOWS = 32  # different inputs that timing and memory cycle through
+MEMORY_SHARE = 0.25  # of the machine's memory, for the files that are timed in turns
 GZIP_LEVEL = 6
 
 ISA = (  # spelled as Linux lists them; NEON is called asimd on 64-bit Arm
@@ -178,11 +180,13 @@ def speed_of(
 def latency(files: Mapping[str, Path], *, ids: np.ndarray, length: int, bench: Bench) -> dict[str, dict[str, Any]]:
     """Per file: latency_p50_ms, latency_p90_ms, latency_p99_ms and calls, at `length` tokens and batch 1.
 
-    ids: int32, real sentences end to end, from which the inputs are cut. Every file is loaded once; the clock sees
-    binding the inputs, running and fetching the logits. One process at a time times on a machine (`machine_lock`).
+    ids: int32, real sentences end to end, from which the inputs are cut. The clock sees binding the inputs, running
+    and fetching the logits. One process at a time times on a machine (`machine_lock`). Files too many for the memory
+    take turns in it too: one that comes back is loaded in the free call that opens its turn.
     """
     windows = token_windows(ids, length)
-    calls = {name: _caller(Classifier(path, bench.threads), windows) for name, path in files.items()}
+    loaded = lru_cache(maxsize=_most_loaded(files.values()))(lambda path: Classifier(path, bench.threads))
+    calls = {name: _caller(partial(loaded, path), windows) for name, path in files.items()}
     with machine_lock():
         times = interleaved_times_ms(
             calls, warmup=bench.warmup_calls, min_calls=bench.min_calls, min_seconds=bench.min_seconds
@@ -201,10 +205,20 @@ def token_windows(ids: np.ndarray, length: int) -> np.ndarray:
     return np.resize(ids, (WINDOWS, length)).astype(np.int32)
 
 
-def _caller(classifier: Classifier, windows: np.ndarray) -> Callable[[], object]:
+def _caller(classifier: Callable[[], Classifier], windows: np.ndarray) -> Callable[[], object]:
     """A call that scores the next window, round and round."""
     following = itertools.cycle(windows)
-    return lambda: classifier.logits(next(following))
+    return lambda: classifier().logits(next(following))
+
+
+def _most_loaded(paths: Iterable[Path]) -> int:
+    """How many of the files are held at once, two at least: with its packed weights one takes twice its size."""
+    return max(2, int(MEMORY_SHARE * memory_bytes() / (2 * max(path.stat().st_size for path in paths))))
+
+
+def memory_bytes() -> int:
+    """Of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def call_times_ms(call: Callable[[], object], *, warmup: int, repeats: int) -> np.ndarray:

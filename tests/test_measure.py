@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -156,6 +157,33 @@ def test_latency_feeds_the_files_real_tokens_of_that_length(files, monkeypatch):
 
 
 # Whole measurement
+
+
+def test_files_too_many_for_the_memory_take_turns_in_it(files, monkeypatch):
+    """Room for two of three: at each turn of the order those two stay, and the third is loaded, off the clock."""
+    ids, alive, most, loads = np.arange(40, dtype=np.int32), 0, 0, 0
+
+    class Counted(Classifier):
+        def __init__(self, path, threads):
+            nonlocal alive, most, loads
+            super().__init__(path, threads)
+            alive, loads = alive + 1, loads + 1
+            most = max(most, alive)
+            time.sleep(0.1)  # a load that would be seen
+
+        def __del__(self):
+            nonlocal alive
+            alive -= 1
+
+    monkeypatch.setattr(measure, "Classifier", Counted)
+    monkeypatch.setattr(measure, "memory_bytes", lambda: 0)
+    monkeypatch.setattr(measure, "TURN_MS", 1.0)
+    copy = Path(shutil.copy(files["light"], files["light"].with_name("copy.tflite")))
+    three = {"a": files["light"], "b": copy, "c": files["heavy"]}
+    found = measure.latency(three, ids=ids, length=9, bench=replace(QUICK, min_calls=40))
+    assert most <= 3, "two that stay and the one that comes"
+    assert loads > 5
+    assert all(figures["latency_p99_ms"] < 100 for figures in found.values())
 
 
 def test_measure_file_against_a_heavier_float32_file(files):
