@@ -434,6 +434,7 @@ def _precision(wanted: str) -> str:
 def _prepare_tensorflow() -> None:
     """Imports TensorFlow, wakes its devices, and keeps its notes on having found no GPU off the screen."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # else it imports Keras 3 as well: two seconds for nothing
     # TensorFlow turns oneDNN on by itself only where AVX-512 is; with AVX2 it makes a training step a tenth faster.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
