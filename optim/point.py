@@ -235,7 +235,7 @@ def run_apart(job: Job) -> bool:
             child.stdin.flush()
         child.wait()
     except BaseException:
-        _stop(child)
+        stop(child)
         raise
     finally:
         with suppress(OSError):
@@ -273,9 +273,10 @@ def death(returncode: int) -> str:
     return f"the point's process was ended by {name}" + (f" ({hint}?)." if hint else ".")
 
 
-def _stop(child: subprocess.Popen) -> None:
+def stop(child: subprocess.Popen, *, within_s: float = STOP_S) -> None:
+    """After a Ctrl-C, which reached the child as well: waits for its end, and kills it if that does not come."""
     try:
-        child.wait(STOP_S)
+        child.wait(within_s)
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()

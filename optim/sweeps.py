@@ -16,7 +16,7 @@ from optim import pick as picking
 from optim.errors import UserError, require_count, require_positive
 from optim.multirun import group_words
 from optim.pick import Budget
-from optim.point import Job, run_apart, run_id_of
+from optim.point import STOP_S, Job, run_apart, run_id_of, stop
 from optim.stages import digest_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,7 +58,12 @@ class Grid:
         given = {word.split("=", 1)[0] for word in told.overrides}
         own = [f"{key}={values}" for key, values in self.points.items() if key not in given]
         command = [sys.executable, str(ROOT / "train.py"), "-m", *own, *told.overrides]
-        return subprocess.run([*command, f"results_dir={told.results_dir}"]).returncode
+        sweep = subprocess.Popen([*command, f"results_dir={told.results_dir}"])
+        try:
+            return sweep.wait()
+        except BaseException:
+            stop(sweep, within_s=STOP_S + 1)  # it waits STOP_S for its point
+            raise
 
 
 @dataclass(frozen=True, kw_only=True)

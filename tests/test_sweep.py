@@ -100,8 +100,8 @@ def point_process(sweep: subprocess.Popen) -> int:
     while sweep.poll() is None:
         for task in Path("/proc").glob("[0-9]*"):
             try:
-                parent = int((task / "stat").read_text().rsplit(")", 1)[1].split()[1])
-                if parent == sweep.pid and b"optim.point" in (task / "cmdline").read_bytes():
+                _, parent, _, session = (task / "stat").read_text().rsplit(")", 1)[1].split()[:4]
+                if str(sweep.pid) in (parent, session) and b"optim.point" in (task / "cmdline").read_bytes():
                     return int(task.name)
             except (OSError, ValueError, IndexError):
                 continue
@@ -134,10 +134,12 @@ def _heed_ctrl_c() -> None:
 
 @on_linux
 @pytest.mark.slow
-def test_ctrl_c_stops_within_seconds_and_the_point_with_it(runs, first):
-    words = ("-m", "prune=poly50", "quant=none,int8", "fit.student.epochs=500")
-    sweep = subprocess.Popen(call(runs, *words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                             text=True, start_new_session=True, preexec_fn=_heed_ctrl_c)  # fmt: skip
+@pytest.mark.parametrize("program", [("train.py", "-m"), ("sweep.py", "sweep=grid")])
+def test_ctrl_c_stops_within_seconds_and_the_point_with_it(program, runs, first):
+    words = runs.overrides("prune=poly50", "quant=none,int8", "fit.student.epochs=500")
+    sweep = subprocess.Popen([sys.executable, *program, *words], cwd=ROOT, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True, start_new_session=True,
+                             preexec_fn=_heed_ctrl_c)  # fmt: skip
     child = point_process(sweep)
     time.sleep(8)
     start = time.monotonic()
@@ -146,6 +148,8 @@ def test_ctrl_c_stops_within_seconds_and_the_point_with_it(runs, first):
     assert time.monotonic() - start < 10  # 5 on a quiet machine
     assert sweep.returncode == 130
     assert "Traceback" not in err
+    told = 1 if program[0] == "train.py" else 2
+    assert err.count("goes on with what is missing") == told, "each program had the time to say so"
     assert not Path(f"/proc/{child}").exists()
 
 
