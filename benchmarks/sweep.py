@@ -20,6 +20,8 @@ import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", help=", ".join(PARTS))
     parser.add_argument("--work", required=True, type=Path, help="folder for caches, results and figures")
     parser.add_argument("--data", type=Path, help="folder with GLUE's train.tsv and dev.tsv, for paper")
+    parser.add_argument("--streams", type=int, default=1, help="sweeps at once, for kill")
     parser.add_argument("--minutes", type=float, default=60, help="for paper")
     parser.add_argument("--recorded", type=Path, help="results_dir of finished points, for search and report")
     args = parser.parse_args()
@@ -123,37 +126,50 @@ def alone(args: argparse.Namespace) -> Figures:
 
 
 def kill(args: argparse.Namespace, *, times: int = 20, seed: int = 0) -> Figures:
-    """A 12-point sweep of tiny models: any of its processes is killed at a random moment, then the same command runs."""
+    """12-point sweeps of tiny models: any process of each is killed at a random moment, then the same command runs.
+
+    `--streams` of them go on at once; how long one takes is measured under that load.
+    """
+    with ThreadPoolExecutor(args.streams) as pool:
+        whole_s = max(pool.map(lambda i: whole(args.work / f"whole{i}"), range(args.streams)))
+        rows = list(pool.map(lambda i: struck(args.work / f"kill{i}", whole_s, random.Random(seed * times + i)),
+                             range(times)))  # fmt: skip
+    sound = [r for r in rows if r["finished"] == 12 and not r["made_twice"] and r["rc"] == 0]
+    return {"times": times, "whole": len(sound), "whole_s": whole_s, "rows": rows}
+
+
+def whole(folder: Path) -> float:
+    """Seconds of the sweep that nobody disturbs."""
     from conftest import Runs
 
-    rng, rows = random.Random(seed), []
-    whole_s: float | None = None
-    for number in range(times):
-        runs = Runs(args.work / f"kill{number}")
-        words = ["train.py", "-m", *TINY, *runs.overrides()]
-        if whole_s is None:
-            whole_s = checked(words)[0]
-            shutil.rmtree(runs.folder)
-            runs = Runs(runs.folder)
-        victim = killed(words, rng.uniform(1.0, whole_s), rng)
-        before = stamps(runs.folder)
-        _, done = call(words)
-        after = stamps(runs.folder)
-        finished = sum(json.loads(p.read_text())["status"] == "done" for p in runs.results.glob("*/result.json"))
-        again = [name for name, stamp in before.items() if after.get(name) != stamp]
-        rows.append(
-            {
-                "victim": victim,
-                "finished": finished,
-                "made_twice": again,
-                "rc": done.returncode,
-                "done_before": len(before),
-            }
-        )
-        print(number, rows[-1], flush=True)
-        shutil.rmtree(runs.folder)
-    whole = [r for r in rows if r["finished"] == 12 and not r["made_twice"] and r["rc"] == 0]
-    return {"times": times, "whole": len(whole), "whole_s": whole_s, "rows": rows}
+    seconds, _ = checked(["train.py", "-m", *TINY, *Runs(folder).overrides()])
+    shutil.rmtree(folder)
+    return seconds
+
+
+def struck(folder: Path, whole_s: float, rng: random.Random) -> Figures:
+    """One sweep that is killed and called again: what was finished in the end, and what was made although it was there."""
+    from conftest import Runs
+
+    shutil.rmtree(folder, ignore_errors=True)
+    runs = Runs(folder)
+    words = ["train.py", "-m", *TINY, *runs.overrides()]
+    victim = killed(words, rng.uniform(1.0, whole_s), rng)
+    before = stamps(folder)
+    _, done = call(words)
+    after = stamps(folder)
+    finished = sum(json.loads(p.read_text())["status"] == "done" for p in runs.results.glob("*/result.json"))
+    again = [name for name, stamp in before.items() if after.get(name) != stamp]
+    row = {
+        "victim": victim,
+        "finished": finished,
+        "made_twice": again,
+        "rc": done.returncode,
+        "done_before": len(before),
+    }
+    print(folder.name, row, flush=True)
+    shutil.rmtree(folder)
+    return row
 
 
 def killed(words: list[str], after_s: float, rng: random.Random) -> str:
@@ -179,7 +195,8 @@ def descendants(pid: int) -> list[int]:
     found = [pid]
     for parent in found:
         for task in Path(f"/proc/{parent}/task").glob("*/children"):
-            found += [int(child) for child in task.read_text().split()]
+            with suppress(OSError):  # it has just ended
+                found += [int(child) for child in task.read_text().split()]
     return found
 
 
