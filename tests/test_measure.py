@@ -89,11 +89,11 @@ class FakeClock:
 def test_interleaved_rounds_alternate_their_order(monkeypatch):
     clock = FakeClock()
     monkeypatch.setattr(measure, "time", clock)
-    calls = {"a": clock.call("a", 25), "b": clock.call("b", 50), "c": clock.call("c", 60)}
+    calls = {"a": clock.call("a", 100), "b": clock.call("b", 200), "c": clock.call("c", 240)}
     times = measure.interleaved_times_ms(calls, warmup=2, min_calls=3, min_seconds=0.001)
-    # Warm-up, then turns of at least 50 ms (a: two calls) behind one free call each; there and back and there.
+    # Warm-up, then turns of at least 200 ms (a: two calls) behind one free call each; there and back and there.
     assert "".join(clock.log) == "aabbcc" + "aaabbcc" + "ccbbaaa" + "aaabbcc"
-    assert {name: t.tolist() for name, t in times.items()} == {"a": [25] * 6, "b": [50] * 3, "c": [60] * 3}
+    assert {name: t.tolist() for name, t in times.items()} == {"a": [100] * 6, "b": [200] * 3, "c": [240] * 3}
 
 
 def test_interleaved_gives_each_its_calls_and_its_seconds(monkeypatch):
@@ -101,9 +101,9 @@ def test_interleaved_gives_each_its_calls_and_its_seconds(monkeypatch):
     monkeypatch.setattr(measure, "time", clock)
     calls = {"slow": clock.call("s", 400), "fast": clock.call("f", 10)}
     times = measure.interleaved_times_ms(calls, warmup=1, min_calls=4, min_seconds=1.0)
-    # fast: 5 calls of 10 ms a round, so 20 rounds for its own second; slow is done after 4 and goes on beside it.
+    # fast: 20 calls of 10 ms a round, so 5 rounds for its own second; slow is done after 4 and goes on beside it.
     assert len(times["fast"]) == 100
-    assert len(times["slow"]) == 20
+    assert len(times["slow"]) == 5
     times = measure.interleaved_times_ms(calls, warmup=1, min_calls=30, min_seconds=0.1)
     assert len(times["slow"]) == 30
 
