@@ -91,7 +91,9 @@ def points(args: argparse.Namespace) -> Figures:
     }
     results = [json.loads(p.read_text()) for p in (work / "results").glob("*/result.json")]
     stages = {key: s for r in results for key, s in r["cost"]["stages"].items()}
-    return {"wall_s": wall_s, "stages_s": sum(stages.values()), "stages": len(stages), **kinds, "points": len(results)}
+    apart_s = sum(s for r in results for s in r["cost"]["stages"].values())
+    return {"wall_s": wall_s, "stages_s": sum(stages.values()), "apart_s": apart_s, "stages": len(stages), **kinds,
+            "points": len(results)}  # fmt: skip
 
 
 def again(args: argparse.Namespace) -> Figures:
@@ -318,7 +320,18 @@ PARTS = {"points": points, "again": again, "alone": alone, "kill": kill, "search
 
 def written(found: dict[str, Figures]) -> str:
     """SWEEP.md."""
-    rows = ["# Sweeps", "", "Written by `python benchmarks/sweep.py`.", "", "| asked for | measured |", "|---|---|"]
+    from optim.measure import machine
+
+    here = machine()
+    on = f"{here['cpu']}, {here['cores']} cores, {' '.join(here['isa'])}"
+    rows = [
+        "# Sweeps",
+        "",
+        f"Written by `python benchmarks/sweep.py`. {on}.",
+        "",
+        "| asked for | measured |",
+        "|---|---|",
+    ]
     rows += [f"| {asked} | {told} |" for part, figures in found.items() for asked, told in TOLD[part](figures, found)]
     return "\n".join(rows) + "\n"
 
@@ -338,7 +351,7 @@ def _points_told(f: Figures, found: dict[str, Figures]) -> list[tuple[str, str]]
         rows.append(
             (
                 "each point alone with an empty cache at least 6x slower",
-                f"{found['alone']['scaled_s'] / f['wall_s']:.1f}x ({', '.join(f'{t:.0f}' for t in found['alone']['times_s'])} s for three points, scaled to 27)",
+                f"{found['alone']['scaled_s'] / f['wall_s']:.1f}x ({', '.join(f'{t:.0f}' for t in found['alone']['times_s'])} s for three points, scaled to 27); {f['apart_s'] / f['wall_s']:.1f}x by the stages' own times",
             )
         )
     return rows
