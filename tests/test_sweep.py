@@ -148,8 +148,8 @@ def test_ctrl_c_stops_within_seconds_and_the_point_with_it(program, runs, first)
     assert time.monotonic() - start < 10  # 5 on a quiet machine
     assert sweep.returncode == 130
     assert "Traceback" not in err
-    told = 1 if program[0] == "train.py" else 2
-    assert err.count("goes on with what is missing") == told, "each program had the time to say so"
+    told = 2 if program[0] == "train.py" else 3
+    assert err.count("Stopped. The same command goes on") == told, "each process had the time to say so"
     assert not Path(f"/proc/{child}").exists()
 
 

@@ -231,7 +231,7 @@ class Dense(keras.layers.Dense):
 
     def call(self, inputs):
         """float [tokens, inputs] -> [tokens, units]."""
-        inputs, kernel, bias = (tf.cast(x, self.compute_dtype) for x in (inputs, self.kernel, self.bias))
+        inputs, kernel, bias = (tf.cast(x, self.compute_dtype) for x in (inputs, self.kernel, self.bias))  # type: ignore[call-overload]
         product = tf.nn.bias_add(tf.matmul(inputs, kernel), bias)
         return product if self.activation is None else self.activation(product)
 
