@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -61,9 +62,18 @@ def run(overrides: list[str], results_dir: Path, *, again: bool) -> dict[str, An
         Path(line.strip()).parent for line in done.stdout.splitlines() if line.strip().endswith("result.json")
     )
     if again and "Done before" in done.stderr:
-        (ROOT / folder / "result.json").unlink()
+        forget_figures(ROOT / folder / "result.json")
         train(overrides)
     return json.loads((ROOT / folder / "result.json").read_text(encoding="utf-8"))
+
+
+def forget_figures(path: Path) -> None:
+    """Takes a result away, and from the cache what its file was measured to do."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    for key in found["cost"]["stages"]:
+        if key.startswith("figures-"):
+            shutil.rmtree(ROOT / found["cfg"]["cache_dir"] / "stages" / key, ignore_errors=True)
+    path.unlink()
 
 
 def train(overrides: list[str]) -> subprocess.CompletedProcess[str]:
