@@ -54,10 +54,11 @@ class Grid:
     points: Mapping[str, str]  # key of train.py -> its values, with commas
 
     def run(self, told: Settings) -> int:
-        """Starts train.py -m; what stands on the command line wins over the grid."""
-        given = {word.split("=", 1)[0] for word in told.overrides}
-        own = [f"{key}={values}" for key, values in self.points.items() if key not in given]
-        command = [sys.executable, str(ROOT / "train.py"), "-m", *own, *told.overrides]
+        """Starts train.py -m; what stands on the command line wins over the grid, in the grid's place and order."""
+        given = {word.split("=", 1)[0]: word for word in told.overrides}
+        own = [given.get(key, f"{key}={values}") for key, values in self.points.items()]
+        rest = [word for word in told.overrides if word not in own]
+        command = [sys.executable, str(ROOT / "train.py"), "-m", *own, *rest]
         sweep = subprocess.Popen([*command, f"results_dir={told.results_dir}"])
         try:
             return sweep.wait()

@@ -10,9 +10,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT, Runs
+
+from optim import sweeps
 
 GRID = ("-m", "prune=none,fixed50", "quant=none,int8")
 
@@ -200,3 +203,22 @@ def test_measure_times_each_distinct_file_once_and_the_comparison_takes_it(runs,
     rows = (runs.results / "report" / "results.csv").read_text()
     some = json.loads(next(runs.results.glob("*/remeasured.json")).read_text())
     assert str(some["speed"]["latency_p50_ms"]) in rows
+
+
+def test_a_grid_keeps_its_order_whatever_the_command_line_sets(monkeypatch):
+    """The last key changes fastest: what stands last decides which points come one after another."""
+    started = []
+
+    class Done:
+        def __init__(self, command: list[str]) -> None:
+            started.append(command[3:])
+
+        def wait(self) -> int:
+            return 0
+
+    monkeypatch.setattr(sweeps.subprocess, "Popen", Done)
+    grid = sweeps.Grid(points={"prune": "none,fixed50", "distill.temperature": "1,2", "quant": "none,int8"})
+    told = SimpleNamespace(overrides=["model=tiny", "distill.temperature=2,1"], results_dir="r")
+    assert grid.run(told) == 0  # type: ignore[arg-type]
+    words = ["prune=none,fixed50", "distill.temperature=2,1", "quant=none,int8", "model=tiny", "results_dir=r"]
+    assert started == [words]
