@@ -140,6 +140,21 @@ def test_last_layer_of_the_single_graph_works_on_the_first_token_alone(family, s
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_last_layer_of_the_training_graph_works_on_a_token_of_each_sentence(family, models):
+    """Three sentences of five tokens: three rows where the first token is pooled, fifteen where all are."""
+    last = len(shape_of(family).heads) - 1
+    batch = {"input_ids": np.full((3, 5), 1, np.int32), "attention_mask": np.ones((3, 5), np.int32)}
+
+    def rows(model: Any, name: str) -> int:
+        return len(keras.Model(model.inputs, model.get_layer(f"layer{last}_{name}").output)(batch))
+
+    first = models[family]
+    assert (rows(first, "query"), rows(first, "ffn_in"), rows(first, "key")) == (3, 3, 15)
+    averaged = graph.classifier(replace(shape_of(family), pooling="mean"))
+    assert rows(averaged, "ffn_in") == 15
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_single_graph_ignores_padding(family, singles):
     case = cases(family)
     for ids, mask, logits in zip(case["input_ids"], case["attention_mask"], case["logits"], strict=True):
