@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -237,6 +238,14 @@ def test_a_loss_that_is_no_number_stops_the_run(runs, capfd):
         runs.here("fit.teacher.learning_rate=1e30")
     assert leave.value.code == 1
     assert "learning_rate" in capfd.readouterr().err
+
+
+def test_a_process_that_trains_imports_one_keras():
+    """TFMOT wants Keras 2; Keras 3, which TensorFlow would take with it, costs every point two seconds."""
+    code = "from optim.flow import _prepare_tensorflow as f; import sys; f(); import tf_keras; print('keras' in sys.modules)"
+    env = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=100)
+    assert done.stdout.strip() == "False", done.stderr
 
 
 def test_every_option_is_run():
