@@ -12,11 +12,13 @@ import hydra
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from optim import choice
-from optim.build import build
-from optim.point import CONF, INTERRUPTED, Job, guarded, log_to
+from optim.common.build import build
+from optim.common.screen import log_to
+from optim.run import config
+from optim.run.config import CONF, Job
+from optim.run.process import INTERRUPTED, guarded
 
-choice.register()
+config.register()
 OWN = set(OmegaConf.to_container(OmegaConf.load(CONF / "sweep.yaml"))) | {"sweep", "hydra"}  # type: ignore[arg-type]
 _passed: list[str] = []
 
@@ -42,7 +44,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def _run(cfg: DictConfig) -> int:
-    from optim.sweeps import Settings
+    from optim.sweep.settings import Settings
 
     told = Settings(
         results_dir=Path(cfg.results_dir).expanduser(),

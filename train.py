@@ -12,11 +12,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from optim import choice
-from optim.point import CONF, INTERRUPTED, Job, guarded, log_to, run, run_apart
+from optim.common.screen import log_to
+from optim.run import config
+from optim.run.config import CONF, Job
+from optim.run.process import INTERRUPTED, guarded, run, run_apart
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # for hydra_plugins, also where a launcher imports this file
-choice.register()
+config.register()
 # Our launchers bear the names of the plugins' own and are checked against them, which is what we want of Hydra 1.3.
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
 

@@ -219,9 +219,9 @@ def search(args: argparse.Namespace, *, trials: int = 30, seeds: int = 10) -> Fi
     import numpy as np
     from omegaconf import OmegaConf
 
-    from optim import compare
-    from optim.search import Answer, Search, hypervolume, losses, read_journal, study_in_memory
-    from optim.sweeps import point_values
+    from optim.report import compare
+    from optim.sweep.search import Answer, Search, hypervolume, losses, read_journal, study_in_memory
+    from optim.sweep.verbs import point_values
 
     space: dict[str, list] = OmegaConf.to_container(OmegaConf.load(ROOT / "conf/sweep/search.yaml").space)  # type: ignore[assignment]
     table = {}
@@ -270,19 +270,19 @@ def report(args: argparse.Namespace, *, count: int = 500) -> Figures:
         (folder / "result.json").write_text(json.dumps(copy))
         if (answers := path.with_name("answers.npz")).is_file():
             shutil.copy(answers, folder)
-    from optim import report as reports
+    from optim.report import page
 
     start = time.perf_counter()
-    reports.write(work, [work / "points"])
-    built_s, page = time.perf_counter() - start, work / reports.PAGE
-    return {"points": count, "built_s": built_s, "bytes": page.stat().st_size, "opened_s": opened_s(page)}
+    page.write(work, [work / "points"])
+    built_s, opened = time.perf_counter() - start, work / page.PAGE
+    return {"points": count, "built_s": built_s, "bytes": opened.stat().st_size, "opened_s": opened_s(opened)}
 
 
 def opened_s(page: Path, times: int = 5) -> float | None:
     """Median seconds until a fresh headless Chromium has laid the page out; None where there is no Chromium."""
     import tempfile
 
-    from test_page import CHROMIUM, SCREEN, browse
+    from browser import CHROMIUM, SCREEN, browse
 
     def once() -> float:
         with tempfile.TemporaryDirectory() as folder:
@@ -320,7 +320,7 @@ PARTS = {"points": points, "again": again, "alone": alone, "kill": kill, "search
 
 def written(found: dict[str, Figures]) -> str:
     """SWEEP.md."""
-    from optim.measure import machine
+    from optim.measure.machine import machine
 
     here = machine()
     on = f"{here['cpu']}, {here['cores']} cores, {' '.join(here['isa'])}"

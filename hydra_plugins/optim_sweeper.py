@@ -24,7 +24,7 @@ class Sweeper(BasicSweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Ends the program with 2 where the packages of the chosen launcher are not installed."""
-        from optim.point import guarded
+        from optim.run.process import guarded
 
         if code := guarded(lambda: _require_engine(config.hydra.launcher._target_)):
             sys.exit(code)
@@ -37,8 +37,9 @@ class Sweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Ends the program with 1 if a point failed, with 2 for a mistake in the settings."""
-        from optim import multirun
-        from optim.point import guarded, log_to
+        from optim.common.screen import log_to
+        from optim.run.process import guarded
+        from optim.sweep import multirun
 
         assert self.hydra_context
         log_to(sys.stderr)
@@ -101,7 +102,7 @@ class Sweeper(BasicSweeper):
 
 def _require_engine(target: str) -> None:
     """Raises UserError unless the packages of the launcher `target` are there. Hydra's own needs none."""
-    from optim.errors import UserError
+    from optim.common.errors import UserError
 
     engine = re.match(rf"hydra_plugins\.hydra_({'|'.join(EXTRAS)})_launcher\.", target)
     if engine and not (find_spec(engine[1]) and find_spec(f"hydra_plugins.hydra_{engine[1]}_launcher")):

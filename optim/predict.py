@@ -22,10 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from optim.errors import UserError
-from optim.runtime import Classifier
-
-MODEL_FILE, TOKENIZER_FILE, LABELS_FILE = ("model.tflite", "tokenizer.json", "labels.json")
+from optim.common.errors import UserError
+from optim.export.bundle import LABELS_FILE, MODEL_FILE, TOKENIZER_FILE, read_labels
+from optim.measure.runtime import Classifier
 
 
 class Bundle:
@@ -50,25 +49,6 @@ class Bundle:
         scores = dict(zip(self.labels, (exps / exps.sum()).tolist(), strict=True))
         label = self.labels[int(logits.argmax())]
         return {"text": text, "label": label, "score": scores[label], "scores": scores}
-
-
-def write_labels(path: Path, *, labels: list[str], max_length: int) -> None:
-    """Writes the labels.json of a bundle."""
-    path.write_text(json.dumps({"labels": labels, "max_length": max_length}, ensure_ascii=False) + "\n", "utf-8")
-
-
-def read_labels(path: Path) -> tuple[list[str], int]:
-    """(labels, max_length) of a labels.json. Raises UserError if it holds anything else."""
-    form = f'{path} must be like {{"labels": ["negative", "positive"], "max_length": 128}}.'
-    try:
-        content = json.loads(path.read_text("utf-8"))
-        labels, max_length = content["labels"], content["max_length"]
-        fits = len(set(labels)) == len(labels) >= 2 and all(isinstance(x, str) for x in labels) and max_length >= 3
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(form) from error
-    if not fits:
-        raise UserError(form)
-    return labels, max_length
 
 
 def _tokenizer(path: Path, max_length: int):

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from optim import choice
+from optim.run import config
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks a real hub; those of the hub code start processes with their own
 os.environ.pop("WANDB_API_KEY", None)
 
-choice.register()
+config.register()
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
 POSITIVE = ("good", "wonderful", "charming", "funny", "great", "excellent")

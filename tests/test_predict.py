@@ -16,7 +16,8 @@ from tiny_tflite import write_table_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from optim import predict
-from optim.errors import UserError
+from optim.common.errors import UserError
+from optim.export.bundle import read_labels, write_labels
 
 ROOT = Path(__file__).parent.parent
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "charming", "dull", "film"]
@@ -42,7 +43,7 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundle")
     write_table_file(folder / "model.tflite", TABLE)
     write_tokenizer(folder / "tokenizer.json", WORDS)
-    predict.write_labels(folder / "labels.json", labels=["negative", "positive"], max_length=5)
+    write_labels(folder / "labels.json", labels=["negative", "positive"], max_length=5)
     return folder
 
 
@@ -162,18 +163,18 @@ def test_unfit_labels_are_refused(tmp_path, content):
     path = tmp_path / "labels.json"
     path.write_text(content)
     with pytest.raises(UserError, match=r"labels.json must be like"):
-        predict.read_labels(path)
+        read_labels(path)
 
 
 def test_labels_that_do_not_fit_the_model_are_refused(bundle):
-    predict.write_labels(bundle / "labels.json", labels=["a", "b", "c"], max_length=5)
+    write_labels(bundle / "labels.json", labels=["a", "b", "c"], max_length=5)
     with pytest.raises(UserError, match=r"names 3 labels, model\.tflite has 2"):
         predict.Bundle(bundle, threads=1)
 
 
 def test_written_labels_are_read_back(tmp_path):
-    predict.write_labels(tmp_path / "labels.json", labels=["schlecht", "schön"], max_length=64)
-    assert predict.read_labels(tmp_path / "labels.json") == (["schlecht", "schön"], 64)
+    write_labels(tmp_path / "labels.json", labels=["schlecht", "schön"], max_length=64)
+    assert read_labels(tmp_path / "labels.json") == (["schlecht", "schön"], 64)
 
 
 def test_tokenizer_of_another_model_is_refused(bundle):

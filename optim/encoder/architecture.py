@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from optim.errors import UserError
+from optim.common.errors import UserError
 
 POOLINGS = ("first", "mean")
 

@@ -10,10 +10,11 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from optim.common.errors import UserError
 from optim.encoder.architecture import Architecture
-from optim.errors import UserError
 
 HEAD = ("pooler", "classifier")  # a checkpoint without these was not fine-tuned: they start at random
+
 
 # Keras layer -> checkpoint prefix, where {i} is the index of the layer and {j} that of a feed-forward network before
 # its last.

@@ -1,0 +1,77 @@
+"""Digests, whole files in one step, temporary folders, and a disk that may be full: what every cache is made with."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from optim.common.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]  # of this program: train.py, conf and optim lie in it
+PARTIAL_DAYS = 1.0
+log = logging.getLogger(__name__)
+
+
+def sha256_of(path: Path) -> str:
+    """The hexadecimal sha256 of a file; read again only if it was written to since this process read it last."""
+    stat = path.stat()
+    return _digest(str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+@functools.lru_cache(maxsize=4096)
+def _digest(path: str, *state: int) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Puts a file in its place in one step, so that a reader finds the whole of it or nothing."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """A folder beside what it will become, so that a rename can put it in place; gone afterwards."""
+    for left in parent.glob(".partial-*"):  # by runs that were killed
+        if time.time() - left.stat().st_mtime > PARTIAL_DAYS * 86400:
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def writing(cache_dir: Path) -> Iterator[None]:
+    """Turns a full, read-only or forbidden disk into a UserError that names `cache_dir`."""
+    try:
+        yield
+    except OSError as error:
+        raise_if_disk(error, f"cache_dir {cache_dir}", "cache_dir=DIR moves it")
+        raise
+
+
+def raise_if_disk(error: OSError, place: str, fix: str) -> None:
+    """Raises UserError if `error` says that `place` cannot be written."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    if error.errno in full:
+        raise UserError(f"{place}: no space left on the disk. Free some; {fix}.") from error
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        raise UserError(f"{place} cannot be written ({error.strerror}: {error.filename}). {fix}.") from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error, for a message of one or two."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

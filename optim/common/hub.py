@@ -1,0 +1,150 @@
+"""What can be reached from here: the model hub, its cache on this machine.
+
+`when_hub` chooses the defaults: Hydra asks it only where the command line chooses nothing, so an explicit `model=` and
+`data=` cost no probe. Nothing heavy is imported here: `--help` goes through this file.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import threading
+from pathlib import Path
+
+PROBE_S = 2.0  # all of it: name resolution, connection, answer
+DEFAULT_CHECKPOINT = ("distilbert/distilbert-base-uncased", "12040accade4e8a0f71eabdb258fecc2e7e948be")
+DEFAULT_DATASET = ("nyu-mll/glue", "sst2")
+SHOWS_ONLY = {"--help", "-h", "--hydra-help", "--info", "-i", "--cfg", "-c", "--shell-completion", "-sc"}
+REASONS = {
+    "unreachable": "The model hub cannot be reached",
+    "offline": "HF_HUB_OFFLINE is set and the hub's cache lacks DistilBERT or SST-2",
+}
+_replaced: dict[str, str] = {}  # what this process fell back to -> what it stands in for
+
+
+def when_hub(with_hub: str, without: str) -> str:
+    """`with_hub` if the default model and data can be had from the hub or its cache, else `without`."""
+    if SHOWS_ONLY & {argument.split("=")[0] for argument in sys.argv[1:]}:
+        return with_hub  # nothing will be loaded: not worth two seconds
+    if hub_state() in ("reachable", "cached"):
+        return with_hub
+    _replaced[without] = with_hub
+    return without
+
+
+@functools.cache
+def hub_state() -> str:
+    """`cached` (model and data, so nothing was asked), `reachable`, `offline` (by HF_HUB_OFFLINE) or `unreachable`."""
+    if _defaults_are_cached():
+        return "cached"
+    if hub_is_off():
+        return "offline"
+    return "reachable" if hub_reachable() else "unreachable"
+
+
+def explain(*chosen: str) -> str | None:
+    """One line for the log if a default was replaced for want of a hub, else None.
+
+    `chosen` are the names that the run has in the end (all, if none are given): under `-m` Hydra also asks for a
+    default that every job overrides.
+    """
+    replaced = {new: old for new, old in _replaced.items() if not chosen or new in chosen}
+    if not replaced:
+        return None
+    return (
+        f"{REASONS.get(hub_state(), REASONS['unreachable'])}: using {' and '.join(replaced)} in place of "
+        f"{' and '.join(replaced.values())}; model=... and data=... override this."
+    )
+
+
+def default_choice(*chosen: str) -> dict[str, object]:
+    """What the result records: the state of the hub (`not asked` if nothing hung on it) and what stands for what."""
+    replaced = {new: old for new, old in _replaced.items() if not chosen or new in chosen}
+    return {"hub": hub_state() if hub_state.cache_info().currsize else "not asked", "replaced": replaced}
+
+
+def hub_is_off() -> bool:
+    """True where HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) forbids asking the hub."""
+    value = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return value.upper() in ("1", "ON", "YES", "TRUE")
+
+
+def why_no_hub() -> str:
+    """The start of a sentence: why nothing was asked of the hub, or nothing came."""
+    return "HF_HUB_OFFLINE is set" if hub_is_off() else f"the hub ({hub_endpoint()}) cannot be reached"
+
+
+def hub_endpoint() -> str:
+    """The address of the hub."""
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
+@functools.cache
+def hub_reachable() -> bool:
+    """True if the hub answers within PROBE_S. Asked once for the process; never asked under HF_HUB_OFFLINE."""
+    if hub_is_off():
+        return False
+    import urllib.request  # noqa: F401, loaded here so that the time-out is the network's alone
+
+    certificates, answers = _certificates(), []
+    # A thread, because no time-out bounds name resolution; a daemon, because it may outlive the program.
+    probe = threading.Thread(target=lambda: answers.append(_answers(hub_endpoint(), certificates)), daemon=True)
+    probe.start()
+    probe.join(PROBE_S)
+    return answers == [True]
+
+
+def _answers(endpoint: str, certificates) -> bool:
+    """True if an HTTP server that does not turn us away answers at `endpoint`, through the proxy if one is set."""
+    import http.client
+    import urllib.error
+    import urllib.request
+
+    try:
+        request = urllib.request.Request(endpoint, method="HEAD", headers={"User-Agent": "distilbert-optim"})
+        urllib.request.urlopen(request, timeout=PROBE_S, context=certificates).close()
+    except urllib.error.HTTPError as error:
+        return error.code in (401, 404, 405)  # mirrors need not serve their root; 403 and 5xx are firewalls and faults
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
+    return True
+
+
+def _certificates():
+    """A TLS context that trusts the system's authorities and certifi's, as some Pythons come without the former."""
+    import ssl
+
+    import certifi
+
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    return context
+
+
+def hub_home() -> Path:
+    """The folder of Hugging Face's caches, as huggingface_hub finds it."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface"
+    return Path(os.path.expandvars(os.environ.get("HF_HOME", str(default)))).expanduser()
+
+
+def hub_names(hub_id: str) -> tuple[str, str]:
+    """The names a cache may hold something under: what is oldest on the hub had no namespace once."""
+    return hub_id, hub_id.split("/")[-1]
+
+
+def _defaults_are_cached() -> bool:
+    """True if a run of DistilBERT on SST-2 needs nothing from the hub."""
+    home = hub_home()
+    models = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or str(home / "hub")
+    datasets = os.environ.get("HF_DATASETS_CACHE") or str(home / "datasets")
+    (model_id, revision), (data_id, config) = DEFAULT_CHECKPOINT, DEFAULT_DATASET
+    checkpoints = [
+        Path(models).expanduser() / f"models--{name.replace('/', '--')}" / "snapshots" / revision
+        for name in hub_names(model_id)
+    ]
+    tables = [Path(datasets).expanduser() / name.replace("/", "___") / config for name in hub_names(data_id)]
+    files = ("config.json", "model.safetensors", "tokenizer.json")
+    return any(all((folder / file).is_file() for file in files) for folder in checkpoints) and any(
+        any(table.glob("*/*/dataset_info.json")) for table in tables
+    )

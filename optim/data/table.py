@@ -1,0 +1,115 @@
+"""`data=csv`: the user's own files, split where there is no dev file."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optim.common.errors import UserError, require_fraction
+from optim.data.corpus import Corpus, Source, _check_max_length, _corpus, _hash_order, _labelled
+from optim.data.tables import SUFFIXES, file_sha256, format_of, read_rows
+
+
+def table_source(
+    *,
+    train_path: str | None,
+    dev_path: str | None,
+    text_column: str,
+    label_column: str,
+    dev_fraction: float,
+    split_seed: int,
+    max_length: int,
+) -> Source:
+    """Any .csv (RFC 4180), .tsv (no quoting: a `"` is a character), .jsonl or .parquet file with any number of classes.
+
+    Without `dev_path`, `dev_fraction` of every class of the training file is held back, the same for a given seed.
+    """
+    _check_max_length(max_length)
+    if train_path is None:
+        raise UserError(f"data=csv needs data.train_path=FILE, a {', '.join(SUFFIXES)} file.")
+    require_fraction("data.dev_fraction", dev_fraction)
+    if dev_path is None and dev_fraction == 0:
+        raise UserError("data.dev_fraction must be above 0 without data.dev_path: nothing would be left to score.")
+    dev = None if dev_path is None else Path(dev_path)
+    return Table(Path(train_path), dev, text_column, label_column, dev_fraction, split_seed, max_length)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The user's own files."""
+
+    train_path: Path
+    dev_path: Path | None
+    text_column: str
+    label_column: str
+    dev_fraction: float
+    split_seed: int
+    max_length: int
+    name: str = "csv"
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The digests of the files and how they are read."""
+        files = (
+            {"train": self.train_path} if self.dev_path is None else {"train": self.train_path, "dev": self.dev_path}
+        )
+        split = {"dev_fraction": self.dev_fraction, "split_seed": self.split_seed} if self.dev_path is None else {}
+        return {
+            "source": "table",
+            **{f"{key}_sha256": file_sha256(path.expanduser()) for key, path in files.items()},
+            "formats": [format_of(path) for path in files.values()],
+            "columns": [self.text_column, self.label_column],
+            **split,
+            "max_length": self.max_length,
+        }
+
+    def load(self, cache_dir: Path) -> Corpus:
+        """Both files, or one file and a slice of it. Classes are sorted: by number if all labels are whole numbers."""
+        rows = self._rows(self.train_path)
+        names = _sorted_labels({label for _, label in rows})
+        if len(names) < 2:
+            only = next(iter(names))
+            raise UserError(
+                f"data.label_column: {self.train_path} has a single class, {only!r} in {self.label_column!r}. "
+                "A classifier needs two."
+            )
+        ids = {name: i for i, name in enumerate(names)}
+        if self.dev_path is None:
+            train_rows, dev_rows = _stratified(rows, self.dev_fraction, self.split_seed)
+        else:
+            train_rows, dev_rows = rows, self._rows(self.dev_path)
+        train = _labelled(train_rows, ids, str(self.train_path), "train")
+        return _corpus(self.name, train, _labelled(dev_rows, ids, str(self.dev_path), "train"), names)
+
+    def _rows(self, path: Path) -> list[tuple[str, str]]:
+        return read_rows(path.expanduser(), self.text_column, self.label_column)
+
+
+def _sorted_labels(labels: set[str]) -> tuple[str, ...]:
+    """Class names in the order of their ids: by value if all are whole numbers, else by spelling."""
+    if all(re.fullmatch(r"[+-]?\d+", label) for label in labels):
+        return tuple(sorted(labels, key=lambda label: (int(label), label)))
+    return tuple(sorted(labels))
+
+
+def _stratified(
+    rows: list[tuple[str, str]], fraction: float, seed: int
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """(train, dev): `fraction` of every class in dev, at least one sentence, and never the last of a class.
+
+    Copies of a text go to the same side, so that dev holds nothing that was trained on.
+    """
+    order = _hash_order([text for text, _ in rows], seed)
+    dev: set[int] = set()
+    for label, count in Counter(label for _, label in rows).items():
+        members = [i for i in order if rows[i][1] == label]
+        cut = max(1, round(fraction * count))
+        while cut < count and rows[members[cut]][0] == rows[members[cut - 1]][0]:
+            cut += 1
+        if cut < count:
+            dev.update(members[:cut])
+    if not dev:
+        raise UserError(f"data.dev_fraction={fraction:g} of {len(rows)} rows leaves none for dev. Give data.dev_path.")
+    return [row for i, row in enumerate(rows) if i not in dev], [row for i, row in enumerate(rows) if i in dev]

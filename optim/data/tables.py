@@ -1,0 +1,151 @@
+"""(text, label) rows of .csv, .tsv, .jsonl and .parquet files; what is wrong with a file is said with its line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from optim.common.errors import UserError
+from optim.common.files import first_line, sha256_of
+
+Row = tuple[int, Any, Any]  # line, text, label
+
+
+def format_of(path: Path) -> str:
+    """The kind of file, by its suffix."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(f"data: {path} must end in one of {', '.join(SUFFIXES)}.")
+    return path.suffix.lower()
+
+
+def require_file(path: Path) -> None:
+    """Raises UserError if a data file is missing or empty."""
+    if not path.is_file():
+        raise UserError(f"data: no file {path}. Give the path of one that exists, relative to {Path.cwd()}.")
+    if path.stat().st_size == 0:
+        raise UserError(f"data: {path} is empty.")
+
+
+def file_sha256(path: Path) -> str:
+    """The digest of a data file. Raises UserError if it is missing, empty or unreadable."""
+    require_file(path)
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise UserError(f"data: {path} cannot be read ({error.strerror}).") from error
+
+
+def read_rows(path: Path, text_column: str, label_column: str) -> list[tuple[str, str]]:
+    """(text, label) of every row. Raises UserError for what is no such table, naming the line."""
+    read = READERS[format_of(path)]
+    require_file(path)
+    try:
+        rows = read(path, (text_column, label_column))
+    except UnicodeDecodeError as error:
+        raise UserError(f"data: {path} is not UTF-8 (byte {error.start}). Save it as UTF-8.") from error
+    except OSError as error:
+        raise UserError(f"data: {path} cannot be read ({error.strerror}).") from error
+    if not rows:
+        raise UserError(f"data: {path} has no rows.")
+    checked = []
+    for line, text, label in rows:
+        if not _is_text(text):
+            raise UserError(f"data: {path}, line {line}: {text_column!r} must be a text, got {text!r}.")
+        if _is_missing(label):
+            raise UserError(f"data: {path}, line {line}: {label_column!r} has no label.")
+        checked.append((text, _label_text(label)))
+    return checked
+
+
+def _read_csv(path: Path, columns: tuple[str, str]) -> list[Row]:
+    """Rows of a comma-separated file with a header; quoted fields may hold commas and line ends."""
+    limit = csv.field_size_limit(2**31 - 1)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = next(reader, [])
+            places = _places(path, header, columns)
+            return [_row(path, reader.line_num, row, header, places) for row in reader if row]
+    except csv.Error as error:
+        raise UserError(f"data: {path} is no valid CSV ({error}). Is a quote left open?") from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _read_tsv(path: Path, columns: tuple[str, str]) -> list[Row]:
+    """Rows of a tab-separated file with a header, split by nothing but tabs and line ends."""
+    text = path.read_bytes().decode("utf-8-sig")  # not read_text: it would take a lone \r for a line end
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    header = lines[0].split("\t")
+    places = _places(path, header, columns)
+    return [_row(path, i, line.split("\t"), header, places) for i, line in enumerate(lines[1:], start=2) if line]
+
+
+def _read_jsonl(path: Path, columns: tuple[str, str]) -> list[Row]:
+    """Rows of a file with one JSON object in each line."""
+    rows = []
+    for i, line in enumerate(path.read_bytes().decode("utf-8-sig").split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"data: {path}, line {i} is not JSON ({error}).") from error
+        if not isinstance(entry, dict):
+            raise UserError(f"data: {path}, line {i} must be a JSON object, got {type(entry).__name__}.")
+        _places(path, list(entry), columns)
+        rows.append((i, entry[columns[0]], entry[columns[1]]))
+    return rows
+
+
+def _read_parquet(path: Path, columns: tuple[str, str]) -> list[Row]:
+    """Rows of a Parquet file, counted from 1."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        _places(path, pyarrow.parquet.read_schema(path).names, columns)
+        read = pyarrow.parquet.read_table(path, columns=list(columns))
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as error:
+        raise UserError(f"data: {path} is no readable Parquet file ({first_line(error)}).") from error
+    texts, labels = (read[column].to_pylist() for column in columns)
+    return [(i, text, label) for i, (text, label) in enumerate(zip(texts, labels, strict=True), start=1)]
+
+
+def _places(path: Path, header: list[str], columns: tuple[str, str]) -> list[int]:
+    """Where the columns stand. Raises UserError listing the columns that are there."""
+    absent = [column for column in columns if column not in header]
+    if absent:
+        lacks, has = (", ".join(map(repr, names)) or "none" for names in (absent, header))
+        fix = "For data=csv set data.text_column and data.label_column."
+        raise UserError(f"data: {path} has no column {lacks}; it has {has}. {fix}")
+    return [header.index(column) for column in columns]
+
+
+def _row(path: Path, line: int, row: list[str], header: list[str], places: list[int]) -> Row:
+    """The line and the two cells of a row, which must have as many as the header."""
+    if len(row) != len(header):
+        raise UserError(f"data: {path}, line {line} has {len(row)} cells, the header {len(header)}.")
+    return line, row[places[0]], row[places[1]]
+
+
+def _is_text(value: Any) -> bool:
+    """True for a string that says something and can be encoded: JSON can hold half a surrogate pair."""
+    return isinstance(value, str) and bool(value.strip()) and value.encode("utf-8", "ignore").decode() == value
+
+
+def _is_missing(label: Any) -> bool:
+    return label is None or label != label or (isinstance(label, str) and not label.strip())  # NaN differs from itself
+
+
+def _label_text(label: Any) -> str:
+    """A label as its name: 1.0 (what tables make of whole numbers with gaps) is "1"."""
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)
+    return str(label).strip()
+
+
+READERS = {".csv": _read_csv, ".tsv": _read_tsv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+SUFFIXES = tuple(READERS)

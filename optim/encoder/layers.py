@@ -1,0 +1,236 @@
+"""The Keras layers that an encoder is made of. Keras 2 (`tf_keras`), because TFMOT wraps only its models."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+import tf_keras as keras
+
+MASKED = -1e4  # added to a masked score: soft-max gives it 0 in float32, and int8 and float16 can still hold it
+
+
+@keras.utils.register_keras_serializable("optim")
+class Positions(keras.layers.Layer):
+    """The position embedding [1, length, width] of the ids [batch, length].
+
+    The indices are a running sum of ones, not a range of the length: every shape stays known to LiteRT when the
+    length of the input is changed, so its fast kernels keep serving the graph.
+    """
+
+    def __init__(self, count: int, width: int, **kwargs):
+        super().__init__(**kwargs)
+        self.count, self.width = count, width
+
+    def build(self, input_shape):
+        """One row for each position."""
+        self.table = self.add_weight(name="embeddings", shape=(self.count, self.width), initializer=initializer())
+
+    def call(self, ids):
+        """int [batch, length] -> float [1, length, width]."""
+        index = tf.cumsum(tf.ones_like(ids[:1]), axis=1) - 1
+        return tf.gather(self.table, index)
+
+    def get_config(self):
+        """Arguments that make this layer again."""
+        return {**super().get_config(), "count": self.count, "width": self.width}
+
+
+@keras.utils.register_keras_serializable("optim")
+class Norm(keras.layers.Layer):
+    """Layer normalization over the last axis (Ba et al. 2016, arXiv:1607.06450), in float32 whatever the policy."""
+
+    def __init__(self, epsilon: float, **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def build(self, input_shape):
+        """A scale and a shift for each feature."""
+        self.gamma = self.add_weight(
+            name="gamma", shape=input_shape[-1:], initializer="ones", experimental_autocast=False
+        )
+        self.beta = self.add_weight(
+            name="beta", shape=input_shape[-1:], initializer="zeros", experimental_autocast=False
+        )
+
+    def call(self, x):
+        """float [..., width] -> the same shape."""
+        wide = tf.cast(x, tf.float32)
+        centred = wide - tf.reduce_mean(wide, axis=-1, keepdims=True)
+        variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
+        scaled = centred * tf.math.rsqrt(variance + self.epsilon)
+        return tf.cast(scaled * self.gamma + self.beta, x.dtype)
+
+    def get_config(self):
+        """Arguments that make this layer again."""
+        return {**super().get_config(), "epsilon": self.epsilon}
+
+
+@keras.utils.register_keras_serializable("optim")
+class NoNorm(keras.layers.Layer):
+    """MobileBERT's stand-in for Norm: a scale and a shift for each feature (Sun et al. 2020, arXiv:2004.02984, 3.3)."""
+
+    def build(self, input_shape):
+        """Named as Norm's, and in float32 like them."""
+        self.gamma = self.add_weight(
+            name="gamma", shape=input_shape[-1:], initializer="ones", experimental_autocast=False
+        )
+        self.beta = self.add_weight(
+            name="beta", shape=input_shape[-1:], initializer="zeros", experimental_autocast=False
+        )
+
+    def call(self, x):
+        """float [..., width] -> the same shape."""
+        return tf.cast(tf.cast(x, tf.float32) * self.gamma + self.beta, x.dtype)
+
+
+@keras.utils.register_keras_serializable("optim")
+class Trigram(keras.layers.Layer):
+    """The vectors of a word's neighbours beside its own: MobileBERT's input (Sun et al. 2020, section 3.1).
+
+    Outside the sentence are zeros, whether the row ends there or goes on with padding. Hugging Face has zeros at the
+    end of the row, but reads the vector of [PAD] behind a sentence that is padded, so that its logits depend on the
+    batch that the sentence came in. These here are the ones it gives to the sentence alone, as a device does.
+    """
+
+    def call(self, inputs):
+        """(words [batch, length, width], mask [batch, length]) -> [batch, length, 3 * width]: next, own, previous."""
+        words, mask = inputs
+        words = words * tf.cast(mask, words.dtype)[:, :, None]
+        around = tf.pad(words, [[0, 0], [1, 1], [0, 0]])
+        return tf.concat([around[:, 2:], words, around[:, :-2]], axis=2)
+
+
+@keras.utils.register_keras_serializable("optim")
+class Pack(keras.layers.Layer):
+    """Drops the padding: (states [batch, length, width], mask [batch, length]) -> the real tokens, [tokens, width].
+
+    Every layer between two attentions works on single tokens, so none of them need see padding (on SST-2 a fifth of
+    the arithmetic of a training step). `single` is the graph of one sentence, for export: its tokens are all kept.
+    """
+
+    def __init__(self, single: bool, **kwargs):
+        super().__init__(**kwargs)
+        self.single = single
+
+    def call(self, inputs):
+        """Sentences follow each other, in the order of `tf.where(mask)`."""
+        states, mask = inputs
+        return pack(states, mask, self.single)
+
+    def get_config(self):
+        """Arguments that make this layer again."""
+        return {**super().get_config(), "single": self.single}
+
+
+@keras.utils.register_keras_serializable("optim")
+class PackShared(Pack):
+    """The same for states [1, length, width] that all sentences share, as they share their positions."""
+
+    def call(self, inputs):
+        """In the order of `Pack`."""
+        states, mask = inputs
+        return pack(states, mask, True) if self.single else tf.gather(states[0], tf.where(mask)[:, 1])
+
+
+def pack(states, mask, single: bool):
+    """[batch, length, width] -> [tokens, width]."""
+    return tf.reshape(states, [-1, states.shape[-1]]) if single else tf.gather_nd(states, tf.where(mask))
+
+
+def unpack(tokens, mask, single: bool):
+    """[tokens, width] -> [batch, length, width], with zeros where mask is 0: the way back from `pack`."""
+    if single:
+        return tokens[None]
+    shape = tf.cast([*tf.unstack(tf.shape(mask)), tokens.shape[-1]], tf.int64)
+    return tf.scatter_nd(tf.where(mask), tokens, shape)
+
+
+@keras.utils.register_keras_serializable("optim")
+class Attention(keras.layers.Layer):
+    """Scaled dot-product attention of queries, keys and values that Dense layers made (Vaswani et al. 2017, eq. 1).
+
+    first: the queries are one for each sentence, [batch, heads * head_width], and so are the answers.
+    """
+
+    def __init__(self, heads: int, head_width: int, dropout: float, single: bool, first: bool = False, **kwargs):
+        super().__init__(**kwargs)
+        self.heads, self.head_width, self.dropout, self.single = heads, head_width, dropout, single
+        self.first = first and not single  # the tokens of a single sentence need no unpacking, however many they are
+        self.drop = keras.layers.Dropout(dropout)
+
+    def call(self, inputs, training=None):
+        """(query, key, value: [tokens, heads * head_width], mask: int [batch, length]) -> like query."""
+        query, key, value, mask = inputs
+        query = self._split(query * self.head_width**-0.5, None if self.first else mask)
+        key, value = (self._split(x, mask) for x in (key, value))
+        bias = (1.0 - tf.cast(mask, query.dtype))[:, None, None, :] * MASKED
+        weights = tf.nn.softmax(tf.matmul(query, key, transpose_b=True) + bias)
+        context = tf.transpose(tf.matmul(self.drop(weights, training=training), value), [0, 2, 1, 3])
+        width = self.heads * self.head_width
+        if self.first:
+            return tf.reshape(context, [-1, width])
+        batch = 1 if self.single else tf.shape(mask)[0]
+        return pack(tf.reshape(context, [batch, -1, width]), mask, self.single)
+
+    def _split(self, tokens, mask):
+        """[tokens, heads * head_width] -> [batch, heads, length, head_width]; without a mask length is 1."""
+        if mask is None:
+            return tf.reshape(tokens, [-1, self.heads, 1, self.head_width])
+        batch = 1 if self.single else tf.shape(mask)[0]
+        apart = tf.reshape(unpack(tokens, mask, self.single), [batch, -1, self.heads, self.head_width])
+        return tf.transpose(apart, [0, 2, 1, 3])
+
+    def get_config(self):
+        """Arguments that make this layer again."""
+        own = {"heads": self.heads, "head_width": self.head_width, "dropout": self.dropout, "single": self.single}
+        return {**super().get_config(), **own, "first": self.first}
+
+
+@keras.utils.register_keras_serializable("optim")
+class Pool(keras.layers.Layer):
+    """One vector for a sentence: its first token, or the mean over its real tokens."""
+
+    def __init__(self, how: str, single: bool, **kwargs):
+        super().__init__(**kwargs)
+        self.how, self.single = how, single
+
+    def call(self, inputs):
+        """(tokens: [tokens, width], mask: int [batch, length]) -> [batch, width]."""
+        tokens, mask = inputs
+        states = unpack(tokens, mask, self.single)
+        if self.how == "first":
+            return states[:, 0]
+        weights = tf.cast(mask, states.dtype)[:, :, None]
+        return tf.reduce_sum(states * weights, axis=1) / tf.reduce_sum(weights, axis=1)
+
+    def get_config(self):
+        """Arguments that make this layer again."""
+        return {**super().get_config(), "how": self.how, "single": self.single}
+
+
+def initializer():
+    """BERT's: a normal of 0.02 cut at two deviations (Devlin et al. 2018)."""
+    return keras.initializers.TruncatedNormal(stddev=0.02)
+
+
+@keras.utils.register_keras_serializable("optim")
+class Dense(keras.layers.Dense):
+    """A Dense that multiplies in its own precision, whoever calls it.
+
+    TFMOT's wrapper keeps its masks in float32 and calls what it wraps as if that were float32 too: a Dense of Keras
+    then multiplies bfloat16 by float32, which takes twice as long.
+    """
+
+    def get_prunable_weights(self):
+        """What TFMOT asks of a layer that it does not know."""
+        return [self.kernel]
+
+    def call(self, inputs):
+        """float [tokens, inputs] -> [tokens, units]."""
+        inputs, kernel, bias = (tf.cast(x, self.compute_dtype) for x in (inputs, self.kernel, self.bias))  # type: ignore[call-overload]
+        product = tf.nn.bias_add(tf.matmul(inputs, kernel), bias)
+        return product if self.activation is None else self.activation(product)
+
+
+def dense(width: int, name: str, **kwargs):
+    """A Dense with BERT's initialization."""
+    return Dense(width, name=name, kernel_initializer=initializer(), **kwargs)  # type: ignore[arg-type]

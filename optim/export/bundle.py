@@ -1,0 +1,35 @@
+"""The folder that ships: a .tflite file, its tokenizer, its labels.
+
+model.tflite    inputs input_ids and attention_mask, output logits (optim/measure/runtime.py)
+tokenizer.json  the model's tokenizer, in the format of the `tokenizers` library
+labels.json     {"labels": ["negative", "positive"], "max_length": 128}: the names of the classes in the order of the
+                logits, and the number of tokens at which a sentence is cut, [CLS] and [SEP] included
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from optim.common.errors import UserError
+
+MODEL_FILE, TOKENIZER_FILE, LABELS_FILE = ("model.tflite", "tokenizer.json", "labels.json")
+
+
+def write_labels(path: Path, *, labels: list[str], max_length: int) -> None:
+    """Writes the labels.json of a bundle."""
+    path.write_text(json.dumps({"labels": labels, "max_length": max_length}, ensure_ascii=False) + "\n", "utf-8")
+
+
+def read_labels(path: Path) -> tuple[list[str], int]:
+    """(labels, max_length) of a labels.json. Raises UserError if it holds anything else."""
+    form = f'{path} must be like {{"labels": ["negative", "positive"], "max_length": 128}}.'
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        labels, max_length = content["labels"], content["max_length"]
+        fits = len(set(labels)) == len(labels) >= 2 and all(isinstance(x, str) for x in labels) and max_length >= 3
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(form) from error
+    if not fits:
+        raise UserError(form)
+    return labels, max_length

@@ -1,0 +1,68 @@
+"""What Hydra composed for one point, and the resolvers that conf asks of this machine.
+
+`register` makes `${when_hub:distilbert,minilm}`, `${user_cache:}` and `${wandb_mode:}` known before Hydra composes.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from optim.common import hub
+from optim.common.files import ROOT
+from optim.common.hub import when_hub
+from optim.track.key import wandb_mode
+
+
+def register() -> None:
+    """Registers the resolvers; harmless when called again."""
+
+    add = OmegaConf.register_new_resolver
+    for name, resolver in (("when_hub", when_hub), ("user_cache", user_cache), ("wandb_mode", wandb_mode)):
+        add(name, resolver, replace=True)
+
+
+def user_cache() -> str:
+    """The folder for this tool in the user's cache: `$XDG_CACHE_HOME/distilbert-optim`."""
+    return str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "distilbert-optim")
+
+
+GROUPS = ("model", "data", "prune", "distill", "quant", "fit", "bench", "track")
+CONF = ROOT / "conf"
+MODELS = CONF / "model"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What Hydra composed for one point."""
+
+    cfg: DictConfig
+    choices: dict[str, Any]  # option of each group, and what a missing hub made of the default
+    overrides: list[str]
+
+    @classmethod
+    def of(cls, cfg: DictConfig, options: Mapping[str, Any], overrides: list[str]) -> Job:
+        """From the config, the option that was chosen in each group, and the words of the command line."""
+        choices = {group: options[group] for group in GROUPS}
+        return cls(cfg, {**choices, **hub.default_choice(choices["model"], choices["data"])}, overrides)
+
+    @property
+    def command(self) -> str:
+        """What runs this point alone."""
+        return shlex.join(["python", "train.py", *self.overrides])
+
+    @property
+    def results_dir(self) -> Path:
+        """Where run folders lie."""
+        return Path(self.cfg.results_dir).expanduser()
+
+    @property
+    def cache_dir(self) -> Path:
+        """Where finished stages lie."""
+        return Path(self.cfg.cache_dir).expanduser()

@@ -1,0 +1,244 @@
+"""One point: a composed config in, a Result out; in this process, or (under -m) in one of its own.
+
+A process of its own gives its memory back, and when it is killed, by the kernel or by a fault in the runtime, the
+points after it go on. It is told its config on stdin, and the pipe is its leash: it ends when its parent has gone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from optim.common import hub
+from optim.common.build import build
+from optim.common.errors import UserError
+from optim.common.files import ROOT
+from optim.common.screen import log_to
+from optim.run import config, result
+from optim.run.config import Job
+from optim.run.point import point_of, run_id_of
+from optim.run.result import Result
+
+USER_MISTAKE, FAILURE, INTERRUPTED = 2, 1, 130
+STOP_S = 4.0  # that a point's process has to end in after Ctrl-C
+log = logging.getLogger("optim")
+
+
+def run(job: Job) -> Result:
+    """One point: the result that is there already, or a new one. Raises what went wrong, after recording it."""
+    point = point_of(job.cfg)
+    run_id = run_id_of(point)
+    folder = job.results_dir / run_id
+    if done := result.read(folder):
+        log.info("Done before; delete %s to run it again.", folder)
+        if os.environ.get("WANDB_SWEEP_ID"):
+            _tell_agent(job, done)
+        print(result.table(done, folder))
+        return done
+    tracker = build(job.cfg.track, "track")
+    result.require_writable(job.results_dir, folder)
+    result.require_space(job.cache_dir, free_gb=job.cfg.cache_free_gb)
+    draft = draft_of(job, run_id)
+    with _logged_to(folder / "train.log"):
+        finished = _tracked(point, draft, folder, job.cache_dir, tracker)
+    print(result.table(finished, folder))
+    return finished
+
+
+def _tracked(point, draft: Result, folder: Path, cache_dir: Path, tracker) -> Result:
+    """The run itself, under the tracker; every way out leaves a result.json first and then a closed tracker."""
+    from optim.track.sender import terminate_on_sigterm
+
+    with terminate_on_sigterm(), tracker.run(run_id=draft.run_id, cfg=draft.cfg, choices=draft.choices) as tracked:
+        try:
+            card = _compute(point, draft, folder, cache_dir, tracked.curve)
+        except BaseException as error:
+            draft.status, draft.error = result.FAILED, f"{type(error).__name__}: {error}"
+            if isinstance(error, Exception) and not isinstance(error, UserError):
+                log.debug("%s", traceback.format_exc())
+            result.write(draft, folder)
+            tracked.record(draft.to_json(), card_path=None)
+            raise
+        tracked.record(draft.to_json(), card_path=card)
+    return draft
+
+
+def _tell_agent(job: Job, done: Result) -> None:
+    """A W&B sweep waits for a run of its own for every point that it hands to an agent, finished before or not."""
+    with build(job.cfg.track, "track").run(run_id=done.run_id, cfg=done.cfg, choices=done.choices) as tracked:
+        tracked.record(done.to_json(), card_path=None)
+
+
+def _compute(point, draft: Result, folder: Path, cache_dir: Path, curve) -> Path:
+    """Fills the draft, writes the bundle and then result.json, and returns the path of the model card."""
+    from optim.measure.machine import machine
+    from optim.run.steps import Flow
+
+    if line := hub.explain(draft.choices["model"], draft.choices["data"]):
+        log.info("%s", line)
+    flow = Flow(point, cache_dir=cache_dir, curve=curve)
+    outcome = flow.run()
+    for part in ("quality", "size", "speed", "memory", "cost", "data"):
+        setattr(draft, part, getattr(outcome, part))
+    draft.machine, draft.status = machine(), result.DONE
+    result.write_answers(folder, outcome.answers)
+    card = result.write_bundle(
+        folder, file=outcome.file, tokenizer=outcome.tokenizer, labels=outcome.labels,
+        max_length=point.source.max_length, result=draft,
+    )  # fmt: skip
+    result.write(draft, folder)
+    return card
+
+
+def draft_of(job: Job, run_id: str) -> Result:
+    """A result with all that is known before the run, marked failed until it is done."""
+    plain: dict[str, Any] = OmegaConf.to_container(job.cfg, resolve=True)  # type: ignore[assignment]
+    return Result(
+        schema=result.SCHEMA, run_id=run_id, status=result.FAILED, error=None, choices=job.choices, cfg=plain,
+        seed=job.cfg.seed, command=job.command, machine={},
+    )  # fmt: skip
+
+
+class _logged_to:
+    """Everything logged in the body also goes to a file, tracebacks included."""
+
+    def __init__(self, path: Path) -> None:
+        self.handler = logging.FileHandler(path, encoding="utf-8")
+        self.handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+
+    def __enter__(self) -> None:
+        logging.getLogger().addHandler(self.handler)
+
+    def __exit__(self, *exception) -> None:
+        logging.getLogger().removeHandler(self.handler)
+        self.handler.close()
+
+
+# A process for each point
+def run_apart(job: Job) -> bool:
+    """The point in a process of its own; whether it is done. A failure is on the screen and in its result.json.
+
+    A process that dies without a word (killed, out of memory, a fault in the runtime) leaves its reason there too.
+    Ctrl-C reaches the process as well; it has STOP_S to end.
+    """
+    point = point_of(job.cfg)
+    folder = job.results_dir / run_id_of(point)
+    if result.read(folder):
+        return True
+    if _is_light(point, job.cache_dir):
+        return guarded(lambda: run(job)) == 0
+    told = asdict(job) | {"cfg": OmegaConf.to_container(job.cfg, resolve=True)}
+    child = subprocess.Popen([sys.executable, "-m", "optim.run.process"], stdin=subprocess.PIPE, text=True, env=_env())
+    assert child.stdin
+    try:
+        with suppress(BrokenPipeError):
+            child.stdin.write(json.dumps(told, default=str) + "\n")
+            child.stdin.flush()
+        child.wait()
+    except BaseException:
+        stop(child)
+        raise
+    finally:
+        with suppress(OSError):
+            child.stdin.close()
+    if child.returncode < 0:
+        draft = draft_of(job, folder.name)
+        draft.error = death(child.returncode)
+        result.require_writable(job.results_dir, folder)
+        result.write(draft, folder)
+        print(f"Failed: {draft.error}", file=sys.stderr)
+    return result.read(folder) is not None
+
+
+def _is_light(point, cache_dir: Path) -> bool:
+    """Whether the cache holds all that a point is made of: then only its result is left to be written.
+
+    Signals are handled in the main thread alone, so in another no point is run.
+    """
+    from optim.run.steps import Flow
+
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    try:
+        wanted = Flow(point, cache_dir=cache_dir, curve=lambda stage, row: None).wanted
+    except UserError:
+        return False  # the point's process will tell it
+    return all(stage.at_hand(cache_dir) is not None for stage in wanted.values())
+
+
+def death(returncode: int) -> str:
+    """What ended a process, by its negative return code."""
+    name = signal.Signals(-returncode).name
+    hints = {"SIGKILL": "out of memory, or by hand", "SIGSEGV": "a fault in the runtime or a converter"}
+    hint = hints.get(name)
+    return f"the point's process was ended by {name}" + (f" ({hint}?)." if hint else ".")
+
+
+def stop(child: subprocess.Popen, *, within_s: float = STOP_S) -> None:
+    """After a Ctrl-C, which reached the child as well: waits for its end, and kills it if that does not come."""
+    try:
+        child.wait(within_s)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _env() -> dict[str, str]:
+    root = str(ROOT)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
+
+
+def _end_with_parent() -> None:
+    """Ends this process at once when its stdin does: its parent has gone, and another may take the point up."""
+
+    def watch() -> None:
+        sys.stdin.read()
+        os._exit(128 + signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> int:
+    """The process of one point: a Job as one line of JSON on stdin."""
+    config.register()
+    log_to(sys.stderr)
+    told = json.loads(sys.stdin.readline())
+    _end_with_parent()
+    return guarded(lambda: run(Job(DictConfig(told["cfg"]), told["choices"], told["overrides"])))
+
+
+def guarded(work) -> int:
+    """The exit code of `work`, with what went wrong in a line or two on stderr."""
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        work()
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return USER_MISTAKE
+    except OmegaConfBaseException as error:
+        print(f"Error: {str(error).splitlines()[0]}", file=sys.stderr)
+        return USER_MISTAKE
+    except KeyboardInterrupt:
+        print("\nStopped. The same command goes on from the last finished epoch.", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:  # reported in full by `run`
+        print(f"Failed: {type(error).__name__}: {error}", file=sys.stderr)
+        return FAILURE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

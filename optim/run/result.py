@@ -1,0 +1,187 @@
+"""The result of one point: result.json, its table on the screen, the bundle that ships and its model card."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optim.common.errors import UserError
+from optim.common.files import raise_if_disk, write_text
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+SCHEMA = 2
+DONE, FAILED = "done", "failed"
+FILE = "result.json"
+REMEASURED = "remeasured.json"  # beside it: machine and speed of a later, common measurement
+ANSWERS = "answers.npz"  # beside it: labels, answers, teacher, a class for each sentence of dev
+
+
+@dataclass
+class Result:
+    """One point of the trade-off: the row of the table, of result.json and of W&B."""
+
+    schema: int
+    run_id: str
+    status: str  # done | failed
+    error: str | None
+    choices: dict[str, Any]  # option of each group, and what a missing hub made of the default
+    cfg: dict[str, Any]
+    seed: int
+    command: str
+    machine: dict[str, Any]
+    data: dict[str, Any] = field(default_factory=dict)
+    quality: dict[str, Any] = field(default_factory=dict)
+    size: dict[str, Any] = field(default_factory=dict)
+    speed: dict[str, Any] = field(default_factory=dict)
+    memory: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of result.json."""
+        return asdict(self)
+
+
+def read(folder: Path) -> Result | None:
+    """The finished result in a run folder; None if there is none yet, or its file cannot be read, or it failed."""
+    try:
+        fields = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        result = Result(**fields)
+    except (OSError, ValueError, TypeError):
+        return None
+    return result if result.status == DONE and result.schema == SCHEMA and _bundle(folder).is_dir() else None
+
+
+def error_of(folder: Path) -> str | None:
+    """What a failed run left as its reason."""
+    try:
+        return json.loads((folder / FILE).read_text(encoding="utf-8"))["error"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def write(result: Result, folder: Path) -> None:
+    """Puts result.json in its place in one step, so that a reader finds the whole of it or nothing."""
+    write_text(folder / FILE, json.dumps(result.to_json(), indent=2) + "\n")
+
+
+def require_writable(results_dir: Path, folder: Path) -> None:
+    """Creates the run folder. Raises UserError where it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise_if_disk(error, f"results_dir {results_dir}", "results_dir=DIR moves it")
+        raise
+
+
+def require_space(cache_dir: Path, *, free_gb: float) -> None:
+    """Raises UserError unless the disk of the cache has `free_gb` gigabytes left and takes a file."""
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache_dir):
+            pass
+    except OSError as error:
+        raise_if_disk(error, f"cache_dir {cache_dir}", "cache_dir=DIR moves it")
+        raise
+    left_gb = shutil.disk_usage(cache_dir).free / 1e9
+    if left_gb < free_gb:
+        raise UserError(
+            f"cache_dir {cache_dir} has {left_gb:.1f} GB left on its disk, cache_free_gb={free_gb:g} asks for more. "
+            "Free some, or cache_dir=DIR moves it."
+        )
+
+
+def write_answers(folder: Path, answers: dict[str, np.ndarray]) -> None:
+    """Keeps what was said of each sentence of dev: without it two points cannot be tested against each other."""
+    import numpy as np
+
+    part = folder / f".{ANSWERS}.{os.getpid()}.npz"
+    small: dict[str, Any] = {name: values.astype(np.int16) for name, values in answers.items()}
+    np.savez_compressed(part, **small)
+    os.replace(part, folder / ANSWERS)
+
+
+def write_bundle(
+    folder: Path, *, file: Path, tokenizer: Path, labels: list[str], max_length: int, result: Result
+) -> Path:
+    """Makes `folder`/bundle, complete before it takes that name, and returns the path of its model card."""
+    from optim.export.bundle import LABELS_FILE, MODEL_FILE, TOKENIZER_FILE, write_labels
+
+    part = Path(tempfile.mkdtemp(prefix=".bundle-", dir=folder))
+    os.chmod(part, 0o755)
+    shutil.copyfile(file, part / MODEL_FILE)
+    shutil.copyfile(tokenizer, part / TOKENIZER_FILE)
+    write_labels(part / LABELS_FILE, labels=labels, max_length=max_length)
+    (part / "README.md").write_text(card(result), encoding="utf-8")
+    shutil.rmtree(_bundle(folder), ignore_errors=True)
+    part.rename(_bundle(folder))
+    return _bundle(folder) / "README.md"
+
+
+def _bundle(folder: Path) -> Path:
+    return folder / "bundle"
+
+
+def rows(result: Result) -> list[tuple[str, str, str]]:
+    """(what, value, beside it) for people, in the order in which they ask."""
+    q, s, v, m = result.quality, result.size, result.speed, result.memory
+    zeros_buy = ": no faster, gzips smaller"
+    return [
+        ("accuracy", f"{q['accuracy_fraction']:.4f} of {q['examples']:,}",
+         f"95 %: {q['ci95_low']:.3f} to {q['ci95_high']:.3f}; teacher {q['teacher_accuracy_fraction']:.4f}"),
+        ("MCC, macro-F1", f"{q['mcc']:.4f}, {q['macro_f1']:.4f}", f"as Keras on {q['agreement_fraction']:.4f}"),
+        ("file", f"{s['file_bytes'] / 1e6:.2f} MB", f"{s['gzip_bytes'] / 1e6:.2f} MB after gzip"),
+        ("parameters", f"{s['parameters'] / 1e6:.2f} M",
+         f"{s['zeroed_fraction']:.1%} of prunable weights zero" + (zeros_buy if s["zeroed_fraction"] else "")),
+        (f"latency at {v['sequence_length']}", f"{v['latency_p50_ms']:.2f} ms",
+         f"p90 {v['latency_p90_ms']:.2f}, p99 {v['latency_p99_ms']:.2f} over {v['calls']} calls"),
+        ("against float32", f"{v['speedup_vs_float32']:.2f}x", f"float32 file: {v['float32_latency_p50_ms']:.2f} ms"),
+        (f"latency at {v['median_length']}", f"{v['median_length_latency_p50_ms']:.2f} ms", "the data's median length"),
+        ("peak memory", f"{m['peak_rss_bytes'] / 1e6:.0f} MB",
+         f"of a process that runs the file; {m['baseline_rss_bytes'] / 1e6:.0f} MB before loading it"),
+    ]  # fmt: skip
+
+
+def title(result: Result) -> str:
+    """One line: what was made of what."""
+    choice, distill = result.choices, result.cfg["distill"]
+    learnt = f"kd at T={distill['temperature']:g}" if "temperature" in distill else "no distillation"
+    learnt = learnt if result.cost["student_s"] else "the fine-tuned model itself"
+    return f"{choice['model']} on {choice['data']}, prune={choice['prune']}, quant={choice['quant']}, {learnt}"
+
+
+def table(result: Result, folder: Path) -> str:
+    """The result for a screen of 100 columns."""
+    body = "\n".join(f"  {what:<16}{value:>18}   {beside}" for what, value, beside in rows(result))
+    predict = f'python -m optim.predict {_bundle(folder)} "a charming film"'
+    return f"\n{title(result)}\n{body}\n\n  {folder / FILE}\n  {predict}\n"
+
+
+def card(result: Result) -> str:
+    """The model card: the numbers, how they were taken, what they do not show."""
+    body = "\n".join(f"| {what} | {value} | {beside} |" for what, value, beside in rows(result))
+    data, machine = result.data, result.machine
+    return f"""# {title(result)}
+
+Text classifier for LiteRT, made and measured by DistilBERT-Optim. Labels: {", ".join(data["labels"])}.
+
+| | | |
+|---|---|---|
+{body}
+
+- Every figure is of `model.tflite` in this folder, run by LiteRT on {machine["cpu"]} ({", ".join(machine["isa"])}).
+- Trained on {data["train_examples"]:,} sentences of {data["name"]}; the {data["dev_examples"]:,} of dev chose nothing.
+- Inputs `input_ids` and `attention_mask`, int32 [1, length], bound by name; output `logits`, float32 [1, classes].
+- Run: `python -m optim.predict FOLDER "a charming film"`. Made by `{result.command}`, run {result.run_id}.
+
+Latency on another processor will differ, and so may the ratio to float32. Text unlike the training data was not tried.
+"""

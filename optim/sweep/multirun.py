@@ -1,0 +1,82 @@
+"""Many points: the plan, then those that are missing, then one comparison of all."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from optim.common import files
+from optim.common.stages import digest_of
+from optim.run import result
+from optim.run.config import Job
+from optim.sweep.plan import Plan, plan
+
+SWEEP_FILE = "sweep.json"
+Composed = tuple[DictConfig, dict[str, Any]]
+log = logging.getLogger("optim")
+
+
+def sweep(
+    batch: list[list[str]], composed: Callable[[list[str]], Composed], launch: Callable[[list[list[str]]], None]
+) -> bool:
+    """Whether every point is done in the end. `composed` makes config and choices of a point, `launch` runs some.
+
+    Raises UserError for a mistake in any point before the first one starts.
+    """
+    jobs = [Job.of(*composed(overrides), overrides) for overrides in batch]
+    planned = plan(jobs)
+    print(planned.table())
+    if jobs[0].cfg.sweep.dry_run:
+        return True
+    folder = write_sweep(planned)
+    missing = planned.todo
+    if missing:
+        try:
+            launch([[*p.job.overrides, *group_words(p.job.cfg.track, _group(folder))] for p in missing])
+        except Exception as error:  # a launcher that lost its workers: what is done is done, and will be compared
+            log.error("The launcher gave up: %s: %s", type(error).__name__, files.first_line(error))
+    return _close(planned, folder)
+
+
+def write_sweep(planned: Plan) -> Path:
+    """The folder of a sweep, named by its points, with `sweep.json` in it: what was planned, before it is run."""
+    ids = sorted({p.run_id for p in planned.points})
+    folder = planned.points[0].job.results_dir / "sweeps" / digest_of(ids)
+    result.require_writable(planned.points[0].job.results_dir, folder)
+    points = [{"run_id": p.run_id, "overrides": p.job.overrides, "command": p.job.command} for p in planned.points]
+    files.write_text(folder / SWEEP_FILE, json.dumps({"schema": result.SCHEMA, "points": points}, indent=2) + "\n")
+    return folder
+
+
+def _group(folder: Path) -> str:
+    return f"sweep-{folder.name}"
+
+
+def group_words(track: DictConfig, group: str) -> list[str]:
+    """The override that joins W&B's runs of one sweep; none where the user named a group, or nothing is tracked."""
+    return [f"track.group={group}"] if "group" in track and track.group is None else []
+
+
+def _close(planned: Plan, folder: Path) -> bool:
+    """Compares what there is and lists what failed with the command that runs it again."""
+    from optim.report import baselines, index, page, wandb_report
+
+    missing = [p for p in planned.todo if result.read(p.folder) is None]
+    folders, commands = [p.folder for p in planned.points], [p.job.command for p in planned.points]
+    rows = baselines.read_rows(planned.points[0].job.results_dir)
+    if planned.todo or not (folder / page.PAGE).is_file():
+        found = page.write(folder, folders, commands, rows)
+        index.write_index(planned.points[0].job.results_dir)
+    else:
+        found = page.compared(list(dict.fromkeys(folders)), commands, rows)
+    page.show(found, folder)
+    wandb_report.save(found, folder, wandb_report.Place.of(planned.points[0].job.cfg.track, _group(folder)))
+    for point in missing:
+        error = result.error_of(point.folder) or "it was not run"
+        print(f"Failed: {point.job.command}\n        {error.splitlines()[0]}")
+    return not missing

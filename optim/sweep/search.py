@@ -1,0 +1,205 @@
+"""Search: Optuna asks, something answers, and the result is compared with drawing points at random.
+
+A trial is a point that was not seen before. Combinations that mean the same point (a temperature under prune=none) are
+answered at once from what is known, and count for nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optim.common.errors import UserError
+
+OBJECTIVES = ("accuracy_fraction", "latency_p50_ms", "file_bytes")
+DIRECTIONS = ("maximize", "minimize", "minimize")
+SAMPLERS = ("tpe", "nsga2", "random")
+PATIENCE = 10  # combinations seen before that are proposed in a row before an unseen one is drawn
+Choice = dict[str, Any]  # key of train.py -> its option
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a point turned out to be."""
+
+    values: tuple[float, float, float]  # of OBJECTIVES
+    excess: dict[str, float]  # bound of the budget -> how far above it; at most 0 inside
+
+
+def study_in(journal: Path, *, sampler: str, seed: int):
+    """The Optuna study in a journal file, new or going on; several processes may share it.
+
+    Raises UserError for an unknown sampler.
+    """
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    storage = JournalStorage(JournalFileBackend(str(journal)))
+    return optuna.create_study(storage=storage, study_name="search", sampler=_sampler(sampler, seed),
+                               directions=list(DIRECTIONS), load_if_exists=True)  # fmt: skip
+
+
+def study_in_memory(*, sampler: str, seed: int):
+    """The same without a file, for trying a sampler on points that are known."""
+    import optuna
+
+    return optuna.create_study(sampler=_sampler(sampler, seed), directions=list(DIRECTIONS))
+
+
+def _sampler(name: str, seed: int):
+    import warnings
+
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        match name:
+            case "tpe":
+                return optuna.samplers.TPESampler(seed=seed, n_startup_trials=10, multivariate=True, constant_liar=True)
+            case "nsga2":
+                return optuna.samplers.NSGAIISampler(seed=seed, population_size=10)
+            case "random":
+                return optuna.samplers.RandomSampler(seed=seed)
+    raise UserError(f"sweep.sampler must be one of {', '.join(SAMPLERS)}, got {name!r}.")
+
+
+class Search:
+    """A study on a space of options, told what each point is by `identify` and how good by `answer`."""
+
+    def __init__(self, study, space: Mapping[str, Sequence[Any]], *, identify: Callable[[Choice], str],
+                 answer: Callable[[Choice], Answer | None], seed: int) -> None:  # fmt: skip
+        self.study, self.answer, self._identify = study, answer, identify
+        self.space = {key: list(options) for key, options in space.items()}
+        self.rng = random.Random(seed)
+        self.failed: set[str] = set()  # not proposed again before the next call of the command
+        self._names: dict[tuple, str] = {}
+
+    def identify(self, choice: Choice) -> str:
+        """The point that a choice means; composing a config takes a tenth of a second, so it is done once."""
+        key = tuple(choice.values())
+        if key not in self._names:
+            self._names[key] = self._identify(choice)
+        return self._names[key]
+
+    def known(self) -> dict[str, Any]:
+        """Point -> its first trial, of those that were answered, here or in another process."""
+        import optuna
+
+        done = self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+        return {t.user_attrs["point"]: t for t in reversed(done)}
+
+    def step(self) -> bool | None:
+        """One new point: whether it could be answered. None if the space holds no unseen point."""
+        for _ in range(PATIENCE):
+            if (told := self._trial()) is not None:
+                return told
+        unseen = [c for c in self._all() if self.identify(c) not in self.known().keys() | self.failed]
+        if not unseen:
+            return None
+        self.study.enqueue_trial(self.rng.choice(unseen))
+        return self._trial()
+
+    def _trial(self) -> bool | None:
+        """One trial; None if its point is known."""
+        import optuna
+
+        trial = self.study.ask()
+        choice = {key: trial.suggest_categorical(key, options) for key, options in self.space.items()}
+        point = self.identify(choice)
+        trial.set_user_attr("point", point)
+        if point in self.failed:
+            self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            return None
+        if before := self.known().get(point):
+            _tell(self.study, trial, Answer(tuple(before.values), before.user_attrs["excess"]))
+            return None
+        found = self.answer(choice)
+        if found is None:
+            self.failed.add(point)
+            self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            return False
+        _tell(self.study, trial, found)
+        return True
+
+    def _all(self) -> list[Choice]:
+        return [dict(zip(self.space, options, strict=True)) for options in itertools.product(*self.space.values())]
+
+
+def _tell(study, trial, found: Answer) -> None:
+    """The answer and how it stands to the budget, for Optuna and for a later trial of the same point."""
+    trial.set_user_attr("excess", found.excess)
+    for bound, excess in found.excess.items():
+        trial.set_constraint(bound, excess)
+    study.tell(trial, list(found.values))
+
+
+# How good a search was
+def losses(values: Sequence[Sequence[float]]) -> np.ndarray:
+    """float [n, objectives]: the same points, with less being better in every objective."""
+    signs = [-1.0 if direction == "maximize" else 1.0 for direction in DIRECTIONS]
+    return np.asarray(values, float).reshape(-1, len(signs)) * signs
+
+
+def hypervolume(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> float:
+    """Share of the box from `low` (best) to `high` (worst) that some point dominates, in [0, 1]. Less is better.
+
+    points: float [n, objectives] (Zitzler & Thiele 1999). Exact: the box is cut into cells at every coordinate.
+    """
+    scaled = np.unique(np.clip((points - low) / np.where(high > low, high - low, 1.0), 0.0, 1.0), axis=0)
+    scaled = scaled[[not ((other <= own).all(axis=1) & (other < own).any(axis=1)).any()
+                     for own, other in zip(scaled, itertools.repeat(scaled))]]  # fmt: skip
+    edges = [np.unique([*column, 1.0]) for column in scaled.T]
+    corners = np.meshgrid(*(edge[:-1] for edge in edges), indexing="ij")
+    inside = np.zeros(corners[0].shape, bool)
+    for point in scaled:
+        inside |= np.logical_and.reduce([corner >= x for corner, x in zip(corners, point, strict=True)])
+    cells = np.ones(1)
+    for edge in edges:
+        cells = np.multiply.outer(cells, np.diff(edge))
+    return float((cells[0] * inside).sum())
+
+
+@dataclass(frozen=True)
+class Versus:
+    """A search beside draws at random from the points that are known, both of the same number of trials."""
+
+    trials: int
+    found: float  # hypervolume of the search
+    random: list[float]  # of each random draw
+    known: int  # distinct points to draw from
+
+    def line(self) -> str:
+        """For the report."""
+        wins = sum(self.found > other for other in self.random)
+        return (
+            f"Search: hypervolume {self.found:.4f} after {self.trials} trials; {len(self.random)} random draws of as "
+            f"many from the {self.known} points known here: {np.mean(self.random):.4f} on average, below it in {wins}."
+        )
+
+
+def versus_random(found: Sequence[Sequence[float]], known: Sequence[Sequence[float]], *, draws: int = 10,
+                  seed: int = 0) -> Versus:  # fmt: skip
+    """Compares the values that a search found with random draws, without replacement, from all values known."""
+    everything, own = losses(known), losses(found)
+    low, high = everything.min(axis=0), everything.max(axis=0)
+    rng = np.random.default_rng(seed)
+    count = min(len(own), len(everything))
+    others = [everything[rng.choice(len(everything), count, replace=False)] for _ in range(draws)]
+    return Versus(len(own), hypervolume(own, low, high), [hypervolume(o, low, high) for o in others], len(everything))
+
+
+def read_journal(study) -> list[list[float]]:
+    """Values of the distinct points of a study, in the order of their trials."""
+    import optuna
+
+    done = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    return list({t.user_attrs["point"]: list(t.values) for t in reversed(done)}.values())[::-1]

@@ -1,0 +1,280 @@
+"""The only training loop: a model, its targets and a recipe in; the best epoch's weights and the curve out.
+
+Pruning and distillation are values handed to it: a `Pruner` that is told of every step, a loss of (labels, student
+logits, teacher logits) for each sentence. A run that is killed goes on from its last finished epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optim.common.errors import UserError, require_count, require_fraction, require_positive
+from optim.data.tokens import Tokens, bucketed_batches, pad
+
+SCORE_BATCH = 64
+CLASS_WEIGHTS = ("none", "balanced")
+Row = dict[str, float]
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss is no longer a number: nothing after this step would mean anything."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One fit: AdamW with a linear warm-up and a linear decay to zero."""
+
+    epochs: int
+    batch_size: int  # sentences
+    learning_rate: float  # at its peak
+    warmup: float  # training progress at the peak, [0, 1)
+    weight_decay: float  # of kernels alone, times the learning rate in each step
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            require_count(f"fit.*.{name}", getattr(self, name))
+        require_positive("fit.*.learning_rate", self.learning_rate)
+        require_fraction("fit.*.warmup", self.warmup)
+        require_fraction("fit.*.weight_decay", self.weight_decay)
+
+    def rate(self, progress: float) -> float:
+        """The learning rate at a training progress in [0, 1]."""
+        rising = progress / self.warmup if self.warmup else 1.0
+        return self.learning_rate * min(rising, (1 - progress) / (1 - self.warmup))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """`conf/fit`: the recipes of the two fits and what they share."""
+
+    teacher: Recipe
+    student: Recipe
+    holdout: float  # fraction of train that chooses the epoch
+    holdout_minimum: int  # sentences
+    class_weights: str  # none | balanced
+    precision: str  # auto | float32 | bfloat16
+
+    def __post_init__(self) -> None:
+        require_fraction("fit.holdout", self.holdout)
+        require_count("fit.holdout_minimum", self.holdout_minimum)
+        if self.class_weights not in CLASS_WEIGHTS:
+            raise UserError(f"fit.class_weights must be {' or '.join(CLASS_WEIGHTS)}, got {self.class_weights!r}.")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise UserError(f"fit.precision must be auto, float32 or bfloat16, got {self.precision!r}.")
+
+
+@dataclass
+class Fitted:
+    """What a fit leaves: the curve, the epoch that was kept and how fast it went."""
+
+    rows: list[Row] = field(default_factory=list)
+    best_epoch: int = -1
+    holdout_accuracy_fraction: float = -1.0
+    holdout_loss: float = math.inf
+    steps_per_second: float = 0.0  # median over the last epoch
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary that `Fitted(**...)` reads back."""
+        return dict(self.__dict__)
+
+
+def split(count: int, *, holdout: float, minimum: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (fit, held out) of a seeded slice of `count` sentences: `holdout` of them, but at least `minimum`.
+
+    A training set too small for that gives up a fifth instead.
+    """
+    order = np.random.default_rng(seed).permutation(count)
+    held = min(max(round(holdout * count), minimum), count // 5)
+    return np.sort(order[held:]), np.sort(order[:held])
+
+
+def class_weights(labels: np.ndarray, classes: int, how: str) -> np.ndarray:
+    """float32 [classes]: what a sentence of each class weighs in the loss, 1 on average over `labels`, int [n].
+
+    `balanced` makes every class weigh the same, however many sentences it has: for a training set whose shares are
+    not those of the texts that the classifier will meet.
+    """
+    if how == "none":
+        return np.ones(classes, np.float32)
+    counts = np.bincount(labels, minlength=classes)
+    return (len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))).astype(np.float32)
+
+
+def logits_of(model, tokens: Tokens, *, progress: Callable[[int], None] = lambda done: None) -> np.ndarray:
+    """Logits float32 [n, classes] of every sentence, in order."""
+    import tensorflow as tf
+
+    forward = _forward(model)
+    out = np.zeros((len(tokens), model.output_shape[-1]), np.float32)
+    order = np.argsort(tokens.lengths, kind="stable")
+    for start in range(0, len(order), SCORE_BATCH):
+        index = order[start : start + SCORE_BATCH]
+        out[index] = forward(*map(tf.constant, pad(tokens, index))).numpy()
+        progress(start + len(index))
+    return out
+
+
+@lru_cache(maxsize=1)  # a fit scores its model after each epoch and at the end: traced once
+def _forward(model):
+    """Compiled for batches of any shape: (ids, mask) -> logits."""
+    import tensorflow as tf
+
+    specs = (tf.TensorSpec([None, None], tf.int32),) * 2
+    forward = tf.function(
+        lambda ids, mask: model({"input_ids": ids, "attention_mask": mask}, training=False), autograph=False
+    )
+    return forward.get_concrete_function(*specs)
+
+
+def cross_entropy(labels: np.ndarray, logits: np.ndarray) -> float:
+    """Mean of -log softmax(logits)[label]; labels int [n], logits [n, classes]."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return float(np.mean(np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]))
+
+
+class Fit:
+    """One fit in progress. `run` gives the result; the model then holds the best epoch's weights."""
+
+    def __init__(self, model, tokens: Tokens, teacher_logits: np.ndarray, *, loss, pruner, recipe: Recipe,
+                 schedule: Schedule, seed: int, scratch: Path, on_row: Callable[[Row], None], bar) -> None:  # fmt: skip
+        from optim.train.optimizer import LazyAdamW
+
+        self.model, self.tokens, self.teacher_logits = model, tokens, teacher_logits
+        self.recipe, self.seed, self.scratch, self.on_row, self.bar = recipe, seed, scratch, on_row, bar
+        self.chosen, self.held = split(
+            len(tokens), holdout=schedule.holdout, minimum=schedule.holdout_minimum, seed=seed
+        )
+        self.weights = class_weights(tokens.labels[self.chosen], teacher_logits.shape[1], schedule.class_weights)
+        self.epoch_steps = math.ceil(len(self.chosen) / recipe.batch_size)
+        self.total_steps = recipe.epochs * self.epoch_steps
+        self.pruning = pruner.attach(model, total_steps=self.total_steps)
+        self.optimizer = LazyAdamW(learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        # Before the step is traced: a step that makes variables is traced twice, ten seconds for a pruned MiniLM.
+        self.optimizer._create_all_weights(self.pruning.model.trainable_variables)
+        self.train_step = _train_step(self.pruning.model, self.optimizer, loss)
+        self.fitted, self.best = Fitted(), None
+
+    def run(self) -> Fitted:
+        """Trains what is left of the epochs; keeps the best one that the pruner accepts."""
+        first = self._restore()
+        self.bar.reset(total=self.total_steps)
+        self.bar.update(first * self.epoch_steps)
+        for epoch in range(first, self.recipe.epochs):
+            self._epoch(epoch)
+            self._judge(epoch)
+            self._save(epoch)
+        self.model.set_weights(self.best)
+        return self.fitted
+
+    def _epoch(self, epoch: int) -> None:
+        rng = np.random.default_rng([self.seed, epoch])
+        batches = bucketed_batches(self.tokens.lengths[self.chosen], self.recipe.batch_size, rng)
+        times, losses = [], []
+        for number, batch in enumerate(batches):
+            start, step = time.perf_counter(), epoch * self.epoch_steps + number
+            losses.append(self._step(self.chosen[batch], step))
+            times.append(time.perf_counter() - start)
+            self.bar.update(1)
+            if step % 50 == 0 or number + 1 == len(batches):
+                self._log({"step": step, "epoch": epoch, "loss": float(np.mean(losses))})
+                losses = []
+        self.pruning.after_epoch()
+        self.fitted.steps_per_second = 1 / float(np.median(times))
+
+    def _step(self, index: np.ndarray, step: int) -> float:
+        import tensorflow as tf
+
+        rate = self.recipe.rate((step + 0.5) / self.total_steps)
+        ids, mask = pad(self.tokens, index)
+        labels = self.tokens.labels[index]
+        args = (ids, mask, labels, self.weights[labels], self.teacher_logits[index], np.float32(rate))
+        loss = float(self.train_step(*map(tf.constant, args)))
+        if not math.isfinite(loss):
+            raise TrainingDiverged(
+                f"the loss became {loss} at step {step} of {self.total_steps}: lower fit.*.learning_rate "
+                f"(now {self.recipe.learning_rate:g}), or set fit.precision=float32."
+            )
+        return loss
+
+    def _judge(self, epoch: int) -> None:
+        held = self.tokens.take(self.held)
+        logits = logits_of(self.model, held)
+        accuracy = float(np.mean(logits.argmax(axis=1) == held.labels))
+        loss = cross_entropy(held.labels, logits)
+        self._log({"step": (epoch + 1) * self.epoch_steps - 1, "epoch": epoch,
+                   "holdout_accuracy_fraction": accuracy, "holdout_loss": loss})  # fmt: skip
+        settled = self.pruning.settled((epoch + 1) / self.recipe.epochs)
+        # By loss: an accuracy over a thousand sentences moves by chance more than an epoch moves it.
+        if settled and loss < self.fitted.holdout_loss:
+            self.best, self.fitted.best_epoch = self.model.get_weights(), epoch
+            self.fitted.holdout_accuracy_fraction, self.fitted.holdout_loss = accuracy, loss
+
+    def _log(self, row: Row) -> None:
+        self.fitted.rows.append(row)
+        self.on_row(row)
+
+    def _variables(self) -> list:
+        return [*self.pruning.model.variables, *self.optimizer.variables()]
+
+    def _save(self, epoch: int) -> None:
+        """Everything that the next epoch needs, written beside the last and then put in its place."""
+        arrays = {f"variable{i}": v.numpy() for i, v in enumerate(self._variables())}
+        arrays |= {f"best{i}": v for i, v in enumerate(self.best or [])}
+        part = self.scratch / "epoch.part.npz"
+        np.savez(part, epoch=epoch, fitted=json.dumps(self.fitted.to_json()), **arrays)
+        os.replace(part, self.scratch / "epoch.npz")
+
+    def _restore(self) -> int:
+        """The first epoch still to be run."""
+        path = self.scratch / "epoch.npz"
+        if not path.is_file():
+            return 0
+        with np.load(path) as saved:
+            for i, variable in enumerate(self._variables()):
+                variable.assign(saved[f"variable{i}"])
+            self.fitted = Fitted(**json.loads(str(saved["fitted"])))
+            if "best0" in saved:
+                self.best = [saved[f"best{i}"] for i in range(len(self.model.weights))]
+            for row in self.fitted.rows:
+                self.on_row(row)
+            return int(saved["epoch"]) + 1
+
+
+def _train_step(model, optimizer, loss):
+    """A compiled step for batches of any shape: (ids, mask, labels, weights, teacher logits, rate) -> mean loss."""
+    import tensorflow as tf
+
+    variables = model.trainable_variables
+
+    @tf.function(
+        autograph=False,  # nothing here is Python control flow over tensors, and looking for it takes seconds
+        input_signature=[
+            tf.TensorSpec([None, None], tf.int32),
+            tf.TensorSpec([None, None], tf.int32),
+            tf.TensorSpec([None], tf.int32),
+            tf.TensorSpec([None], tf.float32),
+            tf.TensorSpec([None, None], tf.float32),
+            tf.TensorSpec([], tf.float32),
+        ],
+    )
+    def step(ids, mask, labels, weights, teacher, rate):
+        optimizer.learning_rate.assign(rate)
+        with tf.GradientTape() as tape:
+            logits = model({"input_ids": ids, "attention_mask": mask}, training=True)
+            value = tf.reduce_mean(weights * loss(labels, logits, teacher))
+        gradients = tape.gradient(value, variables)
+        gradients, _ = tf.clip_by_global_norm(gradients, 1.0)
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return value
+
+    return step

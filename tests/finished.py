@@ -1,0 +1,49 @@
+"""Finished results made by hand, small enough to count."""
+
+# ruff: noqa: E501
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from optim.report import compare
+from optim.run import result
+from optim.run.result import Result
+
+LABELS = np.zeros(100, np.int16)
+
+
+def put(folder: Path, run_id: str, *, wrong: range, ms: float, mb: float, machine: str = "m1", seed: int = 0,
+        prune: str = "none", quant: str = "none", status: str = result.DONE, schema: int = result.SCHEMA,
+        file: str = "", float32_ms: float = 10.0, temperature: float = 2.0) -> Path:  # fmt: skip
+    """A result whose answers are wrong on `wrong`, of 100 sentences; the teacher is wrong on the first five."""
+    answers, teacher = LABELS.copy(), LABELS.copy()
+    answers[list(wrong)] = 1
+    teacher[:5] = 1
+    accuracy = float(np.mean(answers == 0))
+    found = Result(
+        schema=schema, run_id=run_id, status=status, error=None if status == result.DONE else "it broke",
+        choices={"model": "tiny", "data": "sst2", "prune": prune, "distill": "kd", "quant": quant, "fit": "full"},
+        cfg={"seed": seed, "prune": {"name": prune}, "quant": {"name": quant}, "distill": {"temperature": temperature}},
+        seed=seed, command=f"python train.py prune={prune} quant={quant} distill.temperature={temperature:g} seed={seed}",
+        machine={"id": machine, "cpu": "a cpu", "cores": 2, "isa": ["avx2"]}, data={"digest": "d"},
+        quality={"accuracy_fraction": accuracy, "examples": 100, "ci95_low": accuracy - 0.05, "ci95_high": accuracy + 0.05,
+                 "mcc": 0.9, "macro_f1": accuracy, "teacher_accuracy_fraction": 0.95, "agreement_fraction": 1.0},
+        size={"file_bytes": int(mb * 1e6), "gzip_bytes": int(mb * 8e5), "parameters": 10, "zeroed_fraction": 0.0},
+        speed={"latency_p50_ms": ms, "latency_p90_ms": ms, "latency_p99_ms": ms, "sequence_length": 128, "threads": 1,
+               "float32_latency_p50_ms": float32_ms, "speedup_vs_float32": float32_ms / ms, "median_length_latency_p50_ms": ms},
+        memory={"peak_rss_bytes": 1},
+        cost={"teacher_s": 10.0, "student_s": 5.0, "export_s": 1.0, "measure_s": 1.0,
+              "stages": {"teacher-a": 10.0, f"student-{prune}": 5.0, f"file-{file or run_id}": 1.0}},
+    )  # fmt: skip
+    run = folder / run_id
+    run.mkdir(parents=True)
+    result.write(found, run)
+    result.write_answers(run, {"labels": LABELS, "answers": answers, "teacher": teacher})
+    return run
+
+
+def points(folder: Path) -> dict[str, compare.Point]:
+    """Finished points by run_id."""
+    return {p.result.run_id: p for p in compare.read_all([folder])[0]}

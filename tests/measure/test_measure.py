@@ -1,0 +1,459 @@
+"""The rulers: stop-watch, scale and lock, each against something known."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from tiny_tflite import IDS_AND_COUNT, write_table_file
+
+from optim.common.errors import UserError
+from optim.data.tokens import Tokens
+from optim.measure import file, latency, machine, memory
+from optim.measure.runtime import Classifier
+
+ROOT = Path(__file__).parents[2]
+QUICK = latency.Bench(sequence_length=16, threads=1, warmup_calls=1, min_calls=5, min_seconds=0.01)
+
+
+def dev_of(*lengths):
+    """Sentences of these lengths with ids 1 ... 49 running through all of them."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    return Tokens((np.arange(offsets[-1]) % 49 + 1).astype(np.int32), offsets, np.zeros(len(lengths), np.int32))
+
+
+@pytest.fixture(autouse=True)
+def own_lock(tmp_path, monkeypatch):
+    """No test waits for a measurement that happens to run on this machine."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A light file and one with the same logits and 8 * 65,536 products a token more."""
+    folder = tmp_path_factory.mktemp("measure")
+    light = write_table_file(folder / "light.tflite", IDS_AND_COUNT)
+    return {"light": light, "heavy": write_table_file(folder / "heavy.tflite", IDS_AND_COUNT, products=8)}
+
+
+# Stop-watch
+
+
+def test_call_times_ms_reads_a_known_sleep():
+    times = latency.call_times_ms(lambda: time.sleep(0.02), warmup=1, repeats=5)
+    assert len(times) == 5
+    assert all(t >= 20 for t in times)
+    assert np.median(times) < 40
+
+
+def test_call_times_ms_does_not_count_the_warm_up():
+    sleeps = iter([0.05, 0.05, 0, 0, 0, 0, 0])
+    times = latency.call_times_ms(lambda: time.sleep(next(sleeps)), warmup=2, repeats=5)
+    assert len(times) == 5
+    assert np.median(times) < 5
+
+
+class FakeClock:
+    """Stands in for `time`: a call takes exactly what the test says."""
+
+    def __init__(self):
+        self.now_ns, self.log = 0, []
+
+    def perf_counter_ns(self):
+        return self.now_ns
+
+    def call(self, name, ms):
+        def run():
+            self.log.append(name)
+            self.now_ns += int(ms * 1e6)
+
+        return run
+
+
+def test_interleaved_rounds_alternate_their_order(monkeypatch):
+    clock = FakeClock()
+    monkeypatch.setattr(latency, "time", clock)
+    calls = {"a": clock.call("a", 100), "b": clock.call("b", 200), "c": clock.call("c", 240)}
+    times = latency.interleaved_times_ms(calls, warmup=2, min_calls=3, min_seconds=0.001)
+    # Warm-up, then turns of at least 200 ms (a: two calls) behind one free call each; there and back and there.
+    assert "".join(clock.log) == "aabbcc" + "aaabbcc" + "ccbbaaa" + "aaabbcc"
+    assert {name: t.tolist() for name, t in times.items()} == {"a": [100] * 6, "b": [200] * 3, "c": [240] * 3}
+
+
+def test_interleaved_gives_each_its_calls_and_its_seconds(monkeypatch):
+    clock = FakeClock()
+    monkeypatch.setattr(latency, "time", clock)
+    calls = {"slow": clock.call("s", 400), "fast": clock.call("f", 10)}
+    times = latency.interleaved_times_ms(calls, warmup=1, min_calls=4, min_seconds=1.0)
+    # fast: 20 calls of 10 ms a round, so 5 rounds for its own second; slow is done after 4 and goes on beside it.
+    assert len(times["fast"]) == 100
+    assert len(times["slow"]) == 5
+    times = latency.interleaved_times_ms(calls, warmup=1, min_calls=30, min_seconds=0.1)
+    assert len(times["slow"]) == 30
+
+
+def test_interleaved_reads_known_sleeps():
+    calls = {"short": lambda: time.sleep(0.005), "long": lambda: time.sleep(0.02)}
+    times = latency.interleaved_times_ms(calls, warmup=1, min_calls=10, min_seconds=0.05)
+    assert 5 <= np.median(times["short"]) < 15
+    assert 20 <= np.median(times["long"]) < 40
+
+
+def test_percentiles_of_a_hand_array():
+    # 1 ... 101: the p-th percentile is 1 + p.
+    found = latency.percentiles(np.random.default_rng(0).permutation(np.arange(1.0, 102.0)))
+    assert found == {"latency_p50_ms": 51, "latency_p90_ms": 91, "latency_p99_ms": 100, "calls": 101}
+    # 10, 20, 30, 40: p90 lies 0.7 of the way from the third to the fourth.
+    assert latency.percentiles(np.array([40.0, 10, 30, 20]))["latency_p90_ms"] == pytest.approx(37)
+
+
+def test_collection_waits_for_the_clock_and_comes_back():
+    import gc
+
+    seen = []
+    latency.call_times_ms(lambda: seen.append(gc.isenabled()), warmup=1, repeats=2)
+    assert seen == [False] * 3
+    assert gc.isenabled()
+
+
+def test_token_windows_cut_the_running_text():
+    windows = latency.token_windows(np.arange(100, dtype=np.int32), 7)
+    assert windows.shape == (latency.WINDOWS, 7)
+    assert windows.dtype == np.int32
+    assert windows[1].tolist() == [7, 8, 9, 10, 11, 12, 13]
+    assert windows[14].tolist() == [98, 99, 0, 1, 2, 3, 4]
+
+
+def test_latency_feeds_the_files_real_tokens_of_that_length(files, monkeypatch):
+    seen = []
+
+    class Spy(Classifier):
+        def logits(self, ids):
+            seen.append(ids)
+            return super().logits(ids)
+
+    monkeypatch.setattr(latency, "Classifier", Spy)
+    ids = dev_of(40, 60).ids
+    latency.latency({"file": files["light"]}, ids=ids, length=9, bench=QUICK)
+    seen = seen[1:]  # the one-token call of loading
+    assert {len(row) for row in seen} == {9}
+    assert np.concatenate(seen[:3]).tolist() == ids[:27].tolist()
+
+
+# Whole measurement
+
+
+def test_files_too_many_for_the_memory_take_turns_in_it(files, monkeypatch):
+    """Room for two of three: at each turn of the order those two stay, and the third is loaded, off the clock."""
+    ids, alive, most, loads = np.arange(40, dtype=np.int32), 0, 0, 0
+
+    class Counted(Classifier):
+        def __init__(self, path, threads):
+            nonlocal alive, most, loads
+            super().__init__(path, threads)
+            alive, loads = alive + 1, loads + 1
+            most = max(most, alive)
+            time.sleep(0.1)  # a load that would be seen
+
+        def __del__(self):
+            nonlocal alive
+            alive -= 1
+
+    monkeypatch.setattr(latency, "Classifier", Counted)
+    monkeypatch.setattr(machine, "memory_bytes", lambda: 0)
+    monkeypatch.setattr(latency, "TURN_MS", 1.0)
+    copy = Path(shutil.copy(files["light"], files["light"].with_name("copy.tflite")))
+    three = {"a": files["light"], "b": copy, "c": files["heavy"]}
+    found = latency.latency(three, ids=ids, length=9, bench=replace(QUICK, min_calls=40))
+    assert most <= 3, "two that stay and the one that comes"
+    assert loads > 5
+    assert all(figures["latency_p99_ms"] < 100 for figures in found.values())
+
+
+def test_measure_file_against_a_heavier_float32_file(files):
+    dev = dev_of(9, 3, 3, 30, 4, 9, 1)
+    steps = []
+    found = file.measure_file(
+        files["light"], files["heavy"], dev, bench=QUICK, progress=lambda *step: steps.append(step)
+    )
+    assert found.logits.dtype == np.float32
+    assert found.logits.tolist() == [[dev.sentence(i).sum(), dev.lengths[i]] for i in range(7)]
+    assert steps[:7] == [("sentences", i, 7) for i in range(1, 8)]
+    assert steps[7:] == [("timing", 0, 2), ("timing", 1, 2), ("timing", 2, 2)]
+    speed = found.speed
+    assert set(speed) == {
+        *("latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "calls", "threads", "sequence_length"),
+        *("float32_latency_p50_ms", "speedup_vs_float32", "median_length", "median_length_latency_p50_ms"),
+        "median_length_float32_latency_p50_ms",
+    }
+    assert 0 < speed["latency_p50_ms"] <= speed["latency_p90_ms"] <= speed["latency_p99_ms"]
+    assert speed["calls"] >= 5
+    assert (speed["threads"], speed["sequence_length"], speed["median_length"]) == (1, 16, 4)
+    assert speed["speedup_vs_float32"] == speed["float32_latency_p50_ms"] / speed["latency_p50_ms"]
+    assert speed["speedup_vs_float32"] > 3  # 16 * 8 * 65,536 products more
+    assert speed["median_length_float32_latency_p50_ms"] < speed["float32_latency_p50_ms"]
+    assert set(found.memory) == {"peak_rss_bytes", "baseline_rss_bytes"}
+    assert found.size["file_bytes"] == files["light"].stat().st_size
+
+
+def test_float32_file_is_not_faster_than_itself(files, tmp_path):
+    copy = tmp_path / "copy.tflite"
+    copy.write_bytes(files["light"].read_bytes())
+    speed = latency.speed_of(copy, files["light"], dev_of(20).ids, median_length=5, bench=QUICK)
+    assert speed["speedup_vs_float32"] == 1
+    assert speed["float32_latency_p50_ms"] == speed["latency_p50_ms"]
+    assert speed["median_length_float32_latency_p50_ms"] == speed["median_length_latency_p50_ms"]
+
+
+def test_dev_logits_run_sorted_by_length_and_come_back_in_order(files):
+    class Spy(Classifier):
+        def logits(self, ids):
+            lengths.append(len(ids))
+            return super().logits(ids)
+
+    lengths: list[int] = []
+    dev = dev_of(5, 2, 8, 2, 5)
+    logits = file.dev_logits(Spy(files["light"], 1), dev, progress=file._silent)
+    assert lengths[1:] == [2, 2, 5, 5, 8]
+    assert logits[:, 1].tolist() == [5, 2, 8, 2, 5]
+
+
+@pytest.mark.parametrize("poison", [np.nan, 3e38])
+def test_logits_that_are_no_numbers_fail(tmp_path, poison):
+    """NaN in two rows, or two rows that only add up to infinity; both are in the second sentence of ids 6 ... 9."""
+    table = IDS_AND_COUNT.copy()
+    table[7:9] = poison
+    path = write_table_file(tmp_path / "poison.tflite", table)
+    with pytest.raises(latency.MeasurementError, match=r"NaN or infinite logits for 1 of 3 sentences"):
+        file.dev_logits(Classifier(path, 1), dev_of(5, 4, 6), progress=file._silent)
+
+
+def test_check_agreement_fails_with_causes():
+    file.check_agreement(0.98, max_disagreement=0.02)
+    file.check_agreement(1.0, max_disagreement=0.0)
+    with pytest.raises(latency.MeasurementError) as error:
+        file.check_agreement(0.948, max_disagreement=0.02)
+    message = str(error.value)
+    assert "5.20%" in message
+    assert "measure.max_disagreement=0.02 allows 2.00%" in message
+    for cause in ("swapped", "mask ignored", "quantized", "converter"):
+        assert cause in message
+    assert isinstance(error.value, UserError)
+    assert len(message.splitlines()) == 2
+
+
+def test_sizes_are_those_of_gzip_and_stay_the_same(tmp_path, monkeypatch):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(bytes(100_000) + np.random.default_rng(0).bytes(1000))
+    first = file.sizes(path)
+    assert first["file_bytes"] == 101_000
+    assert 1000 < first["gzip_bytes"] < 1300
+    monkeypatch.setattr(time, "time", lambda: 2e9)
+    assert file.sizes(path) == first
+    assert first["gzip_bytes"] == len(gzip.compress(path.read_bytes(), 9, mtime=0))
+
+
+# Memory
+
+
+@pytest.fixture(scope="module")
+def large_parent():
+    """300 MB in this process while it starts others."""
+    return bytearray(os.urandom(1 << 20) * 300)
+
+
+def child_bytes(code):
+    """What a fresh process prints, with `peak` = peak_rss_bytes at hand."""
+    code = f"from optim.measure import peak_rss_bytes as peak\n{code}"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return int(child.stdout)
+
+
+def test_peak_rss_reads_200_mb_that_were_touched_and_freed(large_parent):
+    code = "before = peak(); x = bytearray(b'x') * 200_000_000; del x; print(peak() - before)"
+    assert 195e6 < child_bytes(code) < 215e6
+
+
+def test_peak_rss_of_a_small_child_is_not_that_of_its_large_parent(large_parent):
+    assert memory.peak_rss_bytes() > len(large_parent)
+    assert 5e6 < child_bytes("print(peak())") < 150e6
+
+
+def test_peak_memory_sees_the_rows_that_were_read(tmp_path, large_parent):
+    """A table of 12 MB whose every page is read, against a run that reads one row of it."""
+    path = write_table_file(tmp_path / "table.tflite", np.ones((3000, 1000), np.float32))
+    every = memory.peak_memory(path, windows=np.arange(3000, dtype=np.int32).reshape(300, 10), threads=1)
+    single = memory.peak_memory(path, windows=np.zeros((300, 10), np.int32), threads=1)
+    assert 9e6 < every["peak_rss_bytes"] - single["peak_rss_bytes"] < 14e6
+    assert 15e6 < every["baseline_rss_bytes"] < 150e6
+    assert single["baseline_rss_bytes"] < single["peak_rss_bytes"] < 150e6
+
+
+def test_peak_memory_of_a_file_that_fails_says_why(tmp_path):
+    (tmp_path / "broken.tflite").write_bytes(b"nothing")
+    with pytest.raises(latency.MeasurementError, match=r"ended with code 1: .*broken.tflite is not a .tflite file"):
+        memory.peak_memory(tmp_path / "broken.tflite", windows=np.zeros((1, 1), np.int32), threads=1)
+
+
+# Lock
+
+
+HOLDER = """
+import sys
+from optim.measure.latency import machine_lock
+with machine_lock():
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def holder():
+    """Another process that holds the machine until a line comes."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("what", ["latency", "peak_memory"])
+def test_a_second_process_waits_for_the_machine(holder, files, caplog, what):
+    windows = np.ones((1, 3), np.int32)
+    work = {
+        "latency": lambda: latency.latency({"a": files["light"]}, ids=windows[0], length=3, bench=QUICK),
+        "peak_memory": lambda: memory.peak_memory(files["light"], windows=windows, threads=1),
+    }[what]
+    caplog.set_level("INFO", "optim.measure")
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(0.5)
+    assert thread.is_alive()
+    assert "Another process measures on this machine" in caplog.text
+    holder.communicate("go\n")
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def test_lock_of_a_killed_process_is_free(holder):
+    holder.kill()
+    holder.wait()
+    started = time.monotonic()
+    with latency.machine_lock():
+        assert time.monotonic() - started < 1
+
+
+def test_lock_file_is_writable_for_other_users():
+    with latency.machine_lock():
+        pass
+    (path,) = Path(tempfile.gettempdir()).glob("*.lock")
+    assert path.stat().st_mode & 0o777 == 0o666
+
+
+# Settings
+
+
+def test_every_bench_config_builds_and_says_what_it_is():
+    configs = {path.stem: path for path in (ROOT / "conf/bench").glob("*.yaml")}
+    assert set(configs) == {"cpu1", "quick"}
+    for name, path in configs.items():
+        values = yaml.safe_load(path.read_text())
+        assert values.pop("_target_") == "optim.measure.latency.Bench"
+        bench = latency.Bench(**values)
+        assert path.read_text().startswith(f"# {name}: ")
+        if name == "cpu1":
+            assert (bench.sequence_length, bench.threads, bench.min_calls, bench.min_seconds) == (128, 1, 100, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("sequence_length", 0, "bench.sequence_length must be above 0, got 0"),
+        ("threads", -1, "bench.threads must be above 0, got -1"),
+        ("threads", 1.5, "bench.threads must be a whole number, got 1.5"),
+        ("threads", True, "bench.threads must be a whole number, got True"),
+        ("warmup_calls", 0, "bench.warmup_calls must be above 0"),
+        ("min_calls", "many", "bench.min_calls must be a whole number, got 'many'"),
+        ("min_seconds", 0.0, "bench.min_seconds must be above 0"),
+        ("min_seconds", math.nan, "bench.min_seconds must be above 0"),
+        ("min_seconds", None, "bench.min_seconds must be a number, got None"),
+    ],
+)
+def test_unfit_bench_settings_are_named(name, value, message):
+    with pytest.raises(UserError, match=message):
+        replace(QUICK, **{name: value})
+
+
+# Machine
+
+XEON = """processor\t: 0
+model name\t: Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz
+flags\t\t: fpu sse2 avx2 avx512f avx512_vnni avx512_bf16 avx_vnni amx_bf16 amx_tile amx_int8
+
+processor\t: 1
+flags\t\t: fpu
+"""
+GRAVITON = """processor\t: 0
+BogoMIPS\t: 2100.00
+Features\t: fp asimd evtstrm aes asimddp sve i8mm bf16
+CPU implementer\t: 0x41
+"""
+OLD = "model name : Old\nflags : fpu sse2 avx2 avx\n"
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "isa", "bfloat16", "vnni"),
+    [
+        (XEON, ["avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "avx512_bf16"], True, True),
+        (GRAVITON, ["asimd", "asimddp", "i8mm", "bf16", "sve"], True, False),
+        (OLD, ["avx2"], False, False),
+        ("", [], False, False),
+    ],
+)
+def test_isa_of_known_processors(monkeypatch, cpuinfo, isa, bfloat16, vnni):
+    monkeypatch.setattr(machine, "_cpuinfo", lambda: cpuinfo)
+    assert machine.isa_of(cpuinfo) == isa
+    assert (machine.has_bfloat16(), machine.has_vnni()) == (bfloat16, vnni)
+
+
+def test_cpu_name():
+    assert machine._cpu_name(XEON) == "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz"
+    assert machine._cpu_name(GRAVITON) == (platform.processor() or platform.machine())
+
+
+def test_machine_facts_fit_into_json():
+    found = json.loads(json.dumps(machine.machine()))
+    assert list(found) == ["cpu", "isa", "id", "cores", "load_average", "versions"]
+    assert found["id"] == machine.machine_id()
+    assert re.fullmatch("[0-9a-f]{8}", found["id"])
+    assert found["cpu"]
+    assert 1 <= found["cores"] <= (os.cpu_count() or 1)
+    assert len(found["load_average"]) == 3
+    assert found["versions"]["python"] == platform.python_version()
+    assert found["versions"]["numpy"] == np.__version__
+    assert {"tensorflow", "tf_keras", "ai-edge-litert", "tensorflow-model-optimization"} <= set(found["versions"])
+    assert "ai-edge-quantizer" in found["versions"] or "litert-quantizer" in found["versions"]
+
+
+def test_machine_facts_need_no_tensorflow():
+    code = "import sys; from optim.measure import file, machine, quality; machine.machine(); print('tensorflow' in sys.modules)"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert child.stdout == "False\n"

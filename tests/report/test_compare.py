@@ -1,0 +1,262 @@
+"""Which points are better, and which only look so: by hand, on results small enough to count."""
+
+# ruff: noqa: E501
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+
+import numpy as np
+import pytest
+from finished import points, put
+
+from optim.common.errors import UserError
+from optim.report import compare, index, page
+from optim.run import result
+from optim.run.result import Result
+from optim.sweep import pick
+from optim.sweep.pick import Budget
+
+
+def test_mcnemar_by_hand():
+    """Six sentences that only the second has right, none the other way: p = 2 / 2^6."""
+    first, second = np.ones(20, bool), np.ones(20, bool)
+    first[:6] = False
+    assert compare.mcnemar(first, second) == pytest.approx(2 / 64)
+    assert compare.mcnemar(first, first) == 1.0
+    second[6] = False  # one the other way: b = 1, c = 6; p = 2 (C(7,0) + C(7,1)) / 2^7
+    assert compare.mcnemar(first, second) == pytest.approx(2 * 8 / 128)
+
+
+def test_the_front_and_what_is_certain(tmp_path):
+    put(tmp_path, "big", wrong=range(0, 2), ms=10, mb=90)
+    put(tmp_path, "small", wrong=range(0, 20), ms=2, mb=10)  # surely worse than big: 18 sentences to none
+    put(tmp_path, "lucky", wrong=range(0, 19), ms=3, mb=12)  # a sentence above small, and dearer
+    put(tmp_path, "beaten", wrong=range(0, 25), ms=5, mb=20)
+    found = points(tmp_path)
+    some = [found[name] for name in ("big", "small", "lucky", "beaten")]
+    assert compare.front(some) == [True, True, True, False]
+    assert compare.certain(some) == [True, True, False, False]
+    assert compare.front(some, ["file_bytes"]) == [True, True, True, False]
+
+
+def test_neighbours_of_a_front_are_tested_against_each_other(tmp_path):
+    """c has one sentence more right than b (p = 1), b ten more than a (p = 2 / 2^10); d is on no front."""
+    put(tmp_path, "a", wrong=range(16), ms=1, mb=10)
+    put(tmp_path, "b", wrong=range(6), ms=2, mb=40, quant="fp16")
+    put(tmp_path, "c", wrong=range(5), ms=8, mb=80, quant="int8")
+    put(tmp_path, "d", wrong=range(20), ms=9, mb=90, prune="fixed50")
+    put(tmp_path, "e", wrong=range(6), ms=2, mb=41, prune="fixed80", quant="fp16")  # as fast and as good as b
+    every = list(points(tmp_path).values())
+    first, second = compare.steps(every, "latency_p50_ms")
+    assert [s.cheaper.result.run_id for s in (first, second)] == ["a", "b"]
+    assert (first.accuracy_points, first.cost_ratio, first.p) == pytest.approx((10, 2, 2 / 1024))
+    assert (second.dearer.result.run_id, second.p) == ("c", 1.0)
+    text = page.to_markdown(page.compared([tmp_path]))
+    assert (
+        "| latency | tiny prune=none quant=none T=2 | tiny prune=none quant=fp16 T=2 | 2.00x | +10.00 | 0.002 |" in text
+    )
+    assert "| size | tiny prune=none quant=fp16 T=2 | tiny prune=none quant=int8 T=2 | 2.00x | +1.00 | 1.000 |" in text
+    assert "<h2>Along the fronts</h2>" in page.to_html(page.compared([tmp_path]))
+
+
+def test_equal_points_are_both_on_the_front(tmp_path):
+    put(tmp_path, "a", wrong=range(5), ms=1, mb=1)
+    put(tmp_path, "b", wrong=range(5), ms=1, mb=1)
+    assert compare.front(list(points(tmp_path).values())) == [True, True]
+
+
+def test_a_latency_within_the_noise_of_timing_makes_nothing_certain(tmp_path):
+    """`fast` is certain only while 9 ms against 10 ms means something: not if one graph was timed at 10 and at 12 ms."""
+    put(tmp_path, "exact", wrong=range(5), ms=10, mb=10)
+    put(tmp_path, "fast", wrong=range(9), ms=9, mb=10)
+    some = list(points(tmp_path).values())
+    assert (compare.timing_noise(some), compare.certain(some)) == (0.0, [False, True])
+    put(tmp_path, "later", wrong=range(50), ms=40, mb=40, float32_ms=12.0)
+    some = list(points(tmp_path).values())
+    assert compare.timing_noise(some) == pytest.approx(0.2)
+    assert compare.certain(some) == [False, False, False]
+    put(tmp_path, "elsewhere", wrong=range(50), ms=40, mb=40, float32_ms=99.0, machine="m2")
+    assert compare.timing_noise(list(points(tmp_path).values())) == pytest.approx(0.2), "another machine is no noise"
+
+
+def test_points_that_are_one_file_count_once(tmp_path):
+    """Without pruning a temperature changes nothing: one row, and no pair for its effect."""
+    for t in (1.0, 4.0):
+        put(tmp_path, f"none{t}", wrong=range(5), ms=8, mb=80, temperature=t, file="same")
+    put(tmp_path, "pruned1", wrong=range(10), ms=8, mb=80, prune="fixed50", temperature=1.0)
+    put(tmp_path, "pruned4", wrong=range(12), ms=8, mb=80, prune="fixed50", temperature=4.0)
+    found = page.compared([tmp_path])
+    assert [len(found.every_point), len(found.points)] == [4, 3]
+    effects = {e.factor: e for e in compare.effects(found.every_point)}
+    assert (effects["distill.temperature"].pairs, effects["distill.temperature"].accuracy_points) == (
+        1,
+        pytest.approx(-2),
+    )
+    assert (effects["prune"].pairs, effects["prune"].accuracy_points) == (2, pytest.approx(-6))
+    assert len(page.to_csv(found).splitlines()) == 5
+    assert "4 points are 3 files" in page.to_markdown(found)
+    first, second = pick.pick(found.every_point, Budget(file_mb=None, latency_ms=None, drop_points=None))
+    assert second
+    assert first.file != second.file
+
+
+def test_effects_are_taken_over_pairs_that_differ_in_nothing_else(tmp_path):
+    """fp16 against none: -1 point unpruned, -3 pruned; so -2 on average, half the bytes, and t(1) = 12.706."""
+    put(tmp_path, "a", wrong=range(5), ms=8, mb=80, prune="none", quant="none")
+    put(tmp_path, "b", wrong=range(6), ms=4, mb=40, prune="none", quant="fp16")
+    put(tmp_path, "c", wrong=range(7), ms=8, mb=80, prune="fixed50", quant="none")
+    put(tmp_path, "d", wrong=range(10), ms=2, mb=40, prune="fixed50", quant="fp16")
+    put(tmp_path, "e", wrong=range(50), ms=2, mb=20, prune="fixed50", quant="int8")  # no pair without pruning
+    by = {(e.factor, e.option): e for e in compare.effects(list(points(tmp_path).values()))}
+    quant = by["quant", "fp16"]
+    assert (quant.base, quant.pairs) == ("none", 2)
+    assert quant.accuracy_points == pytest.approx(-2)
+    assert quant.accuracy_high - quant.accuracy_points == pytest.approx(12.706 * np.sqrt(2) / np.sqrt(2), rel=1e-3)
+    assert quant.bytes_ratio == pytest.approx(0.5)
+    assert quant.latency_ratio == pytest.approx(np.sqrt(0.5 * 0.25))
+    assert by["quant", "int8"].pairs == 1
+    assert by["prune", "fixed50"].accuracy_points == pytest.approx((-2 - 4) / 2)
+
+
+def test_latencies_of_two_machines_are_never_divided(tmp_path):
+    put(tmp_path, "a", wrong=range(5), ms=8, mb=80, quant="none", machine="m1")
+    put(tmp_path, "b", wrong=range(5), ms=4, mb=40, quant="fp16", machine="m2")
+    effect = compare.effects(list(points(tmp_path).values()))[0]
+    assert np.isnan(effect.latency_ratio)
+    text = page.to_markdown(page.compared([tmp_path]))
+    assert "Latencies come from several machines" in text
+
+
+def test_seeds_are_pooled(tmp_path):
+    for seed, errors in enumerate((4, 6, 8)):
+        put(tmp_path, f"s{seed}", wrong=range(errors), ms=1, mb=1, seed=seed)
+    put(tmp_path, "other", wrong=range(1), ms=1, mb=1, quant="int8")
+    groups = {tuple(g.seeds): g for g in compare.pooled(list(points(tmp_path).values()))}
+    assert groups[0, 1, 2].mean == pytest.approx(0.94)
+    assert groups[0, 1, 2].spread == pytest.approx(0.02)
+    assert len(groups) == 2
+
+
+def test_what_is_no_result_is_named_and_left_out(tmp_path):
+    put(tmp_path, "good", wrong=range(5), ms=1, mb=1)
+    put(tmp_path, "bad", wrong=range(5), ms=1, mb=1, status=result.FAILED)
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / result.FILE).write_text('{"accuracy": 1}')
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / result.FILE).write_text('{"schema": 2, "run')
+    done, failed, left_out = compare.read_all([tmp_path])
+    assert [p.result.run_id for p in done] == ["good"]
+    assert [r.run_id for r in failed] == ["bad"]
+    assert len(left_out) == 2
+    assert all("is left out" in line and "\n" not in line for line in left_out)
+
+
+def test_mixed_schemas_and_twins_that_differ_are_refused(tmp_path):
+    put(tmp_path / "one", "same", wrong=range(5), ms=1, mb=1)
+    put(tmp_path / "two", "same", wrong=range(5), ms=1, mb=1)
+    assert len(compare.read_all([tmp_path])[0]) == 1, "a copy is one point"
+    put(tmp_path / "three", "same", wrong=range(9), ms=1, mb=1)
+    with pytest.raises(UserError, match="are both run same with different figures"):
+        compare.read_all([tmp_path])
+    put(tmp_path / "four", "old", wrong=range(9), ms=1, mb=1, schema=1)
+    with pytest.raises(UserError, match="has schema 1"):
+        compare.read_all([tmp_path / "four"])
+
+
+# Budget
+
+
+def budget(**bounds: float) -> Budget:
+    return Budget(**{"file_mb": None, "latency_ms": None, "drop_points": None, **bounds})
+
+
+def test_pick_takes_the_most_accurate_within_the_budget(tmp_path):
+    put(tmp_path, "big", wrong=range(2), ms=10, mb=90)
+    put(tmp_path, "small", wrong=range(20), ms=2, mb=10, quant="int8")
+    put(tmp_path, "mid", wrong=range(6), ms=3, mb=20, quant="fp16")
+    some = list(points(tmp_path).values())
+    ids = [p.result.run_id for p in pick.pick(some, budget(file_mb=20)) if p]
+    assert ids == ["mid", "small"]
+    answer = pick.answer(some, budget(file_mb=20))
+    assert "quant=fp16" in answer.splitlines()[1]
+    assert "The difference is real (McNemar, p = 0.000)" in answer, "14 sentences to none: p = 2 / 2^14"
+    assert "not proven" in pick.answer(some, budget()), "4 sentences to none: p = 2 / 2^4 = 0.125"
+
+
+def test_an_impossible_budget_says_which_bound_and_names_the_nearest(tmp_path):
+    put(tmp_path, "big", wrong=range(2), ms=10, mb=90)
+    put(tmp_path, "small", wrong=range(20), ms=2, mb=10, quant="int8")
+    with pytest.raises(UserError) as refused:
+        pick.pick(list(points(tmp_path).values()), budget(file_mb=9, latency_ms=5))
+    assert "budget.file_mb=9 excludes 2 of 2 (the least is 10.00)" in str(refused.value)
+    assert "budget.latency_ms=5 excludes 1 of 2" in str(refused.value)
+    assert "Nearest: tiny prune=none quant=int8" in str(refused.value)
+    with pytest.raises(UserError, match=r"budget\.file_mb"):
+        budget(file_mb=-1)
+    with pytest.raises(UserError, match="no finished point"):
+        pick.pick([], budget())
+
+
+# Report
+
+
+def test_the_headline_is_the_smallest_file_near_the_teacher(tmp_path):
+    put(tmp_path, "big", wrong=range(5), ms=10, mb=90)
+    put(tmp_path, "near", wrong=range(6), ms=5, mb=20, quant="int8")  # 1 point below the teacher
+    put(tmp_path, "far", wrong=range(7), ms=1, mb=1, quant="fp16")  # 2 points
+    headline = page.compared([tmp_path]).headline()
+    assert "quant=int8" in headline
+    assert "4.5x below the largest" in headline
+
+
+def test_csv_html_and_index_hold_every_point(tmp_path):
+    put(tmp_path, "a", wrong=range(5), ms=8, mb=80)
+    put(tmp_path, "b", wrong=range(6), ms=4, mb=40, quant="fp16")
+    put(tmp_path, "c", wrong=range(6), ms=4, mb=40, quant="int8", status=result.FAILED)
+    planned = [tmp_path / "a", tmp_path / "b", tmp_path / "c", tmp_path / "gone"]
+    found = page.write(tmp_path, planned, [f"run {p.name}" for p in planned])
+    assert found.missing == ["run gone"]
+    rows = (tmp_path / "results.csv").read_text().splitlines()
+    assert len(rows) == 3
+    assert "choice.quant" in rows[0]
+    shown = (tmp_path / "report.html").read_text()
+    assert len(shown) < 8e6
+    library = max(re.findall(r"<script>.*?</script>", shown, re.DOTALL), key=len)
+    assert "https://" not in shown.replace(library, ""), "the shown itself asks the network for nothing"
+    assert "run gone" in shown
+    text = (tmp_path / "report.md").read_text()
+    assert "Failed: `python train.py prune=none quant=int8 distill.temperature=2 seed=0`: it broke" in text
+    assert "5 stages took 22 s; each point by itself would have taken 32 s" not in text
+    with sqlite3.connect(index.write_index(tmp_path)) as database:
+        best = database.execute(
+            "select run_id from points where status='done' order by accuracy_fraction desc"
+        ).fetchall()
+        assert best == [("a",), ("b",)]
+        assert database.execute("select error from points where status='failed'").fetchall() == [("it broke",)]
+
+
+def test_stage_times_count_a_shared_stage_once(tmp_path):
+    put(tmp_path, "a", wrong=range(5), ms=8, mb=80)
+    put(tmp_path, "b", wrong=range(6), ms=4, mb=40, quant="fp16")
+    text = page.to_markdown(page.compared([tmp_path]))
+    assert "4 stages took 17 s; each point by itself would have taken 32 s together" in text  # 10 + 5 + 1 + 1
+
+
+def test_a_report_of_five_hundred_points_is_quick_and_small(tmp_path):
+    import time
+
+    rng = np.random.default_rng(0)
+    for i in range(500):
+        errors = int(rng.integers(1, 40))
+        put(tmp_path, f"p{i}", wrong=range(errors), ms=float(rng.uniform(1, 40)), mb=float(rng.uniform(5, 90)), seed=i)
+    start = time.process_time()
+    page.write(tmp_path / "p0", [tmp_path])
+    assert time.process_time() - start < 5
+    assert (tmp_path / "p0" / "report.html").stat().st_size < 8e6
+
+
+def test_every_json_of_a_sweep_can_be_read_back(tmp_path):
+    run = put(tmp_path, "a", wrong=range(5), ms=8, mb=80)
+    assert Result(**json.loads((run / result.FILE).read_text())).run_id == "a"

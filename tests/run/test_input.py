@@ -1,0 +1,159 @@
+"""What bad input gets: one or two lines, a non-zero exit code, and no training."""
+
+# ruff: noqa: E501
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Runs
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files that cannot be worked with."""
+    folder = tmp_path_factory.mktemp("bad")
+    (folder / "empty.csv").write_text("")
+    (folder / "columns.csv").write_text("review,stars\nfine,1\n")
+    (folder / "single.csv").write_text("text,label\n" + "good,1\n" * 20)
+    (folder / "train.csv").write_text("text,label\n" + "good,1\nbad,0\n" * 20)
+    (folder / "dev.csv").write_text("text,label\ngood,7\n")
+    (folder / "file").write_text("not a folder")
+    return folder
+
+
+CASES = {
+    "an unknown option": (["prune=fixed51"], "Could not find 'prune/fixed51'", "fixed50"),
+    "an unknown key": (["prune=fixed50", "prune.sparsty=0.5"], "Key 'sparsty' is not in struct"),
+    "a sparsity of one": (
+        ["prune=fixed50", "prune.sparsity=1.0"],
+        "prune.sparsity must be a fraction in [0, 1)",
+        "got 1",
+    ),
+    "a sparsity in per cent": (["prune=fixed50", "prune.sparsity=50"], "For 50 %, write 0.5"),
+    "a negative sparsity": (["prune=fixed50", "prune.sparsity=-0.1"], "got -0.1"),
+    "a sparsity that is a word": (
+        ["prune=fixed50", "prune.sparsity=half"],
+        "prune.sparsity must be a number, got 'half'",
+    ),
+    "a temperature of zero": (["distill.temperature=0"], "distill.temperature must be above 0, got 0"),
+    "a teacher weight above one": (["distill.teacher_weight=1.5"], "distill.teacher_weight must be a fraction"),
+    "an unknown teacher": (["distill.teacher=gpt"], "distill.teacher must be same or one of", "distilbert"),
+    "a teacher that teaches nothing": (["distill=none", "distill.teacher=distilbert"], "choose distill=kd"),
+    "half an epoch": (["fit.teacher.epochs=0.5"], "fit.*.epochs must be a whole number, got 0.5"),
+    "a seed that is a word": (["seed=x"], "seed must be a whole number"),
+    "no epochs": (["fit.teacher.epochs=0"], "fit", "epochs must be above 0"),
+    "an unknown precision": (["fit.precision=int3"], "fit.precision must be auto, float32 or bfloat16"),
+    "a missing folder": (["data.path={bad}/nowhere"], "nowhere"),
+    "a missing file": (["data=csv", "data.train_path={bad}/nowhere.csv"], "nowhere.csv"),
+    "no file": (["data=csv"], "data.train_path"),
+    "an empty file": (["data=csv", "data.train_path={bad}/empty.csv"], "empty"),
+    "missing columns": (["data=csv", "data.train_path={bad}/columns.csv"], "text", "stars"),
+    "a single class": (["data=csv", "data.train_path={bad}/single.csv"], "class"),
+    "labels that train lacks": (["data=csv", "data.train_path={bad}/train.csv", "data.dev_path={bad}/dev.csv"], "7"),
+    "a missing checkpoint": (["model.path={bad}/nowhere"], "nowhere"),
+    "a target outside optim": (
+        ["prune._target_=os.system"],
+        "prune._target_ must name something in optim",
+        "os.system",
+    ),
+    "a target that is not there": (["prune._target_=optim.train.prune.nothing"], "prune"),
+    "an unwritable results folder": (["results_dir={bad}/file/results"], "results_dir"),
+    "an unwritable cache": (["cache_dir={bad}/file/cache"], "cache_dir"),
+    "a full disk": (["cache_free_gb=1e9"], "cache_free_gb", "GB left"),
+    "more tokens than positions": (["data.max_length=4096"], "data.max_length", "512"),
+    "wandb without a key": (["track=wandb"], "WANDB_API_KEY"),
+    "a calibration without sentences": (["quant=int8_full", "quant.samples=0"], "quant.samples must be above 0"),
+    "a disagreement above one": (["quant.max_disagreement=2"], "max_disagreement"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input_gets_a_line_and_no_training(runs: Runs, bad: Path, name: str):
+    overrides, *expected = CASES[name]
+    given = [item.format(bad=bad) for item in overrides]
+    mine = {item.split("=")[0] for item in given}
+    own = [item for item in runs.overrides() if item.split("=")[0] not in mine]
+    if "data=csv" in given:
+        own = [item for item in own if not item.startswith("data.")]
+    done = subprocess.run(
+        [sys.executable, "train.py", *own, *given],
+        cwd=ROOT, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert all(part in said for part in expected), said
+    assert "Traceback" not in said
+    assert "teacher   " not in said
+    lines = [line for line in done.stderr.splitlines() if line.startswith("Error:")]
+    assert len(lines) == 1 or "in 'train'" in said or "Could not override" in said or "Could not find" in said, said
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A good local checkpoint, for tests to spoil."""
+    from optim.encoder.tiny import tiny_checkpoint
+
+    folder = tmp_path_factory.mktemp("checkpoint")
+    made = tiny_checkpoint(name="tiny", family="bert", layers=1, width=32, heads=2, ffn_width=64, position_count=128, seed=0,
+                path=None, pooling="first").fetch(folder)  # fmt: skip
+    return made
+
+
+def _spoilt(checkpoint: Path, folder: Path, **change) -> Path:
+    copy = folder / "copy"
+    shutil.copytree(checkpoint, copy)
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, **change}))
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"hidden_size": 64}, "word_embeddings"),
+        ({"num_hidden_layers": 2}, "encoder.layer.1"),
+        ({"model_type": "roberta"}, "roberta"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_named(runs, checkpoint, tmp_path, change, said):
+    done = runs.apart(f"model.path={_spoilt(checkpoint, tmp_path, **change)}")
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_local_checkpoint_is_used_wherever_it_lies(runs, checkpoint, tmp_path):
+    """The folder's content names the run, not its path."""
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(checkpoint, copy)
+    first = runs.here(f"model.path={checkpoint}")
+    again = runs.apart(f"model.path={copy}")
+    assert again.returncode == 0
+    assert "Done before" in again.stderr
+    assert first["run_id"] in again.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["prune=fixed51"]])
+def test_help_and_typos_answer_within_a_second_or_so(arguments):
+    def took_s(*words: str) -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, timeout=60)
+        return time.perf_counter() - start
+
+    # The best of ten: a busy machine may slow some of them, not all; a heavy import slows every one. Hydra alone takes
+    # a third of a second where the limit is 1.5 s; a machine slower than that is allowed as much more.
+    slower = max(1.0, min(took_s("-c", "import hydra") for _ in range(3)) / 0.35)
+    assert any(took_s("train.py", *arguments) <= 1.5 * slower for _ in range(10))
+
+
+def test_help_names_groups_and_loads_nothing_heavy():
+    code = "import sys, atexit, train; atexit.register(lambda: print('HEAVY', {'tensorflow', 'wandb', 'datasets', 'pandas'} & set(sys.modules))); train.main()"
+    done = subprocess.run([sys.executable, "-c", code, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert "HEAVY set()" in done.stdout
+    assert "prune: fixed50, fixed80, none, poly50, poly80" in done.stdout

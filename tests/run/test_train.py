@@ -1,0 +1,271 @@
+"""The whole way through the front door: train.py on a tiny model, numbers and counts asserted."""
+
+# ruff: noqa: E501
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import CONF, DEV_COUNT, ROOT, TRAIN_COUNT, Runs
+
+from optim.run.result import FILE
+
+# Every option of the groups that change a run, each in at least one run below; `test_every_option_is_run` says so.
+RUNS = {
+    "plain": ("prune=none", "quant=none", "distill=kd", "fit=full", "bench=quick"),
+    "fixed50": ("prune=fixed50", "quant=int8", "distill=kd"),
+    "fixed80": ("prune=fixed80", "quant=fp16", "distill=kd"),
+    "poly50": ("prune=poly50", "quant=none", "distill=none"),
+    "poly80": ("prune=poly80", "quant=int8_full", "distill=kd", "track=offline", "bench=cpu1"),
+    "quick": ("fit=quick", "prune=none", "quant=int8"),
+}
+FLOAT_QUANTS = ("none", "fp16")
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """A cache of its own, in which stages can be counted."""
+    return Runs(tmp_path_factory.mktemp("train"))
+
+
+@pytest.fixture(scope="session")
+def results(runs: Runs) -> dict[str, dict]:
+    """result.json of each of RUNS, made once."""
+    return {name: {**runs.here(*overrides), "overrides": overrides} for name, overrides in RUNS.items()}
+
+
+def _sparsity(result: dict) -> float:
+    return {"none": 0.0, "50": 0.5, "80": 0.8}[re.sub(r"^(fixed|poly)", "", result["choices"]["prune"])]
+
+
+def _files(folder: Path) -> dict[str, int]:
+    return {stage: len(list((folder / "stages").glob(f"{stage}-*[0-9a-f]"))) for stage in
+            ("tokens", "teacher", "logits", "student", "float32", "file")}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_scores_every_sentence_and_learns_the_task(results, name):
+    result = results[name]
+    assert result["status"] == "done"
+    assert result["error"] is None
+    assert (result["data"]["train_examples"], result["data"]["dev_examples"]) == (TRAIN_COUNT, DEV_COUNT)
+    assert result["quality"]["examples"] == DEV_COUNT
+    assert result["quality"]["accuracy_fraction"] >= 0.9
+    assert result["quality"]["teacher_accuracy_fraction"] >= 0.95
+    assert (
+        result["quality"]["ci95_low"] < result["quality"]["accuracy_fraction"] <= result["quality"]["ci95_high"] + 1e-9
+    )
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_zeros_are_those_that_the_schedule_promised(results, name):
+    assert results[name]["size"]["zeroed_fraction"] == pytest.approx(_sparsity(results[name]), abs=0.001)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_file_answers_like_its_keras_student(results, name):
+    least = 0.999 if results[name]["choices"]["quant"] in FLOAT_QUANTS else 0.92
+    assert results[name]["quality"]["agreement_fraction"] >= least
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_result_has_the_keys_that_readers_count_on(results, name):
+    result = results[name]
+    keys = "schema run_id status error choices cfg quality size speed memory cost machine seed command"
+    assert set(keys.split()) <= set(result)
+    assert set(
+        [
+            "accuracy_fraction",
+            "examples",
+            "ci95_low",
+            "ci95_high",
+            "mcc",
+            "macro_f1",
+            "teacher_accuracy_fraction",
+            "agreement_fraction",
+        ]
+    ) <= set(result["quality"])
+    assert set(["file_bytes", "gzip_bytes", "parameters", "zeroed_fraction"]) <= set(result["size"])
+    assert set(
+        [
+            "latency_p50_ms",
+            "latency_p90_ms",
+            "latency_p99_ms",
+            "calls",
+            "threads",
+            "sequence_length",
+            "float32_latency_p50_ms",
+            "speedup_vs_float32",
+            "median_length_latency_p50_ms",
+        ]
+    ) <= set(result["speed"])
+    assert result["memory"]["peak_rss_bytes"] > 1e6
+    assert set(["teacher_s", "student_s", "export_s", "measure_s", "cached"]) <= set(result["cost"])
+    assert set(["cpu", "isa", "cores", "load_average", "versions"]) <= set(result["machine"])
+
+
+def test_files_shrink_with_their_precision(results):
+    float32, fp16, int8, full = (results[n]["size"]["file_bytes"] for n in ("plain", "fixed80", "quick", "poly80"))
+    assert float32 / fp16 > 1.3
+    assert float32 / int8 > 1.8  # a tiny model's graph weighs as much as its weights
+    assert float32 / full > 1.8
+
+
+def test_parameters_are_those_counted_by_hand(results):
+    words, positions, width, ffn, layers, classes = 0, 512, 32, 64, 2, 2
+    words = results["plain"]["size"]["parameters"]
+    layer = 4 * (width * width + width) + (width * ffn + ffn) + (ffn * width + width) + 4 * width
+    rest = positions * width + 2 * width + layers * layer + (width * width + width) + (width * classes + classes)
+    vocabulary = (words - rest) / width
+    bundle = json.loads(
+        Path(results["plain"]["cfg"]["results_dir"], results["plain"]["run_id"], "bundle/tokenizer.json").read_text()
+    )
+    assert vocabulary == len(bundle["model"]["vocab"])
+
+
+def test_stages_are_shared_between_the_runs(results, runs):
+    """Six runs: one teacher, one set of its answers, a student for each pruning, a float32 file for each model."""
+    counts = _files(runs.cache)
+    assert counts["tokens"] == 1
+    assert counts["teacher"] == 1
+    assert counts["logits"] == 1
+    assert counts["student"] == 4
+    assert counts["float32"] == 5
+    assert counts["file"] == 6
+
+
+def test_the_teacher_is_the_student_where_nothing_is_to_be_done(results):
+    assert results["plain"]["quality"]["accuracy_fraction"] == results["plain"]["quality"]["teacher_accuracy_fraction"]
+    assert results["plain"]["cost"]["student_s"] == 0
+
+
+def test_a_second_call_is_served_without_tensorflow(results, runs):
+    """Same command, own process: the same table, no second result, and nothing heavy imported."""
+    code = "import sys, train; train.main(); heavy = {'tensorflow', 'datasets', 'wandb', 'transformers'} & set(sys.modules); assert not heavy, heavy"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *runs.overrides(*RUNS["fixed50"])], cwd=ROOT, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Done before" in done.stderr
+    assert f"{results['fixed50']['quality']['accuracy_fraction']:.4f} of {DEV_COUNT}" in done.stdout
+    assert (
+        max(len(line) for line in done.stdout.splitlines() if "optim.predict" not in line and FILE not in line) <= 100
+    )
+
+
+def test_predict_answers_with_the_bundle(results, runs):
+    bundle = runs.results / results["fixed50"]["run_id"] / "bundle"
+    command = [
+        sys.executable,
+        "-m",
+        "optim.predict",
+        str(bundle),
+        "a wonderful charming film",
+        "a terrible boring film",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert [json.loads(line)["label"] for line in done.stdout.splitlines()] == ["positive", "negative"]
+    card = (bundle / "README.md").read_text(encoding="utf-8")
+    assert f"{results['fixed50']['quality']['accuracy_fraction']:.4f} of {DEV_COUNT}" in card
+
+
+def test_the_offline_wandb_file_holds_the_result(results, runs):
+    from wandb_reader import read
+
+    result = results["poly80"]
+    files = list(runs.results.glob(f"wandb/offline-run-*-{result['run_id']}/*.wandb"))
+    assert len(files) == 1
+    run = read(files[0])
+    for part in ("quality", "size", "speed", "memory", "cost"):
+        assert run.summary[part] == result[part]
+    assert run.config["cfg"]["prune"]["sparsity"] == 0.8
+    assert run.exit_code == 0
+    assert {"teacher/loss", "student/loss"} <= {key for row in run.rows for key in row}
+
+
+def test_another_architecture_distils_from_its_teacher(runs):
+    """A DistilBERT-like student of one layer, taught by the BERT-like tiny."""
+    result = runs.here("model.family=distilbert", "model.layers=1", "distill.teacher=tiny", "fit.student.epochs=6")
+    assert result["quality"]["accuracy_fraction"] >= 0.9
+    assert result["cost"]["student_s"] > 0
+    assert result["cost"]["cached"]["teacher"]
+    assert not result["cost"]["cached"]["student"]
+
+
+def test_bfloat16_trains_and_its_file_is_float32(runs):
+    result = runs.here("fit.precision=bfloat16", "prune=fixed50")
+    assert result["quality"]["agreement_fraction"] >= 0.999
+    assert result["quality"]["accuracy_fraction"] >= 0.9
+    assert result["size"]["zeroed_fraction"] == pytest.approx(0.5, abs=0.001)
+
+
+def test_a_file_that_disagrees_fails_the_run(runs, monkeypatch):
+    """A converter that loses its weights must not pass: the run fails, says why, and records that."""
+    from optim.measure import file
+
+    honest = file.dev_logits
+    monkeypatch.setattr(file, "dev_logits", lambda *args, **more: -honest(*args, **more))
+    with pytest.raises(SystemExit) as leave:
+        runs.here("bench.min_calls=6", "measure.max_disagreement=0.011")  # bench: figures of its own
+    assert leave.value.code == 2
+    failed = [json.loads(p.read_text()) for p in runs.results.glob(f"*/{FILE}")]
+    failed = [r for r in failed if r["cfg"]["measure"]["max_disagreement"] == 0.011]
+    assert len(failed) == 1
+    assert failed[0]["status"] == "failed"
+    assert "measure.max_disagreement" in failed[0]["error"]
+
+
+def test_a_failed_point_is_run_again(runs, monkeypatch):
+    """`failed` is not `done`: the same command computes."""
+    from optim.run import steps
+
+    monkeypatch.setattr(steps, "measure", lambda *args: 1 / 0)
+    with pytest.raises(SystemExit) as leave:
+        runs.here("bench.min_calls=7", "measure.max_disagreement=0.012")
+    assert leave.value.code == 1
+    monkeypatch.undo()
+    assert runs.apart("bench.min_calls=7", "measure.max_disagreement=0.012").returncode == 0
+
+
+def test_a_loss_that_is_no_number_stops_the_run(runs, capfd):
+    with pytest.raises(SystemExit) as leave:
+        runs.here("fit.teacher.learning_rate=1e30")
+    assert leave.value.code == 1
+    assert "learning_rate" in capfd.readouterr().err
+
+
+def test_a_process_that_trains_imports_one_keras():
+    """TFMOT wants Keras 2; Keras 3, which TensorFlow would take with it, costs every point two seconds."""
+    code = "from optim.run.steps import _prepare_tensorflow as f; import sys; f(); import tf_keras; print('keras' in sys.modules)"
+    env = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=100)
+    assert done.stdout.strip() == "False", done.stderr
+
+
+def test_every_option_is_run():
+    """A new YAML without a run fails here. Models, data and trackers have tests of their own."""
+    run = {item for overrides in RUNS.values() for item in overrides}
+    options = {
+        f"{g}={p.stem}" for g in ("prune", "quant", "distill", "fit", "bench") for p in (CONF / g).glob("*.yaml")
+    }
+    assert options <= run
+
+
+def test_dev_predictions_do_not_depend_on_the_order(results, runs):
+    """Each logit belongs to its own sentence, though sentences run sorted by length."""
+    from optim.data.tokens import Tokens
+    from optim.measure.file import dev_logits
+    from optim.measure.runtime import Classifier
+
+    dev = Tokens.load(next((runs.cache / "stages").glob("tokens-*/dev.npz")))
+    file = runs.results / results["plain"]["run_id"] / "bundle" / "model.tflite"
+    logits = dev_logits(Classifier(file, 1), dev, progress=lambda *_: None)
+    shuffled = np.random.default_rng(0).permutation(len(dev))
+    again = dev_logits(Classifier(file, 1), dev.take(shuffled), progress=lambda *_: None)
+    np.testing.assert_allclose(again, logits[shuffled], atol=1e-5)

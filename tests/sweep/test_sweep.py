@@ -1,0 +1,224 @@
+"""Many points through the front door: what is shared, what survives, what is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from conftest import ROOT, Runs
+
+from optim.sweep import verbs
+
+GRID = ("-m", "prune=none,fixed50", "quant=none,int8")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """A cache of its own, in which stages can be counted."""
+    return Runs(tmp_path_factory.mktemp("sweep"))
+
+
+def call(runs: Runs, *words: str) -> list[str]:
+    flags, pairs = [w for w in words if "=" not in w], [w for w in words if "=" in w]
+    return [sys.executable, "train.py", *flags, *runs.overrides(*pairs)]
+
+
+def swept(runs: Runs, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(call(runs, *words), cwd=ROOT, capture_output=True, text=True, timeout=500)
+
+
+def stages(runs: Runs) -> dict[str, int]:
+    kinds = ("teacher", "logits", "student", "float32", "file", "figures")
+    return {kind: len(list((runs.cache / "stages").glob(f"{kind}-*/stage.json"))) for kind in kinds}
+
+
+@pytest.fixture(scope="module")
+def first(runs: Runs) -> tuple[subprocess.CompletedProcess[str], dict[str, int]]:
+    """The first sweep, of four points, and how many stages of each kind it left."""
+    return swept(runs, *GRID), stages(runs)
+
+
+def planned(text: str) -> dict[str, tuple[int, int]]:
+    """Stage -> (to build, at hand) of a plan on the screen."""
+    found = re.findall(r"^  (\w+) +(\d+) +(\d+) ", text, re.MULTILINE)
+    return {kind: (int(new), int(old)) for kind, new, old in found}
+
+
+def test_the_plan_of_27_points_shares_what_can_be_shared(runs, first):
+    done = swept(runs, "-m", "prune=none,fixed50,poly80", "quant=none,fp16,int8", "distill.temperature=1,2,4",
+                 "sweep.dry_run=true", "seed=7")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "27 points: 0 done, 27 to run" in done.stdout
+    plan = planned(done.stdout)
+    assert plan["teacher"] == (1, 0)
+    assert plan["student"] == (6, 0), "prune=none trains none, whatever the temperature"
+    assert plan["file"] == (21, 0)
+    assert plan["tokens"] == (0, 1), "the sweep before left them"
+
+
+def test_a_sweep_makes_each_stage_once_and_compares(runs, first):
+    done, counts = first
+    assert done.returncode == 0, done.stderr
+    assert counts == {"teacher": 1, "logits": 1, "student": 1, "float32": 2, "file": 4, "figures": 4}
+    folders = [
+        f for f in (runs.results / "sweeps").iterdir() if len(json.loads((f / "sweep.json").read_text())["points"]) == 4
+    ]
+    assert len(folders) == 1
+    assert {"sweep.json", "results.csv", "report.html", "report.md"} <= {p.name for p in folders[0].iterdir()}
+    assert len((folders[0] / "results.csv").read_text().splitlines()) == 5
+    assert "Smallest file within 1 point of the teacher" in done.stdout
+    table = done.stdout[done.stdout.index("point   ") : done.stdout.index("on the front")]
+    assert table.count("tiny prune=") == 4
+    assert max(map(len, table.splitlines())) <= 100
+
+
+def test_a_finished_sweep_imports_nothing_heavy(runs, first):
+    """Each point has a process of its own: TensorFlow is never in the program that launches them."""
+    code = ("import sys; sys.argv[0] = 'train.py'; import train; train.main(); "
+            "heavy = {'tensorflow', 'wandb', 'datasets'} & set(sys.modules); assert not heavy, heavy")  # fmt: skip
+    command = [sys.executable, "-c", code, *call(runs, *GRID)[2:]]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "4 points: 4 done, 0 to run" in done.stdout
+
+
+def test_a_mistake_in_one_point_stops_the_sweep_before_it_starts(runs):
+    done = swept(runs, "-m", "prune=fixed50", "prune.sparsity=0.5,1.5")
+    assert done.returncode == 2
+    assert "prune.sparsity must be a fraction" in done.stderr
+    assert "In the point: python train.py" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def point_process(sweep: subprocess.Popen) -> int:
+    """The process of the point that is at work."""
+    while sweep.poll() is None:
+        for task in Path("/proc").glob("[0-9]*"):
+            try:
+                _, parent, _, session = (task / "stat").read_text().rsplit(")", 1)[1].split()[:4]
+                if str(sweep.pid) in (parent, session) and b"optim.run.process" in (task / "cmdline").read_bytes():
+                    return int(task.name)
+            except (OSError, ValueError, IndexError):
+                continue
+        time.sleep(0.05)
+    raise AssertionError("the sweep ended before a point was found")
+
+
+on_linux = pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+
+
+@on_linux
+@pytest.mark.slow
+def test_a_killed_point_fails_alone_and_is_run_again(runs, first):
+    words = ("-m", "prune=fixed80", "quant=none,int8")
+    sweep = subprocess.Popen(call(runs, *words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    os.kill(point_process(sweep), signal.SIGKILL)
+    out, err = sweep.communicate(timeout=300)
+    assert sweep.returncode == 1, err
+    assert "ended by SIGKILL" in out
+    assert len(re.findall(r"^Failed: python train.py .*quant=none", out, re.MULTILINE)) == 1
+    again = swept(runs, *words)
+    assert again.returncode == 0, again.stderr
+    assert "2 points: 1 done, 1 to run" in again.stdout
+
+
+def _heed_ctrl_c() -> None:
+    """Background jobs of a shell, and so perhaps this test, are started with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@on_linux
+@pytest.mark.slow
+@pytest.mark.parametrize("program", [("train.py", "-m"), ("sweep.py", "sweep=grid")])
+def test_ctrl_c_stops_within_seconds_and_the_point_with_it(program, runs, first):
+    words = runs.overrides("prune=poly50", "quant=none,int8", "fit.student.epochs=500")
+    sweep = subprocess.Popen([sys.executable, *program, *words], cwd=ROOT, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True, start_new_session=True,
+                             preexec_fn=_heed_ctrl_c)  # fmt: skip
+    child = point_process(sweep)
+    time.sleep(8)
+    start = time.monotonic()
+    os.killpg(sweep.pid, signal.SIGINT)
+    _, err = sweep.communicate(timeout=60)
+    assert time.monotonic() - start < 10  # 5 on a quiet machine
+    assert sweep.returncode == 130
+    assert "Traceback" not in err
+    told = 2 if program[0] == "train.py" else 3
+    assert err.count("Stopped. The same command goes on") == told, "each process had the time to say so"
+    assert not Path(f"/proc/{child}").exists()
+
+
+@on_linux
+@pytest.mark.slow
+def test_a_point_does_not_outlive_a_killed_sweep(runs, first):
+    words = ("-m", "prune=poly80", "quant=none,int8", "fit.student.epochs=500")
+    sweep = subprocess.Popen(call(runs, *words), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    child = Path(f"/proc/{point_process(sweep)}")
+    time.sleep(3)
+    sweep.kill()
+    sweep.wait()
+    until = time.monotonic() + 10
+    while child.exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not child.exists()
+
+
+def sweep_py(runs: Runs, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "sweep.py", f"results_dir={runs.results}", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+
+
+def test_pick_and_report_of_a_finished_sweep(runs, first):
+    done = sweep_py(runs, "sweep=pick")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Best: tiny")
+    done = sweep_py(runs, "sweep=pick", "budget.file_mb=0.001")
+    assert done.returncode == 2
+    assert "excludes" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = sweep_py(runs, "sweep=report")
+    assert done.returncode == 0, done.stderr
+    assert (runs.results / "index.sqlite").is_file()
+
+
+@pytest.mark.slow
+def test_measure_times_each_distinct_file_once_and_the_comparison_takes_it(runs, first):
+    done = sweep_py(runs, "sweep=measure", "bench=quick")
+    assert done.returncode == 0, done.stderr
+    told = re.search(r"^(\d+) files of (\d+) points", done.stdout, re.MULTILINE)
+    assert told is not None
+    assert int(told[1]) >= 4
+    for path in runs.results.glob("*/remeasured.json"):
+        later, then = json.loads(path.read_text()), json.loads((path.parent / "result.json").read_text())
+        assert later["speed"]["calls"] >= 5
+        assert 0.2 < later["speed"]["latency_p50_ms"] / then["speed"]["latency_p50_ms"] < 5
+    rows = (runs.results / "report" / "results.csv").read_text()
+    some = json.loads(next(runs.results.glob("*/remeasured.json")).read_text())
+    assert str(some["speed"]["latency_p50_ms"]) in rows
+
+
+def test_a_grid_keeps_its_order_whatever_the_command_line_sets(monkeypatch):
+    """The last key changes fastest: what stands last decides which points come one after another."""
+    started = []
+
+    class Done:
+        def __init__(self, command: list[str]) -> None:
+            started.append(command[3:])
+
+        def wait(self) -> int:
+            return 0
+
+    monkeypatch.setattr(verbs.subprocess, "Popen", Done)
+    grid = verbs.Grid(points={"prune": "none,fixed50", "distill.temperature": "1,2", "quant": "none,int8"})
+    told = SimpleNamespace(overrides=["model=tiny", "distill.temperature=2,1"], results_dir="r")
+    assert grid.run(told) == 0  # type: ignore[arg-type]
+    words = ["prune=none,fixed50", "distill.temperature=2,1", "quant=none,int8", "model=tiny", "results_dir=r"]
+    assert started == [words]
