@@ -12,7 +12,7 @@ import hydra
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from optim.common.build import build
+from optim.common.build import build, typed
 from optim.common.screen import log_to
 from optim.run import config
 from optim.run.config import CONF, Job
@@ -44,11 +44,12 @@ def main(cfg: DictConfig) -> None:
 
 
 def _run(cfg: DictConfig) -> int:
+    from optim.sweep.pick import Budget
     from optim.sweep.settings import Settings
 
     told = Settings(
         results_dir=Path(cfg.results_dir).expanduser(),
-        budget=build(cfg.budget, "budget"),
+        budget=typed(Budget, cfg.budget, "budget"),
         trials=cfg.trials,
         timeout_min=cfg.timeout_min,
         overrides=list(_passed),

@@ -19,7 +19,7 @@ from typing import Any
 
 from optim.common.files import sha256_of, temporary_folder, writing
 
-SCHEMA = 2  # of every stage; raised when code changes what a stage holds
+SCHEMA = 3  # of every stage; raised when code changes what a stage holds
 SUMS = "stage.json"  # digests of the files, seconds, and the key that it was made from
 log = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from optim.common import hub
+from optim.common.build import method
 from optim.common.errors import UserError
 from optim.common.files import first_line
 from optim.data.corpus import Corpus, Source, _check_max_length, _corpus, _labelled
@@ -16,6 +17,7 @@ from optim.data.tables import file_sha256, read_rows
 NO_HUB = "Use data.path=DIR with train.tsv and dev.tsv of GLUE, or data=reviews, which needs no hub."
 
 
+@method("data", "glue")
 def glue(
     *, hub_id: str, config: str, revision: str, path: str | None, label_names: Sequence[str], max_length: int
 ) -> Source:

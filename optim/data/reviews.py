@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from optim.common.build import method
 from optim.common.errors import UserError
 from optim.common.packages import pinned_file
 from optim.data.corpus import Corpus, Sentences, Source, _check_max_length, _corpus, _hash_order
@@ -18,6 +19,7 @@ from optim.data.corpus import Corpus, Sentences, Source, _check_max_length, _cor
 NO_INDEX = "Use data=csv, or data=sst2 with data.path=DIR."
 
 
+@method("data", "reviews")
 def reviews(
     *,
     requirement: str,

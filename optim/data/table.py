@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optim.common.build import method
 from optim.common.errors import UserError, require_fraction
 from optim.data.corpus import Corpus, Source, _check_max_length, _corpus, _hash_order, _labelled
 from optim.data.tables import SUFFIXES, file_sha256, format_of, read_rows
 
 
+@method("data", "table")
 def table_source(
     *,
     train_path: str | None,

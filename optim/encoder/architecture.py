@@ -9,6 +9,8 @@ from typing import Any
 
 from optim.common.errors import UserError
 
+# Version of the graph that `encoder/graph.py` builds; raised when it changes: in the key of all that is made with it.
+GRAPH = 3
 POOLINGS = ("first", "mean")
 
 

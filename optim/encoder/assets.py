@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from optim.common import hub
+from optim.common.build import method
 from optim.common.errors import UserError
 from optim.common.files import first_line, raise_if_disk, sha256_of
 from optim.common.packages import pinned_file, require_sha256
@@ -53,6 +54,7 @@ class Checkpoint(Protocol):
         ...
 
 
+@method("model", "hub")
 def hub_checkpoint(*, name: str, hub_id: str, revision: str, path: str | None, pooling: str) -> Checkpoint:
     """The checkpoint `hub_id` of the model hub at `revision` (a commit, so that its content is fixed)."""
     if path is not None:
@@ -60,6 +62,7 @@ def hub_checkpoint(*, name: str, hub_id: str, revision: str, path: str | None, p
     return HubCheckpoint(name, hub_id, revision, pooling)
 
 
+@method("model", "package")
 def package_checkpoint(
     *,
     name: str,

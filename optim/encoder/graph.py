@@ -11,6 +11,7 @@ import tf_keras as keras
 from optim.encoder.architecture import Architecture
 from optim.encoder.layers import (
     Attention,
+    Dropouts,
     NoNorm,
     Norm,
     Pack,
@@ -23,7 +24,7 @@ from optim.encoder.layers import (
 )
 
 
-def classifier(shape: Architecture, *, single: bool = False) -> keras.Model:
+def classifier(shape: Architecture, *, single: bool = False, whole: bool = False) -> keras.Model:
     """Logits [batch, classes] of `input_ids` and `attention_mask`, both int32 [batch, length].
 
     Dense kernels are named `layer{i}_{query|key|value|attention_output|ffn_in|ffn_out}`, then `pooler` (the
@@ -31,25 +32,29 @@ def classifier(shape: Architecture, *, single: bool = False) -> keras.Model:
     `layer{i}_bottleneck_{in|attention|out}` and, for the feed-forward networks before the last, `layer{i}_ffn{j}_in`
     and `_out`. `single` gives the graph of one sentence of any length, whose shapes are constant enough for LiteRT;
     weights and logits are the same. Where only the first token is pooled, the last layer computes nothing else than
-    that token's answer: a seventh less work for six layers.
+    that token's answer, a seventh less work for six layers; `whole` keeps all of its tokens, for losses that look at
+    its states. The model's attribute `draws` says where its dropout stands.
     """
+    drop = Dropouts()
     batch = 1 if single else None
     ids = keras.Input((None,), batch_size=batch, dtype=tf.int32, name="input_ids")
     mask = keras.Input((None,), batch_size=batch, dtype=tf.int32, name="attention_mask")
     embed, layer = (_embeddings, _layer) if shape.bottleneck is None else (_mobile_embeddings, _mobile_layer)
     x = embed(shape, ids, mask, single)
-    x = keras.layers.Dropout(shape.hidden_dropout, name="embeddings_dropout")(x)
+    x = drop(shape.hidden_dropout, name="embeddings_dropout")(x)
     pool, last = Pool(shape.pooling, single, name="pool"), len(shape.heads) - 1
-    pooled_early = shape.pooling == "first" and last >= 0
+    pooled_early = shape.pooling == "first" and last >= 0 and not whole
     for index in range(len(shape.heads)):
         own = pool([x, mask]) if pooled_early and index == last else x
-        x = layer(shape, index, own, x, mask, single)
+        x = layer(shape, index, own, x, mask, single, drop)
     x = x if pooled_early else pool([x, mask])
     if shape.family != "mobilebert":
         x = dense(shape.width, "pooler", activation="tanh" if shape.family == "bert" else "relu")(x)
-    x = keras.layers.Dropout(shape.head_dropout, name="head_dropout")(x)
+    x = drop(shape.head_dropout, name="head_dropout")(x)
     logits = keras.layers.Activation("linear", dtype="float32", name="logits")(dense(shape.classes, "classifier")(x))
-    return keras.Model({"input_ids": ids, "attention_mask": mask}, logits, name=shape.family)
+    model = keras.Model({"input_ids": ids, "attention_mask": mask}, logits, name=shape.family)
+    model.draws = drop.draws
+    return model
 
 
 def _words(shape: Architecture, width: int, ids):
@@ -70,23 +75,27 @@ def _embeddings(shape: Architecture, ids, mask, single: bool):
     return Norm(shape.norm_epsilon, name="embeddings_norm")(x)
 
 
-def _layer(shape: Architecture, index: int, x, seen, mask, single: bool):
+def _layer(shape: Architecture, index: int, x, seen, mask, single: bool, drop: Dropouts):
     """One post-norm transformer layer, attention, then feed-forward, of the tokens `x`, which attend to `seen`."""
     name, inner = f"layer{index}", shape.heads[index] * shape.head_width
     sources = {"query": x, "key": seen, "value": seen}
     query, key, value = (dense(inner, f"{name}_{part}")(source) for part, source in sources.items())
-    attention = Attention(
-        shape.heads[index], shape.head_width, shape.attention_dropout, single, x is not seen, name=f"{name}_attention"
-    )
+    attention = _attention(shape, index, single, drop, first=x is not seen)
     y = dense(shape.width, f"{name}_attention_output")(attention([query, key, value, mask]))
     if shape.family == "bert":  # DistilBERT has no dropout here
-        y = keras.layers.Dropout(shape.hidden_dropout, name=f"{name}_attention_dropout")(y)
+        y = drop(shape.hidden_dropout, name=f"{name}_attention_dropout")(y)
     x = Norm(shape.norm_epsilon, name=f"{name}_attention_norm")(keras.layers.Add(name=f"{name}_attention_sum")([x, y]))
     y = dense(shape.ffn_widths[index], f"{name}_ffn_in")(x)
     y = keras.layers.Activation(tf.nn.gelu, name=f"{name}_gelu")(y)
     y = dense(shape.width, f"{name}_ffn_out")(y)
-    y = keras.layers.Dropout(shape.hidden_dropout, name=f"{name}_ffn_dropout")(y)
+    y = drop(shape.hidden_dropout, name=f"{name}_ffn_dropout")(y)
     return Norm(shape.norm_epsilon, name=f"{name}_ffn_norm")(keras.layers.Add(name=f"{name}_ffn_sum")([x, y]))
+
+
+def _attention(shape: Architecture, index: int, single: bool, drop: Dropouts, *, first: bool) -> Attention:
+    """The attention of one layer; `first`: of one query for each sentence."""
+    dropout = drop(shape.attention_dropout)
+    return Attention(shape.heads[index], shape.head_width, dropout, single, first, name=f"layer{index}_attention")
 
 
 # MobileBERT
@@ -100,7 +109,7 @@ def _mobile_embeddings(shape: Architecture, ids, mask, single: bool):
     return NoNorm(name="embeddings_norm")(keras.layers.Add(name="embeddings_sum")([x, places]))
 
 
-def _mobile_layer(shape: Architecture, index: int, x, seen, mask, single: bool):
+def _mobile_layer(shape: Architecture, index: int, x, seen, mask, single: bool, drop: Dropouts):
     """One layer of the tokens `x`: into the bottleneck, attention to `seen`, feed-forward networks, and out again.
 
     Queries and keys have a bottleneck of their own, which they share; values are taken from the full width.
@@ -113,15 +122,13 @@ def _mobile_layer(shape: Architecture, index: int, x, seen, mask, single: bool):
     shared = settle(squeeze(seen))
     query = dense(inner, f"{name}_query")(shared if x is seen else settle(squeeze(x)))
     key, value = dense(inner, f"{name}_key")(shared), dense(inner, f"{name}_value")(seen)
-    attention = Attention(
-        shape.heads[index], shape.head_width, shape.attention_dropout, single, x is not seen, name=f"{name}_attention"
-    )
+    attention = _attention(shape, index, single, drop, first=x is not seen)
     z = dense(narrow, f"{name}_attention_output")(attention([query, key, value, mask]))
     y = NoNorm(name=f"{name}_attention_norm")(keras.layers.Add(name=f"{name}_attention_sum")([y, z]))
     for part in (*(f"ffn{j}" for j in range(shape.bottleneck.ffn_count - 1)), "ffn"):
         y = _mobile_feed_forward(shape.ffn_widths[index], narrow, f"{name}_{part}", y)
     y = dense(shape.width, f"{name}_bottleneck_out")(y)
-    y = keras.layers.Dropout(shape.hidden_dropout, name=f"{name}_dropout")(y)
+    y = drop(shape.hidden_dropout, name=f"{name}_dropout")(y)
     return NoNorm(name=f"{name}_bottleneck_out_norm")(keras.layers.Add(name=f"{name}_sum")([x, y]))
 
 

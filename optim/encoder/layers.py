@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras as keras
 
+APART = 1_000_003  # between the seeds of two dropout layers: no user's seeds lie so far apart
 MASKED = -1e4  # added to a masked score: soft-max gives it 0 in float32, and int8 and float16 can still hold it
 
 
@@ -34,30 +35,80 @@ class Positions(keras.layers.Layer):
         return {**super().get_config(), "count": self.count, "width": self.width}
 
 
+class Draws:
+    """Where the dropout of a model stands: the same seed and step draw the same masks, whatever was drawn before.
+
+    So a fit that goes on after it was killed draws what it would have drawn: no hidden state of a generator to save.
+    """
+
+    def __init__(self) -> None:
+        self.state = tf.Variable(tf.zeros(2, tf.int32), dtype=tf.int32, trainable=False, name="draws")  # seed, step
+
+    def assign(self, seed_and_step) -> None:
+        """int32 [2]. Inside a traced step it comes before the model is called."""
+        self.state.assign(seed_and_step)
+
+
 @keras.utils.register_keras_serializable("optim")
-class Norm(keras.layers.Layer):
+class Dropout(keras.layers.Layer):
+    """Dropout (Srivastava et al. 2014) that draws from the model's `Draws` and its own number among its layers."""
+
+    def __init__(self, rate: float, number: int = 0, draws: Draws | None = None, **kwargs):
+        super().__init__(**kwargs)
+        self.rate, self.number, self.draws = rate, number, draws or Draws()
+
+    def call(self, inputs, training=None):
+        """float [...] -> the same shape; in training `rate` of the values are 0, the others grow to keep the mean."""
+        if not training or not self.rate:
+            return inputs
+        seed = self.draws.state + tf.constant([self.number * APART, 0])
+        return tf.nn.experimental.stateless_dropout(inputs, self.rate, seed, rng_alg="philox")
+
+    def get_config(self):
+        """Arguments that make this layer again; with draws of its own."""
+        return {**super().get_config(), "rate": self.rate, "number": self.number}
+
+
+class Dropouts:
+    """Makes the dropout layers of one model, numbered and with one `Draws`."""
+
+    def __init__(self) -> None:
+        self.draws, self.count = Draws(), 0
+
+    def __call__(self, rate: float, name: str | None = None) -> Dropout:
+        """The next one."""
+        self.count += 1
+        return Dropout(rate, self.count, self.draws, name=name)
+
+
+class Scale(keras.layers.Layer):
+    """What both norms share: a scale and a shift for each feature, in float32 whatever the policy."""
+
+    def build(self, input_shape):
+        """Named as checkpoints name them."""
+        for name, start in (("gamma", "ones"), ("beta", "zeros")):
+            weight = self.add_weight(name=name, shape=input_shape[-1:], initializer=start, experimental_autocast=False)
+            setattr(self, name, weight)
+
+    def _scaled(self, x, dtype):
+        """float32 [..., width] -> scaled and shifted, as `dtype`."""
+        return tf.cast(x * self.gamma + self.beta, dtype)
+
+
+@keras.utils.register_keras_serializable("optim")
+class Norm(Scale):
     """Layer normalization over the last axis (Ba et al. 2016, arXiv:1607.06450), in float32 whatever the policy."""
 
     def __init__(self, epsilon: float, **kwargs):
         super().__init__(**kwargs)
         self.epsilon = epsilon
 
-    def build(self, input_shape):
-        """A scale and a shift for each feature."""
-        self.gamma = self.add_weight(
-            name="gamma", shape=input_shape[-1:], initializer="ones", experimental_autocast=False
-        )
-        self.beta = self.add_weight(
-            name="beta", shape=input_shape[-1:], initializer="zeros", experimental_autocast=False
-        )
-
     def call(self, x):
         """float [..., width] -> the same shape."""
         wide = tf.cast(x, tf.float32)
         centred = wide - tf.reduce_mean(wide, axis=-1, keepdims=True)
         variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
-        scaled = centred * tf.math.rsqrt(variance + self.epsilon)
-        return tf.cast(scaled * self.gamma + self.beta, x.dtype)
+        return self._scaled(centred * tf.math.rsqrt(variance + self.epsilon), x.dtype)
 
     def get_config(self):
         """Arguments that make this layer again."""
@@ -65,21 +116,12 @@ class Norm(keras.layers.Layer):
 
 
 @keras.utils.register_keras_serializable("optim")
-class NoNorm(keras.layers.Layer):
+class NoNorm(Scale):
     """MobileBERT's stand-in for Norm: a scale and a shift for each feature (Sun et al. 2020, arXiv:2004.02984, 3.3)."""
-
-    def build(self, input_shape):
-        """Named as Norm's, and in float32 like them."""
-        self.gamma = self.add_weight(
-            name="gamma", shape=input_shape[-1:], initializer="ones", experimental_autocast=False
-        )
-        self.beta = self.add_weight(
-            name="beta", shape=input_shape[-1:], initializer="zeros", experimental_autocast=False
-        )
 
     def call(self, x):
         """float [..., width] -> the same shape."""
-        return tf.cast(tf.cast(x, tf.float32) * self.gamma + self.beta, x.dtype)
+        return self._scaled(tf.cast(x, tf.float32), x.dtype)
 
 
 @keras.utils.register_keras_serializable("optim")
@@ -151,11 +193,11 @@ class Attention(keras.layers.Layer):
     first: the queries are one for each sentence, [batch, heads * head_width], and so are the answers.
     """
 
-    def __init__(self, heads: int, head_width: int, dropout: float, single: bool, first: bool = False, **kwargs):
+    def __init__(self, heads: int, head_width: int, drop: Dropout | float, single: bool, first: bool = False, **kwargs):
         super().__init__(**kwargs)
-        self.heads, self.head_width, self.dropout, self.single = heads, head_width, dropout, single
+        self.heads, self.head_width, self.single = heads, head_width, single
         self.first = first and not single  # the tokens of a single sentence need no unpacking, however many they are
-        self.drop = keras.layers.Dropout(dropout)
+        self.drop = drop if isinstance(drop, Dropout) else Dropout(drop)
 
     def call(self, inputs, training=None):
         """(query, key, value: [tokens, heads * head_width], mask: int [batch, length]) -> like query."""
@@ -181,7 +223,7 @@ class Attention(keras.layers.Layer):
 
     def get_config(self):
         """Arguments that make this layer again."""
-        own = {"heads": self.heads, "head_width": self.head_width, "dropout": self.dropout, "single": self.single}
+        own = {"heads": self.heads, "head_width": self.head_width, "drop": self.drop.rate, "single": self.single}
         return {**super().get_config(), **own, "first": self.first}
 
 

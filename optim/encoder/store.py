@@ -25,11 +25,11 @@ def load_into(model, folder: Path) -> None:
         variable.assign(weights[variable.name])
 
 
-def load(folder: Path, *, single: bool = False):
-    """The classifier in `folder`, in float32; `single` as `graph.classifier` has it."""
+def load(folder: Path, *, single: bool = False, whole: bool = False):
+    """The classifier in `folder`, in float32; `single` and `whole` as `graph.classifier` has them."""
     from optim.encoder import graph
 
-    model = graph.classifier(read_architecture(folder), single=single)
+    model = graph.classifier(read_architecture(folder), single=single, whole=whole)
     load_into(model, folder)
     return model
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optim.common.build import method
 from optim.common.errors import UserError
 from optim.encoder.assets import Checkpoint, LocalCheckpoint, built, make_tokenizer
 
 
+@method("model", "tiny")
 def tiny_checkpoint(
     *,
     name: str,

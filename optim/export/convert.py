@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Iterator
 
 SIGNATURE = "serving_default"
-GRAPH = 2  # version of the graph in the files; raised when it changes: the key of every file that is kept
 
 
 def convert(model, *, half: bool = False) -> bytes:

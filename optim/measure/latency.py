@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from optim.common.build import method
 from optim.common.errors import UserError, require_positive
 from optim.measure.machine import memory_bytes
 from optim.measure.runtime import Classifier
@@ -35,6 +36,7 @@ class MeasurementError(UserError):
     """The file was made, but its figures must not be believed."""
 
 
+@method("bench", "interleaved")
 @dataclass(frozen=True, kw_only=True)
 class Bench:
     """How a file is timed (conf/bench/). Raises UserError for a value that is not above 0."""

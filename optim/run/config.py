@@ -38,6 +38,32 @@ CONF = ROOT / "conf"
 MODELS = CONF / "model"
 
 
+@dataclass(frozen=True, kw_only=True)
+class MeasureKeys:
+    """`measure`: when a measurement is not believed."""
+
+    max_disagreement: float  # fraction of dev answers in which the file may differ from its Keras model
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepKeys:
+    """`sweep`: of -m alone."""
+
+    dry_run: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class General:
+    """The keys of conf/train.yaml that belong to no group."""
+
+    seed: int
+    results_dir: str
+    cache_dir: str
+    cache_free_gb: float
+    measure: MeasureKeys
+    sweep: SweepKeys
+
+
 @dataclass(frozen=True)
 class Job:
     """What Hydra composed for one point."""

@@ -1,94 +1,114 @@
-"""A composed config -> the objects that it names, and the id of what they will make."""
+"""A composed config -> the values that it names. Everything a setting alone can be wrong in is found here."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from optim.common.build import build
-from optim.common.errors import UserError, require_fraction, require_number
+from optim.common.build import as_json, bind, build, typed
+from optim.common.errors import UserError, require_fraction
 from optim.data.corpus import Source
+from optim.encoder.assets import Checkpoint
 from optim.export.quantize import Quantizer
 from optim.measure.latency import Bench
-from optim.run import result
-from optim.run.config import MODELS
+from optim.measure.machine import has_bfloat16
+from optim.run.config import GROUPS, MODELS, General
+from optim.run.surgery import NoSurgery, Surgery
+from optim.train.distill import SAME
 from optim.train.fit import Schedule
+from optim.train.objective import Loss
+from optim.train.wrap import Wrapper
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One point of the trade-off: what the config built, and the plain dictionaries that the cache is keyed by."""
+    """One point of the trade-off: the values that make it, and their settings as plain dictionaries."""
 
     source: Source
-    checkpoint: Any  # of the student
-    teacher_checkpoint: Any  # equal to `checkpoint` where the model teaches itself
-    pruner: Any
-    loss: Any
+    checkpoint: Checkpoint  # of the student
+    teachers: tuple[Checkpoint, ...]  # the first is the one that results compare with
+    surgery: Surgery
+    pruner: Wrapper
+    loss: Loss
     quantizer: Quantizer
-    schedule: Schedule
+    schedule: Schedule  # its precision is float32 or bfloat16
     bench: Bench
     max_disagreement: float
     seed: int
-    specs: dict[str, Any]  # group -> its resolved YAML
+    specs: dict[str, Any]  # group -> method, version and arguments
 
     @property
     def self_taught(self) -> bool:
-        """True if teacher and student have one architecture and one origin."""
-        return self.teacher_checkpoint.fingerprint() == self.checkpoint.fingerprint()
+        """True if the first teacher and the student have one architecture and one origin."""
+        return self.teachers[0].fingerprint() == self.checkpoint.fingerprint()
 
-    def identity(self) -> dict[str, Any]:
-        """Everything that changes the answer; its hash is the run_id. Paths are left out, what they hold is in."""
-        methods = {group: self.specs[group] for group in ("prune", "distill", "quant", "fit", "bench", "measure")}
-        return {
-            **methods,
-            "data": self.source.fingerprint(),
-            "model": self.checkpoint.fingerprint(),
-            "teacher": self.teacher_checkpoint.fingerprint(),
-            "seed": self.seed,
-        }
+    @property
+    def wrappers(self) -> tuple[Wrapper, ...]:
+        """What wraps the student's layers while it is fitted, the innermost first."""
+        return tuple(wrapper for wrapper in (self.pruner, *self.quantizer.wrappers) if wrapper.changes)
 
 
-def point_of(cfg: DictConfig):
-    """The objects that the config names. Everything a setting alone can be wrong in is found here."""
-    from optim.run.point import Point
-
-    specs: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    require_fraction("measure.max_disagreement", cfg.measure.max_disagreement, one=True)
-    require_number("cache_free_gb", cfg.cache_free_gb)
-    if not isinstance(cfg.seed, int) or cfg.seed < 0:
-        raise UserError(f"seed must be a whole number from 0, got {cfg.seed!r}.")
-    loss = build(cfg.distill, "distill")
-    return Point(
-        source=build(cfg.data, "data"),
-        checkpoint=build(cfg.model, "model"),
-        teacher_checkpoint=build(_teacher_model(cfg, loss), "distill.teacher"),
-        pruner=build(cfg.prune, "prune"),
+def point_of(cfg: DictConfig) -> Point:
+    """The point of a config. Raises UserError for a setting that is unknown, missing, of another type or too large."""
+    general = typed(General, {key: value for key, value in _resolved(cfg).items() if key not in GROUPS}, "train")
+    _check(general)
+    bound = {group: bind(cfg[group], group) for group in GROUPS if group != "track"}
+    bind(cfg.track, "track")
+    schedule = _schedule(bound["fit"].make())
+    specs: dict[str, Any] = {group: one.spec for group, one in bound.items()}
+    specs["fit"] = {**specs["fit"], **as_json(schedule)}
+    specs["measure"] = as_json(general.measure)
+    loss = bound["distill"].make()
+    point = Point(
+        source=bound["data"].make(),
+        checkpoint=bound["model"].make(),
+        teachers=_teachers(cfg, loss),
+        surgery=NoSurgery(),
+        pruner=bound["prune"].make(),
         loss=loss,
-        quantizer=build(cfg.quant, "quant"),
-        schedule=build(cfg.fit, "fit"),
-        bench=build(cfg.bench, "bench"),
-        max_disagreement=cfg.measure.max_disagreement,
-        seed=cfg.seed,
+        quantizer=bound["quant"].make(),
+        schedule=schedule,
+        bench=bound["bench"].make(),
+        max_disagreement=general.measure.max_disagreement,
+        seed=general.seed,
         specs=specs,
     )
+    return point
 
 
-def _teacher_model(cfg: DictConfig, loss) -> DictConfig:
-    """The model config of the teacher: the student's own, or another of conf/model."""
-    if loss.teacher == "same":
-        return cfg.model
+def _resolved(cfg: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+
+
+def _check(general: General) -> None:
+    require_fraction("measure.max_disagreement", general.measure.max_disagreement, one=True)
+    if not 0 <= general.seed < 2**31:
+        raise UserError(f"seed must be a whole number from 0 to {2**31 - 1}, got {general.seed}.")
+
+
+def _schedule(schedule: Schedule) -> Schedule:
+    """The schedule with what `precision: auto` is on this machine."""
+    if schedule.precision != "auto":
+        return schedule
+    return replace(schedule, precision="bfloat16" if has_bfloat16() else "float32")
+
+
+def _teachers(cfg: DictConfig, loss: Loss) -> tuple[Checkpoint, ...]:
+    """The checkpoints of the teachers: the student's own for `same`, else another of conf/model."""
+    _check_teachers(loss)
+    nodes: Sequence[Any] = [
+        cfg.model if name == SAME else OmegaConf.load(MODELS / f"{name}.yaml") for name in loss.teachers
+    ]
+    return tuple(build(node, "model") for node in nodes)
+
+
+def _check_teachers(loss: Loss) -> None:
     names = sorted(path.stem for path in MODELS.glob("*.yaml"))
-    if loss.teacher not in names:
-        raise UserError(f"distill.teacher must be same or one of {', '.join(names)}; got {loss.teacher!r}.")
-    if not loss.needs_teacher:
-        raise UserError(f"distill.teacher={loss.teacher} teaches nothing under distill=none; choose distill=kd.")
-    return OmegaConf.load(MODELS / f"{loss.teacher}.yaml")  # type: ignore[return-value]
-
-
-def run_id_of(point) -> str:
-    """Content hash of everything that changes the answer."""
-    from optim.common.stages import SCHEMA, digest_of
-
-    return digest_of({"result": result.SCHEMA, "stages": SCHEMA, **point.identity()})
+    for name in loss.teachers:
+        if name != SAME and name not in names:
+            raise UserError(f"distill.teacher must be same or one of {', '.join(names)}; got {name!r}.")
+        if name != SAME and not (loss.needs_logits or loss.needs_models):
+            raise UserError(f"distill.teacher={name} teaches nothing under distill=none; choose distill=kd.")

@@ -1,7 +1,7 @@
 """One point: a composed config in, a Result out; in this process, or (under -m) in one of its own.
 
 A process of its own gives its memory back, and when it is killed, by the kernel or by a fault in the runtime, the
-points after it go on. It is told its config on stdin, and the pipe is its leash: it ends when its parent has gone.
+points after it go on. It reads its config from stdin and exits when stdin closes, so it ends when its parent has gone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import traceback
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -28,8 +28,13 @@ from optim.common.files import ROOT
 from optim.common.screen import log_to
 from optim.run import config, result
 from optim.run.config import Job
-from optim.run.point import point_of, run_id_of
+from optim.run.keys import run_id_of
+from optim.run.point import Point, point_of
 from optim.run.result import Result
+
+if TYPE_CHECKING:
+    from optim.run.outcome import Outcome
+    from optim.run.step import Curve
 
 USER_MISTAKE, FAILURE, INTERRUPTED = 2, 1, 130
 STOP_S = 4.0  # that a point's process has to end in after Ctrl-C
@@ -50,14 +55,14 @@ def run(job: Job) -> Result:
     tracker = build(job.cfg.track, "track")
     result.require_writable(job.results_dir, folder)
     result.require_space(job.cache_dir, free_gb=job.cfg.cache_free_gb)
-    draft = draft_of(job, run_id)
+    draft = draft_of(job, point, run_id)
     with _logged_to(folder / "train.log"):
         finished = _tracked(point, draft, folder, job.cache_dir, tracker)
     print(result.table(finished, folder))
     return finished
 
 
-def _tracked(point, draft: Result, folder: Path, cache_dir: Path, tracker) -> Result:
+def _tracked(point: Point, draft: Result, folder: Path, cache_dir: Path, tracker) -> Result:
     """The run itself, under the tracker; every way out leaves a result.json first and then a closed tracker."""
     from optim.track.sender import terminate_on_sigterm
 
@@ -81,15 +86,13 @@ def _tell_agent(job: Job, done: Result) -> None:
         tracked.record(done.to_json(), card_path=None)
 
 
-def _compute(point, draft: Result, folder: Path, cache_dir: Path, curve) -> Path:
+def _compute(point: Point, draft: Result, folder: Path, cache_dir: Path, curve) -> Path:
     """Fills the draft, writes the bundle and then result.json, and returns the path of the model card."""
     from optim.measure.machine import machine
-    from optim.run.steps import Flow
 
     if line := hub.explain(draft.choices["model"], draft.choices["data"]):
         log.info("%s", line)
-    flow = Flow(point, cache_dir=cache_dir, curve=curve)
-    outcome = flow.run()
+    outcome = computed(point, cache_dir, curve)
     for part in ("quality", "size", "speed", "memory", "cost", "data"):
         setattr(draft, part, getattr(outcome, part))
     draft.machine, draft.status = machine(), result.DONE
@@ -102,12 +105,33 @@ def _compute(point, draft: Result, folder: Path, cache_dir: Path, curve) -> Path
     return card
 
 
-def draft_of(job: Job, run_id: str) -> Result:
-    """A result with all that is known before the run, marked failed until it is done."""
+def computed(point: Point, cache_dir: Path, curve: Curve) -> Outcome:
+    """Makes every step that is missing, in order, and what they come to."""
+    from optim.run.outcome import outcome_of
+    from optim.run.step import Stages
+    from optim.run.steps import steps_of
+
+    corpus = point.source.load(cache_dir)
+    log.info("data      %s: %s sentences to train, %s to score, %d classes", corpus.name,
+             f"{len(corpus.train.texts):,}", f"{len(corpus.dev.texts):,}", len(corpus.label_names))  # fmt: skip
+    steps, stages = steps_of(point, corpus, cache_dir), Stages(cache_dir, curve)
+    if steps.student is steps.teachers[0]:
+        log.info("student   nothing is done to the model: the teacher is the student")
+    for step in steps.all():
+        stages.make(step)
+    return outcome_of(point, corpus, steps, stages)
+
+
+def draft_of(job: Job, point: Point, run_id: str) -> Result:
+    """A result with all that is known before the run, marked failed until it is done.
+
+    Its config is what the settings mean: values of the types that the methods ask for, `precision: auto` by what it is.
+    """
     plain: dict[str, Any] = OmegaConf.to_container(job.cfg, resolve=True)  # type: ignore[assignment]
+    meant = {group: {k: v for k, v in spec.items() if k != "version"} for group, spec in point.specs.items()}
     return Result(
-        schema=result.SCHEMA, run_id=run_id, status=result.FAILED, error=None, choices=job.choices, cfg=plain,
-        seed=job.cfg.seed, command=job.command, machine={},
+        schema=result.SCHEMA, run_id=run_id, status=result.FAILED, error=None, choices=job.choices,
+        cfg={**plain, **meant}, seed=point.seed, command=job.command, machine={},
     )  # fmt: skip
 
 
@@ -154,7 +178,7 @@ def run_apart(job: Job) -> bool:
         with suppress(OSError):
             child.stdin.close()
     if child.returncode < 0:
-        draft = draft_of(job, folder.name)
+        draft = draft_of(job, point, folder.name)
         draft.error = death(child.returncode)
         result.require_writable(job.results_dir, folder)
         result.write(draft, folder)
@@ -162,20 +186,20 @@ def run_apart(job: Job) -> bool:
     return result.read(folder) is not None
 
 
-def _is_light(point, cache_dir: Path) -> bool:
+def _is_light(point: Point, cache_dir: Path) -> bool:
     """Whether the cache holds all that a point is made of: then only its result is left to be written.
 
     Signals are handled in the main thread alone, so in another no point is run.
     """
-    from optim.run.steps import Flow
+    from optim.run.steps import steps_of
 
     if threading.current_thread() is not threading.main_thread():
         return False
     try:
-        wanted = Flow(point, cache_dir=cache_dir, curve=lambda stage, row: None).wanted
+        wanted = steps_of(point, point.source.load(cache_dir), cache_dir).wanted()
     except UserError:
-        return False  # the point's process will tell it
-    return all(stage.at_hand(cache_dir) is not None for stage in wanted.values())
+        return False  # the point's process will say what it is
+    return all(stage.at_hand(cache_dir) is not None for stage in wanted)
 
 
 def death(returncode: int) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-SCHEMA = 2
+SCHEMA = 3  # of result.json; raised when a figure means something else
 DONE, FAILED = "done", "failed"
 FILE = "result.json"
 REMEASURED = "remeasured.json"  # beside it: machine and speed of a later, common measurement

@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from optim.common.build import build
+from optim.common.build import build, method
 from optim.common.errors import UserError
 from optim.common.files import ROOT, first_line, write_text
 from optim.common.screen import log_to
@@ -33,7 +33,8 @@ from optim.common.stages import digest_of
 from optim.report.baselines import FINE_TUNED, FOLDER, RANDOM, SCHEMA, Published, read_rows, table, to_page
 from optim.run import result
 from optim.run.config import CONF, Job
-from optim.run.point import point_of, run_id_of
+from optim.run.keys import run_id_of
+from optim.run.point import point_of
 from optim.run.process import death, guarded, run_apart
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def _known(path: Path, name: str, entry: Any) -> Known:
 
 
 # The sweep
+@method("sweep", "baselines")
 @dataclass(frozen=True, kw_only=True)
 class Baselines:
     """Every named model: fine-tuned as a point where its weights can be had, else measured with random weights."""
@@ -225,11 +227,12 @@ def _export(shape: Architecture, quantizer, tokens: Tokens, file: Path, float32:
 
         from optim.encoder import graph
         from optim.export.convert import convert
+        from optim.export.quantize import Student
 
         keras.utils.set_random_seed(0)
         model = graph.classifier(shape, single=True)
     float32.write_bytes(convert(model))
-    file.write_bytes(quantizer.run(model, float32, tokens))
+    file.write_bytes(quantizer.run(Student(load=lambda: model, float32_path=float32, train=tokens)))
     return int(model.count_params())
 
 

@@ -11,12 +11,14 @@ from statistics import median
 
 from optim.common.errors import UserError
 from optim.common.stages import SUMS, Wanted
+from optim.data.corpus import Corpus
 from optim.run import result
 from optim.run.config import Job
-from optim.run.point import Point, point_of, run_id_of
-from optim.run.steps import Flow
+from optim.run.keys import run_id_of
+from optim.run.point import Point, point_of
+from optim.run.steps import steps_of
 
-STAGES = ("tokens", "teacher", "logits", "student", "float32", "file", "figures")
+STAGES = ("tokens", "teacher", "logits", "surgery", "student", "float32", "table", "file", "figures")
 
 
 @dataclass
@@ -26,7 +28,7 @@ class Planned:
     job: Job
     run_id: str
     done: bool
-    wanted: dict[str, Wanted] = field(default_factory=dict)  # of a point that is not done
+    wanted: list[Wanted] = field(default_factory=list)  # of a point that is not done
 
     @property
     def folder(self) -> Path:
@@ -61,7 +63,7 @@ class Plan:
         lines = [f"{len(self.points)} points: {done} done, {len(self.todo)} to run", ""]
         if self.todo:
             lines += [f"  {'stage':<10}{'to build':>9}{'at hand':>9}{'each about':>12}"]
-            for kind in STAGES:
+            for kind in (kind for kind in STAGES if self.build[kind] or self.at_hand[kind]):
                 each = self.seconds[kind]
                 shown = "not known" if each is None else _time(each)
                 lines.append(f"  {kind:<10}{len(self.build[kind]):>9}{len(self.at_hand[kind]):>9}{shown:>12}")
@@ -85,9 +87,9 @@ def plan(jobs: Sequence[Job]) -> Plan:
     """Checks every point and finds the stages. Raises UserError, naming the point, before anything is made."""
     if not jobs:
         raise UserError("The sweep is empty: it names no point. Give at least one value for each key.")
-    corpora: dict[str, Flow] = {}
+    corpora: dict[str, Corpus] = {}
     points = [_planned(job, corpora) for job in jobs]
-    distinct = {w.key: w for p in points for w in p.wanted.values()}
+    distinct = {w.key: w for p in points for w in p.wanted}
     cache_dir = jobs[0].cache_dir
     build: dict[str, list[Wanted]] = {kind: [] for kind in STAGES}
     at_hand: dict[str, list[Wanted]] = {kind: [] for kind in STAGES}
@@ -96,25 +98,24 @@ def plan(jobs: Sequence[Job]) -> Plan:
     return Plan(points, build, at_hand, {kind: _usual_seconds(cache_dir, kind) for kind in STAGES})
 
 
-def _planned(job: Job, flows: dict[str, Flow]) -> Planned:
+def _planned(job: Job, corpora: dict[str, Corpus]) -> Planned:
     try:
         point = point_of(job.cfg)
         planned = Planned(job, run_id_of(point), False)
         planned.done = result.read(planned.folder) is not None
         if not planned.done:
-            planned.wanted = _wanted(point, job.cache_dir, flows)
+            planned.wanted = _wanted(point, job.cache_dir, corpora)
     except UserError as error:
         raise UserError(f"{error}\nIn the point: {job.command}") from error
     return planned
 
 
-def _wanted(point: Point, cache_dir: Path, flows: dict[str, Flow]) -> dict[str, Wanted]:
+def _wanted(point: Point, cache_dir: Path, corpora: dict[str, Corpus]) -> list[Wanted]:
     """The stages of a point; a corpus is read once for all points that share it."""
     data = json.dumps(point.source.fingerprint(), sort_keys=True, default=str)
-    known = flows.get(data)
-    flow = Flow(point, cache_dir=cache_dir, curve=lambda stage, row: None, corpus=known and known.corpus)
-    flows.setdefault(data, flow)
-    return flow.wanted
+    if data not in corpora:
+        corpora[data] = point.source.load(cache_dir)
+    return steps_of(point, corpora[data], cache_dir).wanted()
 
 
 def _usual_seconds(cache_dir: Path, kind: str) -> float | None:

@@ -12,17 +12,19 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from optim.common.build import method
 from optim.common.errors import UserError
 from optim.common.files import ROOT
 from optim.common.stages import digest_of
 from optim.run.config import Job
-from optim.run.point import run_id_of
+from optim.run.keys import run_id_of
 from optim.run.process import STOP_S, run_apart, stop
 from optim.sweep import pick
 from optim.sweep.multirun import group_words
 from optim.sweep.settings import Settings
 
 
+@method("sweep", "grid")
 @dataclass(frozen=True, kw_only=True)
 class Grid:
     """Every combination of some values: `train.py -m` under a name."""
@@ -43,6 +45,7 @@ class Grid:
             raise
 
 
+@method("sweep", "report")
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """The comparison of everything under results_dir."""
@@ -77,6 +80,7 @@ def _track(told: Settings) -> DictConfig:
     return told.composed(["model=tiny", "data=csv", *words]).cfg.track
 
 
+@method("sweep", "measure")
 @dataclass(frozen=True, kw_only=True)
 class Measure:
     """All finished points timed side by side on this machine: latencies that can be compared."""
@@ -97,6 +101,7 @@ class Measure:
         return Report(folder=self.folder).run(told)
 
 
+@method("sweep", "pick")
 @dataclass(frozen=True, kw_only=True)
 class Pick:
     """The most accurate finished point within a budget."""
@@ -107,6 +112,7 @@ class Pick:
         return 0
 
 
+@method("sweep", "search")
 @dataclass(frozen=True, kw_only=True)
 class Search:
     """Finds the best points over the options of some groups, the budget as constraints.

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from optim.common.build import method
 from optim.common.errors import UserError, require_positive
 from optim.track.key import has_key
 
@@ -49,11 +50,13 @@ class Tracker(Protocol):
         ...
 
 
+@method("track", "none")
 def none() -> Tracker:
     """A tracker that does nothing."""
     return _NoTracker()
 
 
+@method("track", "wandb")
 def wandb_run(
     *,
     mode: str,

@@ -2,58 +2,97 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from optim.common.errors import require_fraction, require_positive
+from optim.common.build import method
+from optim.common.errors import UserError, require_fraction, require_positive
+from optim.train.objective import Objective, View
+
+SAME = "same"  # the teacher that is the model itself, fine-tuned
 
 
 @dataclass(frozen=True, kw_only=True)
 class HardLabels:
-    """Cross-entropy against the labels alone; the teacher's logits are not looked at."""
+    """Cross-entropy against the labels alone; no teacher is looked at."""
 
-    teacher: str
-    needs_teacher: bool = False
+    teachers: tuple[str, ...]
+    needs_logits: bool = False
+    needs_models: bool = False
 
-    def __call__(self, labels, student, teacher):
-        """labels: int [batch]; student, teacher: logits [batch, classes] -> float [batch]."""
+    def __call__(self, labels, student, teachers: Sequence[Any]):
+        """labels: int [batch]; student: logits [batch, classes] -> float [batch]."""
         import tensorflow as tf
 
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=student)
+
+    def attach(self, student: Any, teachers: Sequence[Any]) -> Objective:
+        """Nothing but the answers."""
+        return on_logits(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SoftTargets:
     """(1 - teacher_weight) * cross-entropy + teacher_weight * temperature² * KL(teacher || student).
 
-    KL is between soft-maxes of logits / temperature, summed over classes; the loop averages over the batch.
-    temperature² keeps the gradient's size (Hinton et al. 2015, section 2, arXiv:1503.02531).
+    KL is between soft-maxes of logits / temperature, summed over classes, averaged over the teachers; the loop averages
+    over the batch. temperature² keeps the gradient's size (Hinton et al. 2015, section 2, arXiv:1503.02531).
     """
 
     temperature: float
     teacher_weight: float
-    teacher: str
-    needs_teacher: bool = True
+    teachers: tuple[str, ...]
+    needs_logits: bool = True
+    needs_models: bool = False
 
     def __post_init__(self) -> None:
         require_positive("distill.temperature", self.temperature)
         require_fraction("distill.teacher_weight", self.teacher_weight, one=True)
 
-    def __call__(self, labels, student, teacher):
-        """labels: int [batch]; student, teacher: logits [batch, classes] -> float [batch]."""
+    def __call__(self, labels, student, teachers: Sequence[Any]):
+        """labels: int [batch]; student and each teacher: logits [batch, classes] -> float [batch]."""
         import tensorflow as tf
 
         hard = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=student)
         log_student = tf.nn.log_softmax(student / self.temperature)
-        log_teacher = tf.nn.log_softmax(teacher / self.temperature)
-        divergence = tf.reduce_sum(tf.exp(log_teacher) * (log_teacher - log_student), axis=-1)
+        divergence = tf.add_n([self._divergence(log_student, teacher) for teacher in teachers]) / len(teachers)
         return (1 - self.teacher_weight) * hard + self.teacher_weight * self.temperature**2 * divergence
 
+    def _divergence(self, log_student, teacher):
+        import tensorflow as tf
 
-def hard_labels(*, teacher: str) -> HardLabels:
+        log_teacher = tf.nn.log_softmax(teacher / self.temperature)
+        return tf.reduce_sum(tf.exp(log_teacher) * (log_teacher - log_student), axis=-1)
+
+    def attach(self, student: Any, teachers: Sequence[Any]) -> Objective:
+        """Nothing but the answers."""
+        return on_logits(self)
+
+
+def on_logits(loss) -> Objective:
+    """The objective of a function (labels, student's logits, teachers' logits) -> float [batch]."""
+
+    def value(labels, student: View, teachers: Sequence[View]):
+        return loss(labels, student.logits, [teacher.logits for teacher in teachers])
+
+    return Objective(value=value)
+
+
+@method("distill", "hard_labels")
+def hard_labels(*, teacher: str | Sequence[str]) -> HardLabels:
     """The loss of `distill=none`."""
-    return HardLabels(teacher=teacher)
+    return HardLabels(teachers=_listed(teacher))
 
 
-def soft_targets(*, temperature: float, teacher_weight: float, teacher: str) -> SoftTargets:
+@method("distill", "soft_targets")
+def soft_targets(*, temperature: float, teacher_weight: float, teacher: str | Sequence[str]) -> SoftTargets:
     """The loss of `distill=kd`."""
-    return SoftTargets(temperature=temperature, teacher_weight=teacher_weight, teacher=teacher)
+    return SoftTargets(temperature=temperature, teacher_weight=teacher_weight, teachers=_listed(teacher))
+
+
+def _listed(teacher: str | Sequence[str]) -> tuple[str, ...]:
+    names = (teacher,) if isinstance(teacher, str) else tuple(teacher)
+    if not names or len(set(names)) < len(names):
+        raise UserError(f"distill.teacher must name one model, or several different ones, got {list(names)}.")
+    return names

@@ -1,7 +1,8 @@
-"""The only training loop: a model, its targets and a recipe in; the best epoch's weights and the curve out.
+"""The only training loop: a task, settings and a journal in; the best epoch's weights and the curve out.
 
-Pruning and distillation are values handed to it: a `Pruner` that is told of every step, a loss of (labels, student
-logits, teacher logits) for each sentence. A run that is killed goes on from its last finished epoch.
+Pruning, distillation and what else wraps the model are values handed to it (`train/wrap.py`, `train/objective.py`).
+A fit that is killed goes on from its last finished epoch, and ends with the weights that it would have had: batches are
+drawn by (seed, epoch), dropout by (seed, step), and everything that is trained is in the journal.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -18,12 +19,15 @@ from typing import Any
 
 import numpy as np
 
+from optim.common.build import method
 from optim.common.errors import UserError, require_count, require_fraction, require_positive
 from optim.data.tokens import Tokens, bucketed_batches, pad
+from optim.train.objective import Loss, Objective, View, watching
+from optim.train.wrap import Stack, Wrapper
 
 SCORE_BATCH = 64
 CLASS_WEIGHTS = ("none", "balanced")
-Row = dict[str, float]
+CurveRow = dict[str, float]  # a row of the training curve
 
 
 class TrainingDiverged(RuntimeError):
@@ -53,6 +57,7 @@ class Recipe:
         return self.learning_rate * min(rising, (1 - progress) / (1 - self.warmup))
 
 
+@method("fit", "adamw")
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
     """`conf/fit`: the recipes of the two fits and what they share."""
@@ -77,7 +82,7 @@ class Schedule:
 class Fitted:
     """What a fit leaves: the curve, the epoch that was kept and how fast it went."""
 
-    rows: list[Row] = field(default_factory=list)
+    rows: list[CurveRow] = field(default_factory=list)
     best_epoch: int = -1
     holdout_accuracy_fraction: float = -1.0
     holdout_loss: float = math.inf
@@ -110,7 +115,7 @@ def class_weights(labels: np.ndarray, classes: int, how: str) -> np.ndarray:
     return (len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))).astype(np.float32)
 
 
-def logits_of(model, tokens: Tokens, *, progress: Callable[[int], None] = lambda done: None) -> np.ndarray:
+def logits_of(model, tokens: Tokens, *, progress: Callable[[int], object] = lambda done: None) -> np.ndarray:
     """Logits float32 [n, classes] of every sentence, in order."""
     import tensorflow as tf
 
@@ -142,101 +147,139 @@ def cross_entropy(labels: np.ndarray, logits: np.ndarray) -> float:
     return float(np.mean(np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is to be learnt: by which model, from what, under which methods."""
+
+    model: Any  # Keras classifier; it has the best epoch's weights in the end
+    tokens: Tokens
+    loss: Loss
+    wrappers: Sequence[Wrapper] = ()
+    teacher_logits: np.ndarray | None = None  # float32 [n, teachers, classes], where the loss needs them
+    teachers: Sequence[Any] = ()  # Keras classifiers that run in every step, where the loss needs those
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """How it is learnt."""
+
+    recipe: Recipe
+    schedule: Schedule
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Journal:
+    """Where a fit keeps what a later one goes on from, and who is told of its progress."""
+
+    scratch: Path
+    on_row: Callable[[CurveRow], None]
+    bar: Any  # a tqdm
+
+
 class Fit:
     """One fit in progress. `run` gives the result; the model then holds the best epoch's weights."""
 
-    def __init__(self, model, tokens: Tokens, teacher_logits: np.ndarray, *, loss, pruner, recipe: Recipe,
-                 schedule: Schedule, seed: int, scratch: Path, on_row: Callable[[Row], None], bar) -> None:  # fmt: skip
-        from optim.train.optimizer import LazyAdamW
+    def __init__(self, task: Task, settings: FitSettings, journal: Journal) -> None:
+        from optim.train.optimizer import optimizer_for
 
-        self.model, self.tokens, self.teacher_logits = model, tokens, teacher_logits
-        self.recipe, self.seed, self.scratch, self.on_row, self.bar = recipe, seed, scratch, on_row, bar
+        recipe, schedule = settings.recipe, settings.schedule
+        self.task, self.settings, self.journal = task, settings, journal
         self.chosen, self.held = split(
-            len(tokens), holdout=schedule.holdout, minimum=schedule.holdout_minimum, seed=seed
+            len(task.tokens), holdout=schedule.holdout, minimum=schedule.holdout_minimum, seed=settings.seed
         )
-        self.weights = class_weights(tokens.labels[self.chosen], teacher_logits.shape[1], schedule.class_weights)
+        classes = task.model.output_shape[-1]
+        self.weights = class_weights(task.tokens.labels[self.chosen], classes, schedule.class_weights)
         self.epoch_steps = math.ceil(len(self.chosen) / recipe.batch_size)
         self.total_steps = recipe.epochs * self.epoch_steps
-        self.pruning = pruner.attach(model, total_steps=self.total_steps)
-        self.optimizer = LazyAdamW(learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay)
-        # Before the step is traced: a step that makes variables is traced twice, ten seconds for a pruned MiniLM.
-        self.optimizer._create_all_weights(self.pruning.model.trainable_variables)
-        self.train_step = _train_step(self.pruning.model, self.optimizer, loss)
-        self.fitted, self.best = Fitted(), None
+        self.stack = Stack(task.wrappers, task.model, total_steps=self.total_steps)
+        self.objective = task.loss.attach(task.model, task.teachers)
+        self.trained = [*self.stack.model.trainable_variables, *self.objective.variables]
+        self.optimizer = optimizer_for(self.trained, rate=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        self.train_step = _train_step(self)
+        self.fitted, self.best, self.ranges = Fitted(), None, {}
 
     def run(self) -> Fitted:
-        """Trains what is left of the epochs; keeps the best one that the pruner accepts."""
+        """Trains what is left of the epochs; keeps the best one in which all wrappers have settled."""
         first = self._restore()
-        self.bar.reset(total=self.total_steps)
-        self.bar.update(first * self.epoch_steps)
-        for epoch in range(first, self.recipe.epochs):
+        self.journal.bar.reset(total=self.total_steps)
+        self.journal.bar.update(first * self.epoch_steps)
+        for epoch in range(first, self.settings.recipe.epochs):
             self._epoch(epoch)
             self._judge(epoch)
             self._save(epoch)
-        self.model.set_weights(self.best)
+        self.task.model.set_weights(self.best)
         return self.fitted
 
     def _epoch(self, epoch: int) -> None:
-        rng = np.random.default_rng([self.seed, epoch])
-        batches = bucketed_batches(self.tokens.lengths[self.chosen], self.recipe.batch_size, rng)
+        rng = np.random.default_rng([self.settings.seed, epoch])
+        batches = bucketed_batches(self.task.tokens.lengths[self.chosen], self.settings.recipe.batch_size, rng)
         times, losses = [], []
         for number, batch in enumerate(batches):
             start, step = time.perf_counter(), epoch * self.epoch_steps + number
             losses.append(self._step(self.chosen[batch], step))
             times.append(time.perf_counter() - start)
-            self.bar.update(1)
+            self.journal.bar.update(1)
             if step % 50 == 0 or number + 1 == len(batches):
                 self._log({"step": step, "epoch": epoch, "loss": float(np.mean(losses))})
                 losses = []
-        self.pruning.after_epoch()
+        self.stack.after_epoch()
         self.fitted.steps_per_second = 1 / float(np.median(times))
 
     def _step(self, index: np.ndarray, step: int) -> float:
         import tensorflow as tf
 
-        rate = self.recipe.rate((step + 0.5) / self.total_steps)
-        ids, mask = pad(self.tokens, index)
-        labels = self.tokens.labels[index]
-        args = (ids, mask, labels, self.weights[labels], self.teacher_logits[index], np.float32(rate))
+        rate = self.settings.recipe.rate((step + 0.5) / self.total_steps)
+        ids, mask = pad(self.task.tokens, index)
+        labels = self.task.tokens.labels[index]
+        draw = np.array([self.settings.seed, step], np.int32)
+        args = (ids, mask, labels, self.weights[labels], self._teacher_logits(index), np.float32(rate), draw)
         loss = float(self.train_step(*map(tf.constant, args)))
         if not math.isfinite(loss):
             raise TrainingDiverged(
                 f"the loss became {loss} at step {step} of {self.total_steps}: lower fit.*.learning_rate "
-                f"(now {self.recipe.learning_rate:g}), or set fit.precision=float32."
+                f"(now {self.settings.recipe.learning_rate:g}), or set fit.precision=float32."
             )
         return loss
 
+    def _teacher_logits(self, index: np.ndarray) -> np.ndarray:
+        """float32 [batch, teachers, classes]; no teachers where the loss asks for no answers."""
+        stored = self.task.teacher_logits
+        return np.zeros((len(index), 0, len(self.weights)), np.float32) if stored is None else stored[index]
+
     def _judge(self, epoch: int) -> None:
-        held = self.tokens.take(self.held)
-        logits = logits_of(self.model, held)
+        held = self.task.tokens.take(self.held)
+        logits = logits_of(self.task.model, held)
         accuracy = float(np.mean(logits.argmax(axis=1) == held.labels))
         loss = cross_entropy(held.labels, logits)
         self._log({"step": (epoch + 1) * self.epoch_steps - 1, "epoch": epoch,
                    "holdout_accuracy_fraction": accuracy, "holdout_loss": loss})  # fmt: skip
-        settled = self.pruning.settled((epoch + 1) / self.recipe.epochs)
+        settled = self.stack.settled((epoch + 1) / self.settings.recipe.epochs)
         # By loss: an accuracy over a thousand sentences moves by chance more than an epoch moves it.
         if settled and loss < self.fitted.holdout_loss:
-            self.best, self.fitted.best_epoch = self.model.get_weights(), epoch
+            self.best, self.ranges = self.task.model.get_weights(), dict(self.stack.ranges())
+            self.fitted.best_epoch = epoch
             self.fitted.holdout_accuracy_fraction, self.fitted.holdout_loss = accuracy, loss
 
-    def _log(self, row: Row) -> None:
+    def _log(self, row: CurveRow) -> None:
         self.fitted.rows.append(row)
-        self.on_row(row)
+        self.journal.on_row(row)
 
     def _variables(self) -> list:
-        return [*self.pruning.model.variables, *self.optimizer.variables()]
+        return [*self.stack.model.variables, *self.objective.variables, *self.optimizer.variables()]
 
     def _save(self, epoch: int) -> None:
         """Everything that the next epoch needs, written beside the last and then put in its place."""
         arrays = {f"variable{i}": v.numpy() for i, v in enumerate(self._variables())}
         arrays |= {f"best{i}": v for i, v in enumerate(self.best or [])}
-        part = self.scratch / "epoch.part.npz"
+        arrays |= {f"range:{name}": value for name, value in self.ranges.items()}
+        part = self.journal.scratch / "epoch.part.npz"
         np.savez(part, epoch=epoch, fitted=json.dumps(self.fitted.to_json()), **arrays)
-        os.replace(part, self.scratch / "epoch.npz")
+        os.replace(part, self.journal.scratch / "epoch.npz")
 
     def _restore(self) -> int:
         """The first epoch still to be run."""
-        path = self.scratch / "epoch.npz"
+        path = self.journal.scratch / "epoch.npz"
         if not path.is_file():
             return 0
         with np.load(path) as saved:
@@ -244,17 +287,24 @@ class Fit:
                 variable.assign(saved[f"variable{i}"])
             self.fitted = Fitted(**json.loads(str(saved["fitted"])))
             if "best0" in saved:
-                self.best = [saved[f"best{i}"] for i in range(len(self.model.weights))]
+                self.best = [saved[f"best{i}"] for i in range(len(self.task.model.weights))]
+            self.ranges = {name[6:]: saved[name] for name in saved.files if name.startswith("range:")}
             for row in self.fitted.rows:
-                self.on_row(row)
+                self.journal.on_row(row)
             return int(saved["epoch"]) + 1
 
 
-def _train_step(model, optimizer, loss):
-    """A compiled step for batches of any shape: (ids, mask, labels, weights, teacher logits, rate) -> mean loss."""
+def _train_step(fit: Fit):
+    """A compiled step for batches of any shape.
+
+    (ids, mask, labels, weights, teacher logits, rate, draw: int32 [2], seed and step) -> mean loss.
+    """
     import tensorflow as tf
 
-    variables = model.trainable_variables
+    objective, optimizer, variables = fit.objective, fit.optimizer, fit.trained
+    student = watching(fit.stack.model, objective.student_layers)
+    views = _teacher_views(fit.task.teachers, objective)
+    stored = 0 if fit.task.teacher_logits is None else fit.task.teacher_logits.shape[1]
 
     @tf.function(
         autograph=False,  # nothing here is Python control flow over tensors, and looking for it takes seconds
@@ -263,18 +313,34 @@ def _train_step(model, optimizer, loss):
             tf.TensorSpec([None, None], tf.int32),
             tf.TensorSpec([None], tf.int32),
             tf.TensorSpec([None], tf.float32),
-            tf.TensorSpec([None, None], tf.float32),
+            tf.TensorSpec([None, stored, None], tf.float32),
             tf.TensorSpec([], tf.float32),
+            tf.TensorSpec([2], tf.int32),
         ],
     )
-    def step(ids, mask, labels, weights, teacher, rate):
+    def step(ids, mask, labels, weights, answers, rate, draw):
         optimizer.learning_rate.assign(rate)
+        fit.task.model.draws.assign(draw)
         with tf.GradientTape() as tape:
-            logits = model({"input_ids": ids, "attention_mask": mask}, training=True)
-            value = tf.reduce_mean(weights * loss(labels, logits, teacher))
+            said = student(ids, mask, training=True)
+            value = tf.reduce_mean(weights * objective.value(labels, said, views(ids, mask, answers)))
         gradients = tape.gradient(value, variables)
         gradients, _ = tf.clip_by_global_norm(gradients, 1.0)
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return value
 
     return step
+
+
+def _teacher_views(teachers: Sequence[Any], objective: Objective) -> Callable[..., list[View]]:
+    """(ids, mask, stored logits [batch, teachers, classes]) -> what each teacher says: live, or as it was stored."""
+    import tensorflow as tf
+
+    live = [watching(model, names) for model, names in zip(teachers, objective.teacher_layers, strict=True)]
+
+    def views(ids, mask, stored) -> list[View]:
+        if live:
+            return [view(ids, mask, training=False) for view in live]
+        return [View(logits, {}, mask) for logits in tf.unstack(stored, axis=1)]
+
+    return views

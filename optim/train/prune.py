@@ -7,46 +7,38 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 
+from optim.common.build import method
 from optim.common.errors import UserError, require_count, require_fraction, require_positive
+from optim.train.wrap import Attached
 
 TOLERANCE = 0.001  # of a kernel's weights: how far from its target a mask may be after the fit
 
 
-class Pruning(Protocol):
-    """A pruner at work on one model; the fit tells it where it is."""
-
-    model: object  # the Keras model to train: the one that was given, perhaps with its layers wrapped
-
-    def after_epoch(self) -> None:
-        """Called when the weights are about to be scored or saved."""
-        ...
-
-    def settled(self, progress: float) -> bool:
-        """Whether weights of this training progress, (0, 1], have their final sparsity."""
-        ...
-
-
 @dataclass
 class _Untouched:
-    model: object
+    model: Any
 
     def after_epoch(self) -> None: ...
 
     def settled(self, progress: float) -> bool:
         return True
 
+    def ranges(self) -> dict[str, np.ndarray]:
+        return {}
+
 
 @dataclass(frozen=True, kw_only=True)
 class NoPruning:
     """`prune=none`: the method that does nothing."""
 
-    sparsity: float = 0.0
+    changes: bool = False
+    packages: tuple[str, ...] = ()
 
-    def attach(self, model, *, total_steps: int) -> Pruning:
+    def attach(self, model, *, total_steps: int) -> Attached:
         """The model as it is."""
         return _Untouched(model)
 
@@ -68,6 +60,7 @@ class Magnitude:
     begin: float  # training progress of the first mask
     end: float  # training progress from which the sparsity is the final one
     every_steps: int  # between two drawings of the mask
+    packages: tuple[str, ...] = ("tensorflow-model-optimization",)
 
     def __post_init__(self) -> None:
         if self.schedule not in ("constant", "polynomial"):
@@ -79,7 +72,12 @@ class Magnitude:
         if self.end < self.begin:
             raise UserError(f"prune.end must lie in [prune.begin, 1] = [{self.begin:g}, 1], got {self.end:g}.")
 
-    def attach(self, model, *, total_steps: int) -> Pruning:
+    @property
+    def changes(self) -> bool:
+        """A sparsity of 0 zeroes nothing."""
+        return self.sparsity > 0
+
+    def attach(self, model, *, total_steps: int) -> Attached:
         """`model` with its prunable layers wrapped; the weights are shared, so `model` itself is pruned."""
         return _Masks(model, self._steps(total_steps), total_steps)
 
@@ -122,7 +120,7 @@ class _Masks:
         def wrap(layer):
             return sparsity.prune_low_magnitude(layer, schedule) if layer.name in names else layer
 
-        self.model: object = keras.models.clone_model(model, clone_function=wrap)
+        self.model: Any = keras.models.clone_model(model, clone_function=wrap)
         self.callback = sparsity.UpdatePruningStep()
         self.callback.set_model(self.model)
         self.callback.on_train_begin()
@@ -133,12 +131,17 @@ class _Masks:
     def settled(self, progress: float) -> bool:
         return progress * self.total_steps >= max(self.schedule.begin_step, self.schedule.end_step)
 
+    def ranges(self) -> dict[str, np.ndarray]:
+        return {}
 
+
+@method("prune", "none")
 def none() -> NoPruning:
     """`prune=none`."""
     return NoPruning()
 
 
+@method("prune", "magnitude")
 def magnitude(*, schedule: str, sparsity: float, initial_sparsity: float, power: float, begin: float, end: float,
               every_steps: int) -> Magnitude:  # fmt: skip
     """`prune=fixed50`, `prune=poly80`, ...: see Magnitude."""

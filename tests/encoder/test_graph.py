@@ -36,6 +36,7 @@ from safetensors.numpy import load_file, save_file
 
 from optim.encoder import checkpoint, graph
 from optim.encoder.architecture import Architecture, read_config
+from optim.encoder.layers import Dropout
 
 PARTS = ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
 
@@ -322,7 +323,7 @@ def test_removed_heads_and_neurons_equal_zeroed_ones(models, scratch):
     ("family", "rates"), [("bert", {0.11: 5, 0.12: 2, 0.13: 1}), ("distilbert", {0.14: 3, 0.15: 2, 0.16: 1})]
 )
 def test_dropout_has_the_rates_of_the_config(family, rates, models):
-    dropouts = [part for part in models[family].submodules if isinstance(part, keras.layers.Dropout)]
+    dropouts = [part for part in models[family].submodules if isinstance(part, Dropout)]
     assert Counter(part.rate for part in dropouts) == rates
 
 

@@ -1,0 +1,165 @@
+"""The steps that make and measure a student's files."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optim.common.errors import UserError
+from optim.common.screen import bar
+from optim.export.convert import convert
+from optim.export.quantize import Student
+from optim.measure.file import measure_file
+from optim.measure.machine import machine_id
+from optim.run.fits import RANGES, FitStep, load_single
+from optim.run.keys import FILES, RUNTIME, file_key, made_by
+from optim.run.point import Point
+from optim.run.step import Stages, Step
+
+MODEL = "model.tflite"
+MEASURING = 1  # version of how figures are taken; raised when they mean something else
+TableMaker = Callable[[Student], Any]
+TABLES: dict[str, tuple[int, TableMaker]] = {}  # name -> (version, what makes it): tables that a quantizer can ask for
+
+log = logging.getLogger(__name__)
+
+
+class Float32Step(Step):
+    """The float32 .tflite file of a fitted model."""
+
+    kind = "float32"
+
+    def __init__(self, student: FitStep) -> None:
+        self.student = student
+
+    def inputs(self) -> Sequence[Step]:
+        """The model."""
+        return (self.student,)
+
+    def key(self) -> Mapping[str, Any]:
+        """The model, the graph and the converter."""
+        return {"student": self.student.wanted.key, **made_by(*FILES)}
+
+    def build(self, folder: Path, scratch: Path, stages: Stages) -> None:
+        """Converts."""
+        log.info("export    float32 .tflite")
+        (folder / MODEL).write_bytes(convert(load_single(self.student, stages)))
+
+
+class TableStep(Step):
+    """A table that a quantizer asks for, the sensitivity of layers for one: table.json."""
+
+    kind = "table"
+
+    def __init__(self, name: str, float32: Float32Step) -> None:
+        if name not in TABLES:
+            raise UserError(f"quant asks for a table {name!r}; known: {', '.join(TABLES) or 'none'}.")
+        self.name, self.float32, (self.version, self.make) = name, float32, TABLES[name]
+
+    def inputs(self) -> Sequence[Step]:
+        """The float32 file, its model and training sentences."""
+        return (self.float32, self.float32.student, self.float32.student.tokens)
+
+    def key(self) -> Mapping[str, Any]:
+        """Which table, of what."""
+        named = {"name": self.name, "version": self.version, "tokens": self.float32.student.tokens.wanted.key}
+        return {**named, "float32": self.float32.wanted.key, **made_by(*FILES)}
+
+    def build(self, folder: Path, scratch: Path, stages: Stages) -> None:
+        """Makes it."""
+        table = self.make(quantizer_input(self.float32, stages))
+        (folder / "table.json").write_text(json.dumps(table) + "\n", encoding="utf-8")
+
+    def read(self, stages: Stages) -> Any:
+        """What was made."""
+        return json.loads((stages.folder(self) / "table.json").read_text(encoding="utf-8"))
+
+
+def quantizer_input(float32: Float32Step, stages: Stages, tables: Mapping[str, Any] | None = None) -> Student:
+    """What a quantizer, or the maker of a table, may use."""
+    student = float32.student
+    with np.load(stages.folder(student) / RANGES) as saved:
+        ranges = dict(saved)
+    return Student(
+        load=lambda: load_single(student, stages), float32_path=stages.folder(float32) / MODEL,
+        train=student.tokens.read(stages, "train"), ranges=ranges, tables=tables or {},
+    )  # fmt: skip
+
+
+class FileStep(Step):
+    """The .tflite file that ships."""
+
+    kind = "file"
+
+    def __init__(self, point: Point, float32: Float32Step) -> None:
+        self.point, self.float32 = point, float32
+        self.tables = {name: TableStep(name, float32) for name in point.quantizer.tables}
+
+    def inputs(self) -> Sequence[Step]:
+        """The float32 file, its model and sentences, and the tables that the method asks for."""
+        return (self.float32, self.float32.student, self.float32.student.tokens, *self.tables.values())
+
+    def key(self) -> Mapping[str, Any]:
+        """The model, the method, the sentences it may calibrate on, and the packages that write it."""
+        tables = {name: step.wanted.key for name, step in self.tables.items()}
+        made_from = {"float32": self.float32.wanted.key, "tokens": self.float32.student.tokens.wanted.key}
+        return {**made_from, "tables": tables, "quant": file_key(self.point.specs["quant"]), **made_by(*FILES)}
+
+    def build(self, folder: Path, scratch: Path, stages: Stages) -> None:
+        """Writes it."""
+        log.info("export    %s", self.point.specs["quant"]["method"])
+        tables = {name: step.read(stages) for name, step in self.tables.items()}
+        student = quantizer_input(self.float32, stages, tables)
+        (folder / MODEL).write_bytes(self.point.quantizer.run(student))
+
+
+class FigureStep(Step):
+    """What the file does on this machine: figures.json and logits.npy; measured once for all points that share it."""
+
+    kind = "figures"
+
+    def __init__(self, point: Point, file: FileStep) -> None:
+        self.point, self.file = point, file
+
+    def inputs(self) -> Sequence[Step]:
+        """The file, the float32 file beside which it is timed, and dev."""
+        return (self.file, self.file.float32, self.file.float32.student.tokens)
+
+    def key(self) -> Mapping[str, Any]:
+        """Both files, how they are timed, and where."""
+        files = {"file": self.file.wanted.key, "float32": self.file.float32.wanted.key}
+        place = {"machine": machine_id(), "versions": made_by(*RUNTIME)["versions"]}
+        return {**files, "bench": self.point.specs["bench"], "measuring": MEASURING, **place}
+
+    def build(self, folder: Path, scratch: Path, stages: Stages) -> None:
+        """Scores every sentence of dev, times and weighs."""
+        file, float32 = stages.folder(self.file) / MODEL, stages.folder(self.file.float32) / MODEL
+        dev = self.file.float32.student.tokens.read(stages, "dev")
+        log.info("measure   %s bytes, all %s dev sentences", f"{file.stat().st_size:,}", f"{len(dev):,}")
+        with bar("measure", len(dev), "sentence") as shown:
+            measured = measure_file(file, float32, dev, bench=self.point.bench, progress=_progress(shown))
+        np.save(folder / "logits.npy", measured.logits)
+        figures = {"speed": measured.speed, "memory": measured.memory, "size": measured.size}
+        (folder / "figures.json").write_text(json.dumps(figures) + "\n", encoding="utf-8")
+
+    def read(self, stages: Stages) -> dict[str, Any]:
+        """speed, memory and size."""
+        return json.loads((stages.folder(self) / "figures.json").read_text(encoding="utf-8"))
+
+    def logits(self, stages: Stages) -> np.ndarray:
+        """float32 [dev_examples, classes], of the file."""
+        return np.load(stages.folder(self) / "logits.npy")
+
+
+def _progress(shown: Any) -> Callable[[str, int, int], None]:
+    def progress(what: str, done: int, total: int) -> None:
+        shown.set_description_str(f"  measure: {what}", refresh=False)
+        if what == "sentences":
+            shown.update(done - shown.n)
+
+    return progress

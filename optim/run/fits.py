@@ -1,0 +1,245 @@
+"""The steps that make a student: tokens, fits, the teachers' answers, surgery."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optim.common.errors import UserError
+from optim.common.screen import bar
+from optim.common.stages import Stage
+from optim.data.corpus import Corpus
+from optim.data.tokens import Tokens, tokenize
+from optim.encoder.architecture import Architecture
+from optim.encoder.tensorflow import prepare_tensorflow
+from optim.run.keys import TRAINING, made_by, recipe_key
+from optim.run.point import Point
+from optim.run.starts import Start
+from optim.run.step import Stages, Step
+from optim.run.surgery import Patient, Surgery
+from optim.train.fit import FitSettings, Journal, Task
+from optim.train.objective import Loss
+from optim.train.wrap import Wrapper
+
+RANGES = "ranges.npz"
+
+log = logging.getLogger(__name__)
+
+
+class TokensStep(Step):
+    """The sentences of both splits in the tokens of a start: train.npz, dev.npz."""
+
+    kind = "tokens"
+
+    def __init__(self, corpus: Corpus, start: Start, max_length: int) -> None:
+        self.corpus, self.start, self.max_length = corpus, start, max_length
+
+    def inputs(self) -> Sequence[Step]:
+        """What leaves the tokenizer."""
+        return self.start.words_inputs()
+
+    def key(self) -> Mapping[str, Any]:
+        """Sentences, words, and where a sentence is cut."""
+        words = {"tokenizer": self.start.words_key(), "max_length": self.max_length}
+        return {"corpus": self.corpus.digest, **words, "versions": made_by("tokenizers")["versions"]}
+
+    def build(self, folder: Path, scratch: Path, stages: Stages) -> None:
+        """Tokenizes both splits."""
+        path = self.start.tokenizer(stages)
+        for name, split in (("train", self.corpus.train), ("dev", self.corpus.dev)):
+            tokenize(split, tokenizer_path=path, max_length=self.max_length).save(folder / f"{name}.npz")
+
+    def read(self, stages: Stages, split: str) -> Tokens:
+        """`train` or `dev`."""
+        return Tokens.load(stages.folder(self) / f"{split}.npz")
+
+
+class FitStep(Step):
+    """A fitted classifier: weights and architecture, curve, its Keras answers on dev, what its wrappers measured."""
+
+    def __init__(self, kind: str, point: Point, tokens: TokensStep, start: Start, *, loss: Loss,
+                 loss_spec: Mapping[str, Any], wrappers: Sequence[Wrapper] = (), wrapper_specs: Sequence[Any] = (),
+                 answers: Sequence[LogitsStep] = (), teachers: Sequence[FitStep] = ()) -> None:  # fmt: skip
+        self.kind, self.point, self.tokens, self.start = kind, point, tokens, start  # type: ignore[misc]
+        self.loss, self.loss_spec, self.wrappers, self.wrapper_specs = loss, loss_spec, wrappers, wrapper_specs
+        self.answers = answers if loss.needs_logits else ()
+        self.teachers = teachers if loss.needs_models else ()
+        self.classes = len(tokens.corpus.label_names)
+
+    def inputs(self) -> Sequence[Step]:
+        """Tokens, where it begins, and what the teachers say or are."""
+        return (self.tokens, *self.start.inputs(), *self.answers, *self.teachers)
+
+    def key(self) -> Mapping[str, Any]:
+        """Everything that makes the weights."""
+        packages = {name for wrapper in self.wrappers for name in wrapper.packages}
+        return {
+            "tokens": self.tokens.wanted.key,
+            "start": self.start.key(),
+            "answers": [step.wanted.key for step in self.answers],
+            "teachers": [step.wanted.key for step in self.teachers],
+            "loss": self.loss_spec,
+            "wrappers": list(self.wrapper_specs),
+            "fit": recipe_key(self.point.specs["fit"], self.kind),
+            "seed": self.point.seed,
+            **made_by(*TRAINING, *sorted(packages)),
+        }
+
+    def build(self, folder: Path, scratch: Path, stages: Stages) -> None:
+        """Trains, checks what the wrappers promised, and saves."""
+        from optim.encoder import store
+
+        prepare_tensorflow()
+        shape = self._shape(stages)
+        model = self._fresh(shape, stages)
+        answers = [step.read(stages) for step in self.answers]
+        task = Task(
+            model=model, tokens=self.tokens.read(stages, "train"), loss=self.loss, wrappers=self.wrappers,
+            teacher_logits=np.stack(answers, axis=1) if answers else None,
+            teachers=[store.load(stages.folder(step), whole=True) for step in self.teachers],
+        )  # fmt: skip
+        ranges = self._fit(task, folder, scratch, stages)
+        for wrapper in self.wrappers:
+            wrapper.check(model)
+        self._keep(model, shape, self.tokens.read(stages, "dev"), ranges, folder)
+
+    def _shape(self, stages: Stages) -> Architecture:
+        shape = self.start.shape(stages, self.classes)
+        if self.tokens.max_length > shape.position_count:
+            raise UserError(
+                f"data.max_length must be at most {shape.position_count}, the positions of the model, "
+                f"got {self.tokens.max_length}."
+            )
+        return shape
+
+    def _fresh(self, shape: Architecture, stages: Stages) -> Any:
+        """A model with the weights of the start, in the precision of the fit; what that lacks is drawn by the seed."""
+        import tf_keras as keras
+
+        from optim.encoder import graph
+
+        bfloat16 = self.point.schedule.precision == "bfloat16"
+        keras.utils.set_random_seed(self.point.seed)
+        keras.mixed_precision.set_global_policy("mixed_bfloat16" if bfloat16 else "float32")
+        try:
+            model = graph.classifier(shape, whole=self.loss.needs_models)
+        finally:
+            keras.mixed_precision.set_global_policy("float32")
+        self.start.fill(model, shape, stages)
+        return model
+
+    def _fit(self, task: Task, folder: Path, scratch: Path, stages: Stages) -> dict[str, np.ndarray]:
+        """Fits, writes the curve, and returns the wrappers' ranges at the epoch that was kept."""
+        from optim.train.fit import Fit
+
+        recipe = getattr(self.point.schedule, self.kind)
+        settings = FitSettings(recipe=recipe, schedule=self.point.schedule, seed=self.point.seed)
+        with bar(self.kind) as shown:
+            journal = Journal(scratch=scratch, on_row=lambda row: stages.curve(self.kind, row), bar=shown)
+            fit = Fit(task, settings, journal)
+            log.info("%-9s %d epochs of %d steps, %s", self.kind, recipe.epochs, fit.epoch_steps,
+                     self.point.schedule.precision)  # fmt: skip
+            fitted = fit.run()
+        (folder / "fit.json").write_text(json.dumps(fitted.to_json()) + "\n", encoding="utf-8")
+        return fit.ranges
+
+    def _keep(self, model: Any, shape: Architecture, dev: Tokens, ranges: dict[str, np.ndarray], folder: Path) -> None:
+        """Saves the model, what its weights amount to, and the logits on dev that its files must agree with."""
+        from optim.encoder import store
+        from optim.train.fit import logits_of
+        from optim.train.prune import zeroed_fraction
+
+        store.save(model, shape, folder)
+        np.savez(folder / RANGES, **ranges)  # type: ignore[arg-type]
+        weights = {"parameters": int(model.count_params()), "zeroed_fraction": zeroed_fraction(model)}
+        (folder / "weights.json").write_text(json.dumps(weights) + "\n", encoding="utf-8")
+        float32 = model if self.point.schedule.precision == "float32" else store.load(folder)
+        np.save(folder / "dev.npy", logits_of(float32, dev))
+
+    def at_hand(self, done: Stage, stages: Stages) -> None:
+        """Shows the curve of a fit that was found: it belongs to every point that uses the stage."""
+        fitted = json.loads((done.folder / "fit.json").read_text(encoding="utf-8"))
+        if done.cached:
+            for row in fitted["rows"]:
+                stages.curve(self.kind, row)
+        log.info("%-9s %s: epoch %d kept, %.4f of the held-out slice of train right, %.2f steps/s, %.0f s", self.kind,
+                 "at hand" if done.cached else "done", fitted["best_epoch"] + 1, fitted["holdout_accuracy_fraction"],
+                 fitted["steps_per_second"], done.seconds)  # fmt: skip
+
+    def dev_logits(self, stages: Stages) -> np.ndarray:
+        """float32 [dev_examples, classes], of the Keras model."""
+        return np.load(stages.folder(self) / "dev.npy")
+
+    def weights(self, stages: Stages) -> dict[str, Any]:
+        """parameters and zeroed_fraction."""
+        return json.loads((stages.folder(self) / "weights.json").read_text(encoding="utf-8"))
+
+
+class LogitsStep(Step):
+    """What a teacher says of every training sentence, computed once: train.npy, float32 [n, classes]."""
+
+    kind = "logits"
+
+    def __init__(self, teacher: FitStep) -> None:
+        self.teacher = teacher
+
+    def inputs(self) -> Sequence[Step]:
+        """The teacher, and the sentences in its tokens."""
+        return (self.teacher, self.teacher.tokens)
+
+    def key(self) -> Mapping[str, Any]:
+        """Who speaks, of what."""
+        return {"teacher": self.teacher.wanted.key, "tokens": self.teacher.tokens.wanted.key, **made_by(*TRAINING)}
+
+    def build(self, folder: Path, scratch: Path, stages: Stages) -> None:
+        """Runs the teacher over train."""
+        prepare_tensorflow()
+        from optim.encoder import store
+        from optim.train.fit import logits_of
+
+        model, train = store.load(stages.folder(self.teacher)), self.teacher.tokens.read(stages, "train")
+        with bar("teacher's answers", len(train), "sentence") as shown:
+            logits = logits_of(model, train, progress=lambda done: shown.update(done - shown.n))
+        np.save(folder / "train.npy", logits)
+
+    def read(self, stages: Stages) -> np.ndarray:
+        """float32 [n, classes]."""
+        return np.load(stages.folder(self) / "train.npy")
+
+
+class SurgeryStep(Step):
+    """A smaller checkpoint cut out of a fitted one: architecture, weights, tokenizer.json."""
+
+    kind = "surgery"
+
+    def __init__(self, surgery: Surgery, teacher: FitStep) -> None:
+        self.surgery, self.teacher = surgery, teacher
+
+    def inputs(self) -> Sequence[Step]:
+        """The teacher, and the sentences in its tokens."""
+        return (self.teacher, self.teacher.tokens)
+
+    def key(self) -> Mapping[str, Any]:
+        """Who is cut, how, and by which sentences."""
+        key = {"teacher": self.teacher.wanted.key, "tokens": self.teacher.tokens.wanted.key}
+        return {**key, "surgery": dict(self.surgery.spec), **made_by(*TRAINING)}
+
+    def build(self, folder: Path, scratch: Path, stages: Stages) -> None:
+        """Cuts."""
+        prepare_tensorflow()
+        tokenizer = self.teacher.start.tokenizer(stages)
+        train = self.teacher.tokens.read(stages, "train")
+        self.surgery.cut(Patient(folder=stages.folder(self.teacher), tokenizer=tokenizer, train=train), folder)
+
+
+def load_single(student: FitStep, stages: Stages) -> Any:
+    """The Keras model of one sentence, float32."""
+    prepare_tensorflow()
+    from optim.encoder import store
+
+    return store.load(stages.folder(student), single=True)

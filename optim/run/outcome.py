@@ -1,0 +1,91 @@
+"""Made steps -> the parts of result.json that a run computes, and the files of its bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optim.data.corpus import Corpus
+from optim.measure import quality
+from optim.measure.file import check_agreement
+from optim.run.exports import MODEL
+from optim.run.point import Point
+from optim.run.step import Stages
+from optim.run.steps import Steps
+
+# Part of `cost` -> the kinds of stage that it adds up.
+COSTS = {
+    "teacher_s": ("teacher",),
+    "student_s": ("logits", "surgery", "student"),
+    "export_s": ("float32", "table", "file"),
+    "measure_s": ("figures",),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one point came to."""
+
+    quality: dict[str, Any]
+    size: dict[str, Any]
+    speed: dict[str, Any]
+    memory: dict[str, Any]
+    cost: dict[str, Any]
+    data: dict[str, Any]
+    answers: dict[str, np.ndarray]  # int [dev_examples] each: labels, answers, teacher
+    file: Path
+    tokenizer: Path
+    labels: list[str]
+
+
+def outcome_of(point: Point, corpus: Corpus, steps: Steps, stages: Stages) -> Outcome:
+    """Makes what is missing. Raises MeasurementError for a file that answers unlike its Keras model."""
+    dev = steps.student.tokens.read(stages, "dev")
+    teacher = steps.teachers[0].dev_logits(stages).argmax(axis=1)
+    figures, logits = steps.figures.read(stages), steps.figures.logits(stages)
+    agreement = quality.agreement(logits, steps.student.dev_logits(stages))
+    check_agreement(agreement, max_disagreement=point.max_disagreement)
+    return Outcome(
+        quality={
+            **quality.scores(logits, dev.labels),
+            "teacher_accuracy_fraction": float(np.mean(teacher == dev.labels)),
+            "agreement_fraction": agreement,
+        },
+        size={**figures["size"], **steps.student.weights(stages)},
+        speed=figures["speed"],
+        memory=figures["memory"],
+        cost=_cost(stages),
+        data=_data(corpus),
+        answers={"labels": dev.labels, "answers": logits.argmax(axis=1), "teacher": teacher},
+        file=stages.folder(steps.file) / MODEL,
+        tokenizer=steps.student.start.tokenizer(stages),
+        labels=list(corpus.label_names),
+    )
+
+
+def _data(corpus: Corpus) -> dict[str, Any]:
+    return {
+        "name": corpus.name,
+        "digest": corpus.digest,
+        "train_examples": len(corpus.train.texts),
+        "dev_examples": len(corpus.dev.texts),
+        "labels": list(corpus.label_names),
+    }
+
+
+def _cost(stages: Stages) -> dict[str, Any]:
+    """Seconds of the stages, whenever they were spent, and which of them this run found in the cache."""
+    seconds = {key: done.seconds for key, done in stages.made.items()}
+    return {
+        **{part: _sum(seconds, kinds) for part, kinds in COSTS.items()},
+        "cached": {key: done.cached for key, done in stages.made.items()},
+        "stages": seconds,
+    }
+
+
+def _sum(seconds: Mapping[str, float], kinds: tuple[str, ...]) -> float:
+    return sum(s for key, s in seconds.items() if key.rsplit("-", 1)[0] in kinds)

@@ -1,0 +1,66 @@
+"""What a loss asks for and gives: the answers, and where it wants them the inner states, of student and teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class View:
+    """What one model says of a batch."""
+
+    logits: Any  # float [batch, classes]
+    layers: Mapping[str, Any]  # name -> output of the layers that were asked for: float [tokens, width]
+    mask: Any  # int [batch, length]: which tokens are real; tf.where(mask) is the order of `tokens`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """A loss at work on one student and its teachers."""
+
+    value: Callable[[Any, View, Sequence[View]], Any]  # (labels int [batch], student, teachers) -> float [batch]
+    student_layers: tuple[str, ...] = ()  # whose outputs it wants of the student
+    teacher_layers: tuple[tuple[str, ...], ...] = ()  # and of each teacher
+    variables: tuple[Any, ...] = ()  # of its own, trained with the student's and kept with them when a fit is resumed
+
+
+class Loss(Protocol):
+    """What `conf/distill` names."""
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """`same`, the model itself fine-tuned, or names of conf/model; the first is the one results compare with."""
+        ...
+
+    @property
+    def needs_logits(self) -> bool:
+        """Whether it wants the teachers' answers, which are computed once and stored."""
+        ...
+
+    @property
+    def needs_models(self) -> bool:
+        """Whether the teachers themselves must run in every step."""
+        ...
+
+    def attach(self, student: Any, teachers: Sequence[Any]) -> Objective:
+        """The loss on Keras models; `teachers` is empty unless it needs them."""
+        ...
+
+
+def watching(model: Any, names: Sequence[str]) -> Callable[..., View]:
+    """A function (ids, mask, training) -> View of `model` with the outputs of the layers `names`, wrapped or not."""
+    import tf_keras as keras
+
+    from optim.train.wrap import layer_named
+
+    outputs = {name: layer_named(model, name).output for name in names}
+    inner = keras.Model(model.input, {"logits": model.output, **outputs}) if names else model
+
+    def view(ids, mask, *, training: bool) -> View:
+        said = inner({"input_ids": ids, "attention_mask": mask}, training=training)
+        logits = said.pop("logits") if names else said
+        return View(logits, said if names else {}, mask)
+
+    return view
