@@ -55,7 +55,8 @@ def watching(model: Any, names: Sequence[str]) -> Callable[..., View]:
 
     from optim.train.wrap import layer_named
 
-    outputs = {name: layer_named(model, name).output for name in names}
+    # A layer that wrappers left alone is shared with the model they wrapped: its last use is that in `model`.
+    outputs = {name: layer_named(model, name).get_output_at(-1) for name in names}
     inner = keras.Model(model.input, {"logits": model.output, **outputs}) if names else model
 
     def view(ids, mask, *, training: bool) -> View:

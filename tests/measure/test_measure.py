@@ -454,6 +454,6 @@ def test_machine_facts_fit_into_json():
 
 
 def test_machine_facts_need_no_tensorflow():
-    code = "import sys; from optim.measure import file, machine, quality; machine.machine(); print('tensorflow' in sys.modules)"
+    code = "import sys; from optim.measure import file, machine; machine.machine(); print('tensorflow' in sys.modules)"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert child.stdout == "False\n"

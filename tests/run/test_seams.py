@@ -1,0 +1,298 @@
+"""Places where coming methods will be put in, each tried with a toy one on the whole way of a point.
+
+(a) a student cut out of its teacher, with words of its own; (b) a loss that sees hidden states and attention of both
+models and has a variable of its own; (c) several wrappers on one model, whose ranges reach the quantizer; (d) a
+quantizer that asks for a table; (e) several teachers.
+"""
+
+# pyright: reportAttributeAccessIssue=false
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import CONF, Runs
+from hydra import compose, initialize_config_dir
+from tokenizers import Tokenizer
+
+from optim.common.errors import UserError
+from optim.encoder import store
+from optim.export.quantize import Quantizer, Student
+from optim.run import exports
+from optim.run.outcome import outcome_of
+from optim.run.point import Point, point_of
+from optim.run.step import Stages
+from optim.run.steps import steps_of
+from optim.run.surgery import Patient
+from optim.train.objective import Objective, View
+from optim.train.wrap import innermost
+
+
+def point(runs: Runs, *more: str) -> Point:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return point_of(compose("train", overrides=runs.overrides("fit.precision=float32", *more)))
+
+
+def made(runs: Runs, chosen: Point):
+    """(steps, stages, outcome) of a point."""
+    corpus = chosen.source.load(runs.cache)
+    steps, stages = steps_of(chosen, corpus, runs.cache), Stages(runs.cache, lambda fit, row: None)
+    return steps, stages, outcome_of(chosen, corpus, steps, stages)
+
+
+# (a)
+
+
+@dataclass(frozen=True)
+class LastLayerAndRareWords:
+    """Removes the last layer, and all words after the first `words` of the vocabulary."""
+
+    words: int
+    changes: bool = True
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        return {"method": "toy", "version": 1, "words": self.words}
+
+    def cut(self, patient: Patient, folder: Path) -> None:
+        from optim.encoder import graph
+
+        whole = store.load(patient.folder)
+        shape = store.read_architecture(patient.folder)
+        smaller = replace(shape, vocabulary_size=self.words, heads=shape.heads[:-1], ffn_widths=shape.ffn_widths[:-1])
+        model = graph.classifier(smaller)
+        for layer in model.layers:
+            weights = whole.get_layer(layer.name).get_weights()
+            layer.set_weights([w[: self.words] for w in weights] if layer.name == "word_embeddings" else weights)
+        store.save(model, smaller, folder)
+        tokenizer = json.loads(patient.tokenizer.read_text())
+        vocabulary = tokenizer["model"]["vocab"]
+        tokenizer["model"]["vocab"] = {word: i for word, i in vocabulary.items() if i < self.words}
+        (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+
+def test_a_student_is_derived_from_its_teacher_with_words_of_its_own(runs):
+    whole = point(runs)
+    checkpoint = whole.checkpoint.fetch(runs.cache)
+    words = Tokenizer.from_file(str(checkpoint / "tokenizer.json")).get_vocab_size()
+    chosen = replace(whole, surgery=LastLayerAndRareWords(words - 20))
+    steps, stages, outcome = made(runs, chosen)
+    kinds = [step.kind for step in steps.all()]
+    assert kinds.index("teacher") < kinds.index("surgery") < kinds.index("student")
+    assert kinds.count("tokens") == 2, "the student's words are others"
+    shape = store.read_architecture(stages.folder(steps.student))
+    assert (len(shape.heads), shape.vocabulary_size) == (1, words - 20)
+    assert Tokenizer.from_file(str(outcome.tokenizer)).get_vocab_size() == words - 20
+    assert outcome.quality["accuracy_fraction"] >= 0.9
+    assert outcome.size["parameters"] < steps.teachers[0].weights(stages)["parameters"]
+
+
+def test_another_surgery_is_another_student(runs):
+    corpus = point(runs).source.load(runs.cache)
+    keys = {steps_of(replace(point(runs), surgery=s), corpus, runs.cache).student.wanted.key
+            for s in (LastLayerAndRareWords(100), LastLayerAndRareWords(101), point(runs).surgery)}  # fmt: skip
+    assert len(keys) == 3
+
+
+def test_a_surgery_on_another_teacher_is_refused(runs):
+    chosen = replace(point(runs, "model.layers=1", "distill.teacher=tiny"), surgery=LastLayerAndRareWords(100))
+    with pytest.raises(UserError, match=r"distill\.teacher=same"):
+        steps_of(chosen, chosen.source.load(runs.cache), runs.cache)
+
+
+# (b)
+
+
+@dataclass(frozen=True)
+class HiddenAndAttention:
+    """Squared distance of projected hidden states and of attention scores of layer 0; `seen` counts what it was shown."""
+
+    teachers: tuple[str, ...] = ("same",)
+    needs_logits: bool = False
+    needs_models: bool = True
+    seen: dict[str, Any] = field(default_factory=dict)
+
+    def attach(self, student: Any, teachers: Any) -> Objective:
+        import tensorflow as tf
+
+        width = student.get_layer("layer0_ffn_norm").output_shape[-1]
+        projection = tf.Variable(tf.eye(width), name="projection/kernel")
+        watched = ("layer0_ffn_norm", "layer0_query", "layer0_key")
+        self.seen["projection"] = projection
+
+        def distance(one: View, other: View):
+            hidden = one.layers["layer0_ffn_norm"] @ projection - other.layers["layer0_ffn_norm"]
+            scores = [v.layers["layer0_query"] @ tf.transpose(v.layers["layer0_key"]) for v in (one, other)]
+            self.seen["tokens"] = one.layers["layer0_ffn_norm"].shape
+            return tf.reduce_mean(hidden**2) + 0.01 * tf.reduce_mean((scores[0] - scores[1]) ** 2)
+
+        def value(labels, own: View, others):
+            hard = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=own.logits)
+            return hard + distance(own, others[0])
+
+        return Objective(value=value, student_layers=watched, teacher_layers=(watched,), variables=(projection,))
+
+
+def test_a_loss_sees_inner_states_of_both_models_and_trains_a_variable_of_its_own(runs):
+    loss = HiddenAndAttention()
+    plain = point(runs, "prune=fixed50")
+    chosen = replace(plain, loss=loss, specs={**plain.specs, "distill": {"method": "toy", "version": 1}})
+    steps, stages, outcome = made(runs, chosen)
+    assert [step.kind for step in steps.student.inputs()] == ["tokens", "teacher", "teacher"]
+    assert loss.seen["tokens"][-1] == 32, "[tokens, width]"
+    assert np.abs(loss.seen["projection"].numpy() - np.eye(32)).max() > 1e-3, "it was trained"
+    assert outcome.quality["accuracy_fraction"] >= 0.9
+    assert outcome.size["zeroed_fraction"] == pytest.approx(0.5, abs=0.001)
+
+
+def test_the_variable_of_a_loss_is_in_the_journal(tmp_path):
+    from small_fit import fit_of, new_model, tokens_of
+
+    tokens, teacher, losses = tokens_of(60), new_model(), [HiddenAndAttention(), HiddenAndAttention()]
+    fit_of(new_model(1), tokens, tmp_path, loss=losses[0], teachers=[teacher]).run()
+    fit_of(new_model(2), tokens, tmp_path, loss=losses[1], teachers=[teacher]).run()  # nothing is left to be done
+    first, restored = (loss.seen["projection"].numpy() for loss in losses)
+    np.testing.assert_array_equal(first, restored)
+
+
+# (c)
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Records the largest output of the Dense layers of layer 0, as fake quantization would; changes no number."""
+
+    changes: bool = True
+    packages: tuple[str, ...] = ()
+
+    def attach(self, model: Any, *, total_steps: int) -> RecordedRanges:
+        return RecordedRanges(model)
+
+    def check(self, model: Any) -> None: ...
+
+
+class RecordedRanges:
+    def __init__(self, model: Any) -> None:
+        import tensorflow as tf
+        import tf_keras as keras
+
+        class Recorder(keras.layers.Wrapper):
+            def build(self, input_shape):
+                super().build(input_shape)
+                self.largest = self.add_weight(name="largest", shape=(), initializer="zeros", trainable=False)
+
+            def call(self, inputs, training=None):
+                out = self.layer(inputs, training=training) if _takes_training(self.layer) else self.layer(inputs)
+                if training:
+                    largest = tf.reduce_max(tf.abs(tf.cast(out, tf.float32)))
+                    self.largest.assign(tf.maximum(self.largest, largest))
+                return out
+
+        def wrap(layer):
+            wanted = innermost(layer).name.startswith("layer0_") and type(innermost(layer)).__name__ == "Dense"
+            return Recorder(layer, name=f"recorded_{layer.name}") if wanted else layer
+
+        self.model = keras.models.clone_model(model, clone_function=wrap)
+        self.recorders = [layer for layer in self.model.layers if isinstance(layer, Recorder)]
+
+    def after_epoch(self) -> None: ...
+
+    def settled(self, progress: float) -> bool:
+        return True
+
+    def ranges(self) -> dict[str, np.ndarray]:
+        return {innermost(r).name: r.largest.numpy() for r in self.recorders}
+
+
+def _takes_training(layer: Any) -> bool:
+    import inspect
+
+    return "training" in inspect.signature(layer.call).parameters
+
+
+def test_two_wrappers_hold_on_one_model_and_their_ranges_reach_the_quantizer(runs):
+    shown: dict[str, Any] = {}
+
+    def run(student: Student) -> bytes:
+        shown.update(student.ranges)
+        return student.float32_path.read_bytes()
+
+    plain = point(runs, "prune=fixed50")
+    quantizer = Quantizer(max_disagreement=0.02, run=run, wrappers=(Ranges(),))
+    spec = {"method": "toy_qat", "version": 1, "max_disagreement": 0.02}
+    chosen = replace(plain, quantizer=quantizer, specs={**plain.specs, "quant": spec})
+    steps, stages, outcome = made(runs, chosen)
+    assert steps.student.wanted.key != steps_of(plain, plain.source.load(runs.cache), runs.cache).student.wanted.key
+    assert set(shown) == {
+        f"layer0_{part}" for part in ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
+    }
+    assert all(value > 0 for value in shown.values())
+    assert outcome.size["zeroed_fraction"] == pytest.approx(0.5, abs=0.001), "the mask held under the other wrapper"
+    assert outcome.quality["accuracy_fraction"] >= 0.9
+
+
+# (d)
+
+
+def test_a_quantizer_asks_for_a_table_that_a_step_makes_once(runs, monkeypatch):
+    calls: list[str] = []
+
+    def count_kernels(student: Student) -> dict[str, int]:
+        calls.append("made")
+        return {layer.name: int(layer.count_params()) for layer in student.load().layers if "ffn" in layer.name}
+
+    def run(student: Student) -> bytes:
+        calls.append(f"{len(student.tables['counts'])} layers")
+        return student.float32_path.read_bytes()
+
+    monkeypatch.setitem(exports.TABLES, "counts", (1, count_kernels))
+    plain = point(runs)
+    quantizer = Quantizer(max_disagreement=0.02, run=run, tables=("counts",))
+    for name in ("one", "two"):  # two methods, one table
+        chosen = replace(plain, quantizer=quantizer, specs={**plain.specs, "quant": {"method": name, "version": 1}})
+        steps, _, _ = made(runs, chosen)
+        assert "table" in [step.kind for step in steps.all()]
+    assert calls == ["made", "10 layers", "10 layers"]  # ffn_in, ffn_out, ffn_dropout, ffn_sum, ffn_norm of 2 layers
+    monkeypatch.setitem(exports.TABLES, "counts", (2, count_kernels))
+    assert steps_of(chosen, chosen.source.load(runs.cache), runs.cache).file.wanted.key != steps.file.wanted.key
+
+
+def test_a_table_that_nobody_makes_is_refused(runs):
+    plain = point(runs)
+    chosen = replace(plain, quantizer=Quantizer(max_disagreement=0.02, run=lambda student: b"", tables=("nothing",)))
+    with pytest.raises(UserError, match="asks for a table 'nothing'"):
+        steps_of(chosen, chosen.source.load(runs.cache), runs.cache)
+
+
+# (e)
+
+
+def test_two_teachers_teach_one_student(runs):
+    chosen = point(runs, "model.seed=5", "model.layers=1", "distill.teacher=[same,tiny]", "prune=fixed50")
+    steps, stages, outcome = made(runs, chosen)
+    assert [step.kind for step in steps.all()].count("teacher") == 2
+    assert [step.kind for step in steps.all()].count("logits") == 2
+    assert outcome.quality["accuracy_fraction"] >= 0.9
+    alone = point(runs, "model.seed=5", "model.layers=1", "distill.teacher=[same]", "prune=fixed50")
+    corpus = chosen.source.load(runs.cache)
+    assert steps_of(alone, corpus, runs.cache).student.wanted.key != steps.student.wanted.key
+    plain = point(runs, "model.seed=5", "model.layers=1", "prune=fixed50")
+    assert (
+        steps_of(alone, corpus, runs.cache).student.wanted.key == steps_of(plain, corpus, runs.cache).student.wanted.key
+    )
+
+
+def test_two_teachers_weigh_the_same_by_hand():
+    """Teachers (3/4, 1/4) and (1/4, 3/4) at T = 1 against a student of (1/2, 1/2): the mean of two equal divergences."""
+    from optim.train.distill import SoftTargets
+
+    loss = SoftTargets(temperature=1.0, teacher_weight=1.0, teachers=("a", "b"))
+    one, two = (np.log(np.array([row], np.float32)) for row in ([0.75, 0.25], [0.25, 0.75]))
+    student = np.zeros((1, 2), np.float32)
+    each = 0.75 * np.log(1.5) + 0.25 * np.log(0.5)
+    assert loss(np.array([0]), student, [one, two]).numpy() == pytest.approx([each], abs=1e-6)
+    assert loss(np.array([0]), student, [one, one]).numpy() == pytest.approx([each], abs=1e-6)

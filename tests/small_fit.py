@@ -1,0 +1,77 @@
+"""Fits small enough to run in a second, with everything that a test does not care about filled in."""
+
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportUnusedExpression=false
+from __future__ import annotations
+
+import numpy as np
+from conftest import sentences
+
+from optim.data.tokens import Tokens
+from optim.encoder.architecture import Architecture
+from optim.train.distill import HardLabels
+from optim.train.fit import (
+    Fit,
+    FitSettings,
+    Journal,
+    Recipe,
+    Schedule,
+    Task,
+)
+
+SHAPE = Architecture(
+    family="bert", vocabulary_size=40, position_count=32, width=16, head_width=8, heads=(2, 2), ffn_widths=(32, 32),
+    norm_epsilon=1e-12, hidden_dropout=0.0, attention_dropout=0.0, head_dropout=0.0, pooling="mean", classes=2,
+)  # fmt: skip
+
+
+RECIPE = Recipe(epochs=2, batch_size=8, learning_rate=1e-2, warmup=0.1, weight_decay=0.01)
+
+
+SCHEDULE = Schedule(teacher=RECIPE, student=RECIPE, holdout=0.1, holdout_minimum=20, class_weights="none",
+                    precision="float32")  # fmt: skip
+
+
+FIXED = {"initial_sparsity": 0.0, "power": 3.0, "begin": 0.0, "end": 1.0, "every_steps": 100}
+
+
+class NoBar:
+    """A progress bar that only counts."""
+
+    def __init__(self) -> None:
+        self.done = 0
+
+    def reset(self, total: int) -> None:
+        self.total = total
+
+    def update(self, steps: int) -> None:
+        self.done += steps
+
+
+def tokens_of(count: int) -> Tokens:
+    """The sentences of conftest under a vocabulary of whole words."""
+    rows = sentences(count, seed=3)
+    words = sorted({word for text, _ in rows for word in text.split()})
+    ids = [np.array([1, *(2 + words.index(w) for w in text.split())], np.int32) for text, _ in rows]
+    offsets = np.concatenate([[0], np.cumsum([len(i) for i in ids])]).astype(np.int64)
+    return Tokens(np.concatenate(ids), offsets, np.array([label for _, label in rows], np.int32))
+
+
+def new_model(seed: int = 0):
+    """A classifier of SHAPE with seeded random weights."""
+    import tf_keras as keras
+
+    from optim.encoder import graph
+
+    keras.utils.set_random_seed(seed)
+    return graph.classifier(SHAPE)
+
+
+def fit_of(model, tokens, scratch, *, wrappers=(), loss=None, recipe=RECIPE, schedule=SCHEDULE, logits=None,
+           teachers=(), seed=0, on_row=lambda row: None, bar=None) -> Fit:  # fmt: skip
+    """A fit with what the test does not care about filled in; logits: float32 [n, classes] of one teacher."""
+    task = Task(
+        model=model, tokens=tokens, loss=loss or HardLabels(teachers=("same",)), wrappers=wrappers, teachers=teachers,
+        teacher_logits=None if logits is None else logits[:, None],
+    )  # fmt: skip
+    settings = FitSettings(recipe=recipe, schedule=schedule, seed=seed)
+    return Fit(task, settings, Journal(scratch=scratch, on_row=on_row, bar=bar or NoBar()))

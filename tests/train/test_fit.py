@@ -1,0 +1,126 @@
+"""The one loop: what it sees, keeps, and goes on from."""
+
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportUnusedExpression=false
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from small_fit import FIXED, NoBar, fit_of, new_model, tokens_of
+
+from optim.train.fit import (
+    Recipe,
+    TrainingDiverged,
+    logits_of,
+    split,
+)
+from optim.train.prune import Magnitude
+
+
+def test_split_is_seeded_disjoint_and_complete():
+    chosen, held = split(67_349, holdout=0.02, minimum=200, seed=0)
+    assert len(held) == 1347
+    assert len(np.intersect1d(chosen, held)) == 0
+    assert len(np.union1d(chosen, held)) == 67_349
+    assert len(split(8_543, holdout=0.02, minimum=200, seed=0)[1]) == 200
+    assert len(split(100, holdout=0.02, minimum=200, seed=0)[1]) == 20
+    assert (split(1000, holdout=0.1, minimum=1, seed=0)[1] != split(1000, holdout=0.1, minimum=1, seed=1)[1]).any()
+
+
+def test_rate_rises_and_falls_in_straight_lines():
+    recipe = Recipe(epochs=1, batch_size=1, learning_rate=1.0, warmup=0.2, weight_decay=0.0)
+    assert [recipe.rate(p) for p in (0.0, 0.1, 0.2, 0.6, 1.0)] == pytest.approx([0, 0.5, 1, 0.5, 0])
+
+
+def test_every_sentence_is_seen_once_an_epoch_and_the_curve_is_kept(tmp_path):
+    rows, bar = [], NoBar()
+    tokens = tokens_of(210)
+    fit = fit_of(new_model(), tokens, tmp_path, on_row=rows.append, bar=bar)
+    seen = []
+    honest = fit._step
+    fit._step = lambda index, step: seen.extend(index.tolist()) or honest(index, step)
+    fitted = fit.run()
+    kept = 210 - 21
+    assert sorted(seen[:kept]) == sorted(seen[kept:]) == fit.chosen.tolist()
+    assert bar.done == bar.total == 2 * math.ceil(kept / 8)
+    assert fitted.rows == rows
+    assert rows[0]["loss"] > rows[-2]["loss"]
+    assert fitted.holdout_accuracy_fraction > 0.6
+
+
+def test_the_best_epoch_is_kept_not_the_last(tmp_path):
+    """The second epoch is made to ruin the model: the first one's weights come back."""
+    tokens, model = tokens_of(240), new_model()
+    fit = fit_of(model, tokens, tmp_path)
+    honest = fit._epoch
+
+    def epoch(number: int) -> None:
+        honest(number)
+        if number == 1:
+            model.set_weights([np.zeros_like(w) for w in model.get_weights()])
+
+    fit._epoch = epoch
+    fitted = fit.run()
+    assert fitted.best_epoch == 0
+    held = tokens.take(fit.held)
+    assert np.mean(logits_of(model, held).argmax(1) == held.labels) == fitted.holdout_accuracy_fraction
+
+
+def test_a_killed_fit_goes_on_from_its_last_epoch(tmp_path):
+    """Two epochs in one go, and the same with a stop between them, end at the same weights."""
+    tokens = tokens_of(240)
+    pruner = Magnitude(schedule="constant", sparsity=0.5, **FIXED)
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    whole = new_model()
+    fit_of(whole, tokens, tmp_path / "a", wrappers=[pruner]).run()
+
+    class Killed(Exception):
+        pass
+
+    first = fit_of(new_model(), tokens, tmp_path / "b", wrappers=[pruner])
+    honest = first._epoch
+    first._epoch = lambda number: honest(number) if number == 0 else (_ for _ in ()).throw(Killed())
+    with pytest.raises(Killed):
+        first.run()
+    resumed, bar = new_model(seed=9), NoBar()  # another start: what it ends with must come from the file
+    second = fit_of(resumed, tokens, tmp_path / "b", wrappers=[pruner], bar=bar)
+    ran = []
+    honest_epoch = second._epoch
+    second._epoch = lambda number: ran.append(number) or honest_epoch(number)
+    second.run()
+    assert ran == [1]
+    assert bar.done == bar.total
+    np.testing.assert_allclose(logits_of(resumed, tokens), logits_of(whole, tokens), atol=1e-3)
+
+
+def test_a_loss_that_is_no_number_stops_with_the_way_out(tmp_path):
+    hot = Recipe(epochs=1, batch_size=16, learning_rate=1e30, warmup=0.0, weight_decay=0.0)
+    with pytest.raises(TrainingDiverged, match=r"learning_rate.*fit\.precision=float32"):
+        fit_of(new_model(), tokens_of(240), tmp_path, recipe=hot).run()
+
+
+def test_untouched_embedding_rows_do_not_move():
+    """The lazy update by hand: Adam's first step is learning_rate times the sign of the gradient."""
+    import tensorflow as tf
+
+    from optim.train.optimizer import LazyAdamW
+
+    table = tf.Variable(np.ones((4, 2), np.float32), name="embeddings")
+    optimizer = LazyAdamW(learning_rate=0.1, weight_decay=0.5)
+    gradient = tf.IndexedSlices(tf.constant([[1.0, -2.0], [1.0, -2.0]]), tf.constant([2, 2]), tf.constant([4, 2]))
+    optimizer.apply_gradients([(gradient, table)])
+    np.testing.assert_allclose(table.numpy(), [[1, 1], [1, 1], [0.9, 1.1], [1, 1]], atol=1e-5)
+
+
+def test_kernels_decay_and_biases_do_not():
+    import tensorflow as tf
+
+    from optim.train.optimizer import LazyAdamW
+
+    kernel = tf.Variable(np.ones((2, 2), np.float32), name="dense/kernel")
+    bias = tf.Variable(np.ones(2, np.float32), name="dense/bias")
+    optimizer = LazyAdamW(learning_rate=0.1, weight_decay=0.5)
+    optimizer.apply_gradients([(tf.zeros((2, 2)), kernel), (tf.zeros(2), bias)])
+    np.testing.assert_allclose(kernel.numpy(), 0.95, atol=1e-6)
+    np.testing.assert_allclose(bias.numpy(), 1.0, atol=1e-6)
