@@ -1,26 +1,36 @@
-"""What `-m` does here: plan, run what is missing, compare. Hydra takes sweepers from a package of this name alone."""
+"""What `-m` does here: plan, run what is missing, compare. Hydra takes sweepers from a package of this name alone.
+
+Public API of Hydra 1.3 only: `plugins.sweeper`, `core.plugins`, `core.override_parser`, the context's config loader.
+"""
 
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 import sys
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any, cast
+from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import CachingConfigRepository
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper as HydraSweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 EXTRAS = {"joblib": "parallel", "submitit": "slurm", "ray": "ray"}  # what runs the points -> extra of pyproject.toml
 
 
-class Sweeper(BasicSweeper):
-    """Hydra's basic sweeper up to the list of points; from there on `optim.multirun`."""
+class Sweeper(HydraSweeper):
+    """Every combination of the values on the command line, handed to `optim.sweep.multirun`."""
+
+    def __init__(self, max_batch_size: int | None, params: Mapping[str, Any] | None) -> None:
+        self.max_batch_size, self.params = max_batch_size, params or {}
+        self.bases: dict[tuple[str, ...], tuple[DictConfig, dict[str, Any]]] = {}
+        self.groups: dict[str, bool] = {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Ends the program with 2 where the packages of the chosen launcher are not installed."""
@@ -28,12 +38,10 @@ class Sweeper(BasicSweeper):
 
         if code := guarded(lambda: _require_engine(config.hydra.launcher._target_)):
             sys.exit(code)
-        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        loader = cast(ConfigLoaderImpl, hydra_context.config_loader)
-        # Each file of conf is read once for all points.
-        loader.repository = CachingConfigRepository(loader.repository)  # type: ignore[assignment]
-        self._bases: dict[tuple[str, ...], tuple[DictConfig, dict[str, Any]]] = {}
-        self._groups: dict[str, bool] = {}
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
 
     def sweep(self, arguments: list[str]) -> Any:
         """Ends the program with 1 if a point failed, with 2 for a mistake in the settings."""
@@ -41,15 +49,19 @@ class Sweeper(BasicSweeper):
         from optim.run.process import guarded
         from optim.sweep import multirun
 
-        assert self.hydra_context
         log_to(sys.stderr)
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        parsed = parser.parse_overrides([*self._parse_config(), *arguments])
-        batch = self.split_arguments(parsed, None)[0]
-        left: list[bool] = []
-        code = guarded(lambda: left.append(multirun.sweep(batch, self._composed, self._launch)))
-        if code or not all(left):
+        words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        done: list[bool] = []
+        code = guarded(lambda: done.append(multirun.sweep(self._points(words), self._composed, self._launch)))
+        if code or not all(done):
             sys.exit(code or 1)
+
+    def _parsed(self, words: Sequence[str]) -> list[Override]:
+        return OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(list(words))
+
+    def _points(self, words: Sequence[str]) -> list[list[str]]:
+        """The overrides of every point, in the order of the words: the last one changes fastest."""
+        return [list(point) for point in itertools.product(*map(_choices, self._parsed(words)))]
 
     def _composed(self, overrides: list[str]) -> tuple[DictConfig, dict[str, Any]]:
         """(config, option of each group) of one point.
@@ -57,9 +69,7 @@ class Sweeper(BasicSweeper):
         Composing takes a fifth of a second, and points that differ in a plain key alone share it: such keys are set
         afterwards, as Hydra does it too.
         """
-        assert self.hydra_context
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        parsed = parser.parse_overrides(list(overrides))
+        parsed = self._parsed(overrides)
         rest = tuple(str(o.input_line) for o in parsed if not self._is_plain(o))
         cfg, choices = self._base(rest)
         plain = {o.key_or_group: o.value() for o in parsed if self._is_plain(o)}
@@ -71,33 +81,43 @@ class Sweeper(BasicSweeper):
 
     def _base(self, overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, Any]]:
         """A copy of what Hydra composes."""
-        assert self.hydra_context
-        assert self.config
-        if overrides not in self._bases:
+        if overrides not in self.bases:
             cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
             choices = dict(cfg.hydra.runtime.choices)
             with open_dict(cfg):
                 del cfg["hydra"]
-            self._bases[overrides] = cfg, choices
-        cfg, choices = self._bases[overrides]
+            self.bases[overrides] = cfg, choices
+        cfg, choices = self.bases[overrides]
         return copy.deepcopy(cfg), choices
 
     def _is_plain(self, override: Override) -> bool:
         """Whether it sets a key that is there, and chooses no option of a group."""
-        assert self.hydra_context
         key = override.key_or_group
         if override.is_add() or override.is_force_add() or override.is_delete() or override.package or "/" in key:
             return False
-        if key not in self._groups:
-            self._groups[key] = bool(self.hydra_context.config_loader.get_group_options(key))
-        return not self._groups[key]
+        if key not in self.groups:
+            self.groups[key] = bool(self.hydra_context.config_loader.get_group_options(key))
+        return not self.groups[key]
 
     def _launch(self, batch: list[list[str]]) -> None:
         """At most max_batch_size points at a time, for launchers that would start all at once."""
-        assert self.launcher
         size = self.max_batch_size or len(batch)
         for start in range(0, len(batch), size):
             self.launcher.launch(batch[start : start + size], initial_job_idx=start)
+
+
+def _choices(override: Override) -> list[str]:
+    """What one word of the command line gives the points: a value each, or the same to all."""
+    from optim.common.errors import UserError
+
+    key = override.get_key_element()
+    if not override.is_sweep_override():
+        return [str(override.input_line)] if override.is_delete() else [f"{key}={override.get_value_element_as_str()}"]
+    if not override.is_discrete_sweep():
+        raise UserError(
+            f"{key}: an interval has endless points; list some, {key}=1,2,4, or use range(start,stop,step)."
+        )
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
 
 def _require_engine(target: str) -> None:

@@ -1,3 +1,21 @@
-"""DistilBERT-Optim: prune, distil, quantize and measure small text classifiers."""
+"""DistilBERT-Optim: the best small text classifier for a device, as a LiteRT file, measured.
 
-__version__ = "0.1.0"
+The folders are floors. A file imports from its own floor and those below it, never from above; no two files import each
+other. `python tests/floors.py`, or `make floors`, shows them and says what breaks the rule.
+"""
+
+__version__ = "0.2.0"
+
+FLOORS = {  # the lowest first
+    "common": "errors, files, the cache of stages, the screen, methods by name, what can be reached from here",
+    "data": "sentences: from the hub, a package or the user's files; tokens and batches",
+    "encoder": "checkpoints, architectures, and the Keras graph that they fill",
+    "train": "the one training loop, and what it is handed: losses, masks, the optimizer",
+    "export": "Keras model -> .tflite file in some precision; the bundle that ships",
+    "measure": "what a file does: answers, milliseconds, memory, bytes, on which machine",
+    "track": "Weights & Biases, in a process of its own",
+    "run": "one point: config -> steps -> result.json",
+    "report": "many results: what is better, what only looks so, pages and tables",
+    "sweep": "many points: plan, run, search, pick, measure again, clean the cache",
+    "predict": "classifies sentences with a bundle",
+}

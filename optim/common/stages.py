@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optim.common.files import sha256_of, temporary_folder, writing
+from optim.common.files import exclusive, sha256_of, temporary_folder, writing
 
 SCHEMA = 3  # of every stage; raised when code changes what a stage holds
 SUMS = "stage.json"  # digests of the files, seconds, and the key that it was made from
@@ -68,15 +68,13 @@ def stage(cache_dir: Path, wanted: Wanted, build: Callable[[Path, Path], None]) 
     `scratch` outlives a killed build of the same stage, so that the next one can go on; it is gone after success.
     Raises UserError where the cache cannot be written or the disk is full.
     """
-    from filelock import FileLock
-
     final = cache_dir / "stages" / wanted.key
     scratch = final.with_name(f".scratch-{final.name}")
     with writing(cache_dir):
         final.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{final}.lock"):
-            if found := _intact(final):
-                return Stage(final, True, found["seconds"])
+        with exclusive(final):
+            if record := _intact(final):
+                return Stage(final, True, record["seconds"])
             scratch.mkdir(exist_ok=True)
             try:
                 seconds = _build(final, wanted.depends_on, lambda folder: build(folder, scratch))

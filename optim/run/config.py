@@ -60,6 +60,7 @@ class General:
     results_dir: str
     cache_dir: str
     cache_free_gb: float
+    cache_max_gb: float | None
     measure: MeasureKeys
     sweep: SweepKeys
 

@@ -29,7 +29,7 @@ def settings(option: str, **changes) -> dict:
     fields = yaml.safe_load((ROOT / "conf" / "data" / f"{option}.yaml").read_text())
     fields = fields.get("data", fields)  # a file may set other groups too
     assert set(changes) <= set(fields)
-    return {key: value for key, value in (fields | changes).items() if key != "_target_"}
+    return {key: value for key, value in (fields | changes).items() if key != "method"}
 
 
 def table(path: Path | None, **changes):
@@ -60,7 +60,7 @@ def package_cache(tmp_path_factory) -> Path:
 def tokenizer_path(tmp_path_factory) -> Path:
     """The tokenizer of `tiny`."""
     fields = yaml.safe_load((ROOT / "conf" / "model" / "tiny.yaml").read_text())
-    del fields["_target_"]
+    del fields["method"]
     return tiny.tiny_checkpoint(**fields).fetch(tmp_path_factory.mktemp("tiny")) / "tokenizer.json"
 
 
@@ -340,7 +340,7 @@ def test_bad_files_get_one_line(tmp_path, name, content, changes, part):
 )
 def test_bad_settings_are_refused_before_a_file_is_read(changes, part):
     with pytest.raises(UserError, match=part):
-        table.table(**settings("csv", **{"train_path": "nowhere.csv", **changes}))
+        table_source(**settings("csv", **{"train_path": "nowhere.csv", **changes}))
 
 
 # --- fingerprints and digests
@@ -375,7 +375,7 @@ from optim.data import glue
 from optim.data import reviews
 from optim.data import table
 sources = [glue.glue(**{settings("sst2")!r}), reviews.reviews(**{settings("reviews")!r})]
-sources += [table.table(**{settings("csv", train_path=str(tmp_path / "a.csv"))!r})]
+sources += [table.table_source(**{settings("csv", train_path=str(tmp_path / "a.csv"))!r})]
 start = time.process_time()
 [source.fingerprint() for source in sources]
 assert time.process_time() - start < 0.3

@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import subprocess
 import tarfile
 import zipfile
@@ -19,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
 from optim.common import files, packages
+from optim.common.build import build
 from optim.common.errors import UserError
 from optim.encoder import architecture, assets, checkpoint, tiny
 
@@ -31,13 +33,13 @@ def settings(option: str, **changes) -> dict:
     """The arguments that conf/model/<option>.yaml gives."""
     fields = yaml.safe_load((ROOT / "conf" / "model" / f"{option}.yaml").read_text())
     assert set(changes) <= set(fields)
-    return {key: value for key, value in (fields | changes).items() if key != "_target_"}
+    return {key: value for key, value in (fields | changes).items() if key != "method"}
 
 
 def make(option: str, **changes):
     """model=<option>."""
-    target = yaml.safe_load((ROOT / "conf" / "model" / f"{option}.yaml").read_text())["_target_"]
-    return getattr(assets, target.removeprefix("optim.assets."))(**settings(option, **changes))
+    method = yaml.safe_load((ROOT / "conf" / "model" / f"{option}.yaml").read_text())["method"]
+    return build({"method": method, **settings(option, **changes)}, "model")
 
 
 @pytest.fixture(scope="session")
@@ -121,13 +123,17 @@ def test_altered_checkpoint_in_the_cache_is_made_again(tmp_path, caplog):
     assert (make("tiny").fetch(tmp_path) / "config.json").is_file()
 
 
-def test_what_a_killed_run_left_is_not_taken_for_a_checkpoint(tmp_path):
-    left = tmp_path / "stages" / ".partial-killed"
-    left.mkdir(parents=True)
-    os.utime(left, (0, 0))
+def test_what_a_killed_run_left_is_cleared_and_what_a_living_one_builds_is_not(tmp_path):
+    """Owners by process number and start: gone, ours, ours before this one got its number, another machine's."""
+    stages = tmp_path / "stages"
+    here, pid, start = files._host(), os.getpid(), files._started(os.getpid())
+    dead = [f".partial-{here}-999999999-5-a", f".partial-{here}-{pid}-{start + 1}-b", ".partial-old"]
+    alive = [f".partial-{here}-{pid}-{start}-c", ".partial-00000000-1-1-d"]
+    for name in (*dead, *alive):
+        (stages / name).mkdir(parents=True)
+    os.utime(stages / ".partial-old", (0, 0))
     folder = make("tiny").fetch(tmp_path)
-    assert not left.exists()
-    assert sorted(path.name for path in folder.parent.iterdir()) == [folder.name, f"{folder.name}.lock"]
+    assert sorted(path.name for path in stages.iterdir()) == sorted([*alive, folder.name])
 
 
 # --- package
@@ -243,19 +249,56 @@ def source_archive(folder: Path, witness: Path) -> Path:
     return path
 
 
-def test_altered_package_is_refused_before_anything_in_it_runs(tmp_path, monkeypatch):
+def indexed(folder: Path, archive: Path) -> str:
+    """A package index of one file, as a folder."""
+    page = folder / "simple" / "thing"
+    page.mkdir(parents=True)
+    shutil.copy(archive, page)
+    (page / "index.html").write_text(f'<!doctype html><a href="{archive.name}">{archive.name}</a>')
+    return f"file://{folder / 'simple'}"
+
+
+@pytest.mark.parametrize("place", ["links", "index"])
+def test_nothing_of_a_source_archive_is_run(tmp_path, monkeypatch, place):
+    """pip would run its set-up script, with the right digest and with a wrong one."""
     archive = source_archive(tmp_path, tmp_path / "witness")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    digest = files.sha256_of(archive)
+    if place == "links":
+        monkeypatch.setenv("PIP_NO_INDEX", "1")
+        monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    else:
+        monkeypatch.setenv("PIP_INDEX_URL", indexed(tmp_path, archive))
+    pin = {"requirement": "thing==1.0", "file": archive.name, "way_out": "Do that."}
+    fetched = packages.pinned_file(tmp_path / "cache", **pin, sha256=digest)
+    assert fetched.read_bytes() == archive.read_bytes()
     with pytest.raises(UserError) as caught:
-        packages.pinned_file(
-            tmp_path / "cache", requirement="thing==1.0", file=archive.name, sha256="1" * 64, way_out="Do that."
-        )
-    assert f"expected sha256 {'1' * 64}, found {files.sha256_of(archive)}" in str(caught.value)
+        packages.pinned_file(tmp_path / "cache", **pin, sha256="1" * 64)
+    assert f"expected sha256 {'1' * 64}, found {digest}" in str(caught.value)
     assert "thing-1.0.tar.gz of thing==1.0" in str(caught.value)
     assert str(caught.value).endswith("Do that.")
     assert not (tmp_path / "witness").exists()
-    assert not list((tmp_path / "cache").rglob("*.tar.gz"))
+    assert [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()] == ["thing-1.0.tar.gz"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"requirement": "thing @ file:///tmp/thing-1.0.tar.gz"}, "requirement must be name==version"),
+        ({"requirement": "https://somewhere/thing-1.0.tar.gz"}, "requirement must be name==version"),
+        ({"requirement": "./thing==1.0"}, "requirement must be name==version"),
+        ({"requirement": "thing==1.0 --index-url=http://somewhere"}, "requirement must be name==version"),
+        ({"requirement": "thing>=1.0"}, "requirement must be name==version"),
+        ({"requirement": "thing==1.0\nother==2.0"}, "requirement must be name==version"),
+        ({"file": "../thing-1.0.tar.gz"}, "file must be a plain file name"),
+        ({"file": "thing-1.0.exe"}, "file must be a plain file name"),
+        ({"sha256": "abc"}, "sha256 must be 64 hexadecimal digits"),
+    ],
+)
+def test_a_pin_that_could_mean_something_else_is_refused(tmp_path, change, said, monkeypatch):
+    monkeypatch.setattr(packages.subprocess, "run", lambda *_, **__: pytest.fail("nothing may be started"))
+    pin = {"requirement": "thing==1.0", "file": "thing-1.0.whl", "sha256": "1" * 64, "way_out": "Do that.", **change}
+    with pytest.raises(UserError, match=said):
+        packages.pinned_file(tmp_path, **pin)
 
 
 def test_index_out_of_reach_gets_two_lines_at_most(tmp_path, no_index):
@@ -300,7 +343,7 @@ def test_full_disk_names_the_cache(tmp_path, monkeypatch, code):
     def full(*_, **__):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(assets, "make_tokenizer", full)
+    monkeypatch.setattr(tiny, "make_tokenizer", full)
     with pytest.raises(UserError, match=rf"cache_dir {tmp_path}.*no space left.*cache_dir=DIR"):
         make("tiny").fetch(tmp_path)
     assert not [path for path in (tmp_path / "stages").iterdir() if path.is_dir()]

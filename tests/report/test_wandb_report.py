@@ -22,6 +22,7 @@ from wandb_standin import ENTITY, VIEW_ID, serving
 from optim.report import page, wandb_report
 from optim.report.wandb_report import FILE, Place
 from optim.run import point
+from optim.run.keys import run_id_of
 from optim.sweep import settings, verbs
 from optim.sweep.pick import Budget
 from optim.track import sender
@@ -332,7 +333,7 @@ def test_point_that_was_finished_is_told_to_the_agent_that_asks_for_it(runs):
 def test_group_is_no_part_of_what_a_point_is(runs):
     def run_id(*words: str) -> str:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return point.run_id_of(point.point_of(compose("train", overrides=runs.overrides(*words))))
+            return run_id_of(point.point_of(compose("train", overrides=runs.overrides(*words))))
 
     assert run_id("track=offline", "track.group=a") == run_id("track=offline", "track.group=b") == run_id("track=none")
     assert run_id("track=offline", "quant=int8") != run_id("track=offline")

@@ -109,7 +109,7 @@ def test_a_surgery_on_another_teacher_is_refused(runs):
 
 @dataclass(frozen=True)
 class HiddenAndAttention:
-    """Squared distance of projected hidden states and of attention scores of layer 0; `seen` counts what it was shown."""
+    """Squared distance of projected hidden states and of attention scores of layer 0; `seen` keeps what it saw."""
 
     teachers: tuple[str, ...] = ("same",)
     needs_logits: bool = False
@@ -141,7 +141,7 @@ def test_a_loss_sees_inner_states_of_both_models_and_trains_a_variable_of_its_ow
     loss = HiddenAndAttention()
     plain = point(runs, "prune=fixed50")
     chosen = replace(plain, loss=loss, specs={**plain.specs, "distill": {"method": "toy", "version": 1}})
-    steps, stages, outcome = made(runs, chosen)
+    steps, _, outcome = made(runs, chosen)
     assert [step.kind for step in steps.student.inputs()] == ["tokens", "teacher", "teacher"]
     assert loss.seen["tokens"][-1] == 32, "[tokens, width]"
     assert np.abs(loss.seen["projection"].numpy() - np.eye(32)).max() > 1e-3, "it was trained"
@@ -225,7 +225,7 @@ def test_two_wrappers_hold_on_one_model_and_their_ranges_reach_the_quantizer(run
     quantizer = Quantizer(max_disagreement=0.02, run=run, wrappers=(Ranges(),))
     spec = {"method": "toy_qat", "version": 1, "max_disagreement": 0.02}
     chosen = replace(plain, quantizer=quantizer, specs={**plain.specs, "quant": spec})
-    steps, stages, outcome = made(runs, chosen)
+    steps, _, outcome = made(runs, chosen)
     assert steps.student.wanted.key != steps_of(plain, plain.source.load(runs.cache), runs.cache).student.wanted.key
     assert set(shown) == {
         f"layer0_{part}" for part in ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
@@ -273,7 +273,7 @@ def test_a_table_that_nobody_makes_is_refused(runs):
 
 def test_two_teachers_teach_one_student(runs):
     chosen = point(runs, "model.seed=5", "model.layers=1", "distill.teacher=[same,tiny]", "prune=fixed50")
-    steps, stages, outcome = made(runs, chosen)
+    steps, _, outcome = made(runs, chosen)
     assert [step.kind for step in steps.all()].count("teacher") == 2
     assert [step.kind for step in steps.all()].count("logits") == 2
     assert outcome.quality["accuracy_fraction"] >= 0.9
@@ -287,7 +287,7 @@ def test_two_teachers_teach_one_student(runs):
 
 
 def test_two_teachers_weigh_the_same_by_hand():
-    """Teachers (3/4, 1/4) and (1/4, 3/4) at T = 1 against a student of (1/2, 1/2): the mean of two equal divergences."""
+    """Teachers (3/4, 1/4) and (1/4, 3/4) at T = 1, a student of (1/2, 1/2): the mean of two equal divergences."""
     from optim.train.distill import SoftTargets
 
     loss = SoftTargets(temperature=1.0, teacher_weight=1.0, teachers=("a", "b"))

@@ -20,6 +20,7 @@ import pytest
 import wandb_reader
 from wandb_standin import serving
 
+from optim.common.build import methods
 from optim.common.errors import UserError
 from optim.track import key, sender
 
@@ -515,7 +516,7 @@ def test_option_composes_and_names_every_argument(option, mode, monkeypatch):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose(overrides=[f"+track={option}", "+results_dir=somewhere"])
     arguments: Any = OmegaConf.to_container(cfg.track, resolve=True)
-    factory = getattr(sender, arguments.pop("_target_").removeprefix("optim.track.sender."))
+    factory = methods("track")[arguments.pop("method")].factory
     parameters = inspect.signature(factory).parameters.values()
     assert all(
         parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty for parameter in parameters

@@ -65,7 +65,7 @@ def test_two_cold_fits_with_one_seed_are_equal_and_with_another_are_not(tmp_path
 
 
 def test_dropout_is_drawn_by_seed_step_and_layer():
-    """The same pair of numbers gives the same masks, whatever was drawn between; another step, seed or layer does not."""
+    """The same pair gives the same masks, whatever was drawn between; another step, seed or layer does not."""
     import tensorflow as tf
 
     from optim.encoder.layers import Dropouts

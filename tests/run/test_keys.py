@@ -1,0 +1,251 @@
+"""Ids and keys: every leaf of the config changed once, and what must change with it: the run_id, and which stages."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import shutil
+from typing import Any
+
+import pytest
+from conftest import CONF, Runs
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from optim.common import build, versions
+from optim.encoder import architecture
+from optim.run import exports, keys, result
+from optim.run.keys import run_id_of
+from optim.run.point import point_of
+from optim.run.steps import steps_of
+
+# The stages in their order, and those from one of them on.
+KINDS = ("tokens", "teacher", "logits", "student", "float32", "file", "figures")
+TOKENS, TEACHER, STUDENT, FLOAT32, FILE, FIGURES = (
+    frozenset(KINDS[KINDS.index(kind) :]) for kind in ("tokens", "teacher", "student", "float32", "file", "figures")
+)
+NONE: frozenset[str] = frozenset()
+SAME, OTHER = False, True  # run_id
+
+# leaf -> (another value, whether the id changes, the stages whose keys change)
+LEAVES: dict[str, tuple[Any, bool, frozenset[str]]] = {
+    "model.name": ("little", OTHER, TEACHER),
+    "model.family": ("distilbert", OTHER, TEACHER),
+    "model.layers": (1, OTHER, TEACHER),
+    "model.width": (64, OTHER, TEACHER),
+    "model.heads": (4, OTHER, TEACHER),
+    "model.ffn_width": (32, OTHER, TEACHER),
+    "model.position_count": (256, OTHER, TEACHER),
+    "model.seed": (1, OTHER, TEACHER),
+    "model.pooling": ("mean", OTHER, TEACHER),
+    "prune.schedule": ("constant", OTHER, STUDENT),
+    "prune.sparsity": (0.7, OTHER, STUDENT),
+    "prune.initial_sparsity": (0.1, OTHER, STUDENT),
+    "prune.power": (2, OTHER, STUDENT),
+    "prune.begin": (0.1, OTHER, STUDENT),
+    "prune.end": (0.7, OTHER, STUDENT),
+    "prune.every_steps": (50, OTHER, STUDENT),
+    "distill.temperature": (4, OTHER, STUDENT),
+    "distill.teacher_weight": (0.5, OTHER, STUDENT),
+    "distill.teacher": ("other", OTHER, frozenset({"teacher", "logits"}) | STUDENT),
+    "quant.max_disagreement": (0.5, OTHER, NONE),  # measure.max_disagreement is taken from it: it may fail the run
+    "quant.samples": (8, OTHER, FILE),
+    "quant.seed": (7, OTHER, FILE),
+    "fit.teacher.epochs": (4, OTHER, TEACHER),
+    "fit.teacher.batch_size": (16, OTHER, TEACHER),
+    "fit.teacher.learning_rate": (1e-3, OTHER, TEACHER),
+    "fit.teacher.warmup": (0.2, OTHER, TEACHER),
+    "fit.teacher.weight_decay": (0.1, OTHER, TEACHER),
+    "fit.student.epochs": (4, OTHER, STUDENT),
+    "fit.student.batch_size": (16, OTHER, STUDENT),
+    "fit.student.learning_rate": (1e-3, OTHER, STUDENT),
+    "fit.student.warmup": (0.2, OTHER, STUDENT),
+    "fit.student.weight_decay": (0.1, OTHER, STUDENT),
+    "fit.holdout": (0.05, OTHER, TEACHER),
+    "fit.holdout_minimum": (100, OTHER, TEACHER),
+    "fit.class_weights": ("none", OTHER, TEACHER),
+    "fit.precision": ("bfloat16", OTHER, TEACHER),
+    "data.hub_id": ("elsewhere", SAME, NONE),  # the files of data.path are what counts
+    "data.config": ("cola", SAME, NONE),
+    "data.revision": ("main", SAME, NONE),
+    "data.label_names": (["bad", "good"], OTHER, TOKENS),
+    "data.max_length": (64, OTHER, TOKENS),
+    "bench.sequence_length": (64, OTHER, FIGURES),
+    "bench.threads": (2, OTHER, FIGURES),
+    "bench.warmup_calls": (5, OTHER, FIGURES),
+    "bench.min_calls": (50, OTHER, FIGURES),
+    "bench.min_seconds": (1, OTHER, FIGURES),
+    "track.mode": ("offline", SAME, NONE),
+    "track.project": ("another", SAME, NONE),
+    "track.entity": ("somebody", SAME, NONE),
+    "track.dir": ("elsewhere", SAME, NONE),
+    "track.group": ("mine", SAME, NONE),
+    "track.tags": (["a"], SAME, NONE),
+    "track.init_timeout_s": (11, SAME, NONE),
+    "track.finish_timeout_s": (31, SAME, NONE),
+    "seed": (1, OTHER, TEACHER),  # quant.seed is taken from it
+    "results_dir": ("elsewhere", SAME, NONE),
+    "cache_free_gb": (0.2, SAME, NONE),
+    "cache_max_gb": (100, SAME, NONE),
+    "measure.max_disagreement": (0.5, OTHER, NONE),
+    "sweep.dry_run": (True, SAME, NONE),
+}
+ELSEWHERE = {"model.path", "data.path", "cache_dir"}  # a path says nothing, its content does: tests below
+METHODS = {f"{group}.method" for group in ("model", "prune", "distill", "quant", "fit", "data", "bench", "track")}
+
+
+@pytest.fixture(scope="module")
+def config(runs: Runs) -> DictConfig:
+    """A point that takes every step, with no `auto` left in it but those under test."""
+    words = ("prune=poly80", "quant=int8_full", "track=offline", "fit.precision=float32")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", overrides=runs.overrides(*words))
+
+
+@pytest.fixture(autouse=True)
+def other_model(tmp_path_factory, monkeypatch, config):
+    """conf/model with one more name, `other`: tiny from another seed."""
+    from optim.run import point
+
+    folder = tmp_path_factory.mktemp("models")
+    shutil.copytree(CONF / "model", folder, dirs_exist_ok=True)
+    OmegaConf.save(OmegaConf.merge(config.model, {"seed": 9}), folder / "other.yaml")
+    monkeypatch.setattr(point, "MODELS", folder)
+
+
+def leaves(node: dict[str, Any], above: str = "") -> list[str]:
+    names: list[str] = []
+    for key, value in node.items():
+        names += leaves(value, f"{above}{key}.") if isinstance(value, dict) and value else [f"{above}{key}"]
+    return names
+
+
+def changed(config: DictConfig, **values: Any) -> DictConfig:
+    other = copy.deepcopy(config)
+    for key, value in values.items():
+        OmegaConf.update(other, key, value)
+    return other
+
+
+def known_by(config: DictConfig, runs: Runs) -> tuple[str, dict[str, str]]:
+    """(run_id, kind -> key of every stage)."""
+    point = point_of(config)
+    wanted = steps_of(point, point.source.load(runs.cache), runs.cache).wanted()
+    assert {w.name for w in wanted} == set(KINDS)
+    return run_id_of(point), {w.name: w.key for w in wanted if w.name != "teacher" or w is wanted[1]}
+
+
+def difference(config: DictConfig, other: DictConfig, runs: Runs) -> tuple[bool, set[str]]:
+    """(whether the ids differ, the kinds of stage whose keys do)."""
+    (run_id, stages), (other_id, others) = known_by(config, runs), known_by(other, runs)
+    return run_id != other_id, {kind for kind in stages if stages[kind] != others[kind]}
+
+
+def test_every_leaf_of_the_config_is_in_the_table(config):
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    assert set(leaves(plain)) == set(LEAVES) | METHODS | ELSEWHERE
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_a_leaf_changes_the_id_and_the_stages_that_it_changes(leaf, config, runs):
+    value, id_changes, stages = LEAVES[leaf]
+    assert difference(config, changed(config, **{leaf: value}), runs) == (id_changes, stages)
+
+
+@pytest.mark.parametrize(
+    ("leaf", "one", "other"),
+    [("distill.temperature", 2, 2.0), ("bench.min_seconds", 3, 3.0), ("fit.student.batch_size", 32.0, 32),
+     ("distill.teacher", "same", ["same"])],
+)  # fmt: skip
+def test_two_spellings_of_one_value_are_one_point(leaf, one, other, config, runs):
+    assert difference(changed(config, **{leaf: one}), changed(config, **{leaf: other}), runs) == (False, set())
+
+
+def test_a_teacher_by_its_name_is_the_same_as_same(config, runs, monkeypatch):
+    from optim.run import point
+
+    OmegaConf.save(config.model, point.MODELS / "twin.yaml")
+    assert difference(config, changed(config, **{"distill.teacher": "twin"}), runs) == (False, set())
+
+
+@pytest.mark.parametrize(("bfloat16", "meant"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_is_hashed_as_what_it_is_here(bfloat16, meant, config, runs, monkeypatch):
+    from optim.run import point
+
+    monkeypatch.setattr(point, "has_bfloat16", lambda: bfloat16)
+    auto, plain = (changed(config, **{"fit.precision": word}) for word in ("auto", meant))
+    assert difference(auto, plain, runs) == (False, set())
+
+
+@pytest.mark.parametrize(
+    ("group", "stages"),
+    [("prune", STUDENT), ("distill", STUDENT), ("quant", FILE), ("fit", TEACHER), ("bench", FIGURES)],
+)
+def test_a_method_of_another_version_is_another_method(group, stages, config, runs, monkeypatch):
+    before = known_by(config, runs)
+    chosen = build.methods(group)[config[group].method]
+    newer = dataclasses.replace(chosen, version=chosen.version + 1)
+    monkeypatch.setitem(build.methods(group), chosen.name, newer)
+    after = known_by(config, runs)
+    assert before[0] != after[0]
+    assert {kind for kind in KINDS if before[1][kind] != after[1][kind]} == stages
+
+
+@pytest.mark.parametrize(
+    ("package", "stages"),
+    [("tokenizers", TOKENS), ("tensorflow", TEACHER), ("tf_keras", TEACHER), ("ai-edge-litert", FIGURES),
+     ("litert-quantizer", FLOAT32), ("tensorflow-model-optimization", STUDENT)],
+)  # fmt: skip
+def test_another_version_of_a_package_remakes_what_it_made(package, stages, config, runs, monkeypatch):
+    """The results that it made stay: they say by which versions."""
+    before, honest = known_by(config, runs), versions._version
+    monkeypatch.setattr(versions, "_version", lambda name: "0.0.1" if name == package else honest(name))
+    after = known_by(config, runs)
+    assert before[0] == after[0]
+    assert {kind for kind in KINDS if before[1][kind] != after[1][kind]} == stages
+
+
+def test_another_graph_remakes_models_and_files(config, runs, monkeypatch):
+    before = known_by(config, runs)
+    monkeypatch.setattr(keys, "GRAPH", architecture.GRAPH + 1)
+    after = known_by(config, runs)
+    assert before[0] != after[0]
+    assert {kind for kind in KINDS if before[1][kind] != after[1][kind]} == TEACHER
+
+
+def test_another_machine_measures_anew(config, runs, monkeypatch):
+    before = known_by(config, runs)
+    monkeypatch.setattr(exports, "machine_id", lambda: "another")
+    after = known_by(config, runs)
+    assert {kind for kind in KINDS if before[1][kind] != after[1][kind]} == FIGURES
+
+
+def test_results_of_another_schema_are_other_results(config, runs, monkeypatch):
+    before = known_by(config, runs)
+    monkeypatch.setattr(result, "SCHEMA", result.SCHEMA + 1)
+    assert known_by(config, runs)[0] != before[0]
+
+
+def test_data_count_by_their_content(config, runs, tmp_path):
+    copied = shutil.copytree(runs.data, tmp_path / "copy")
+    elsewhere = changed(config, **{"data.path": str(copied)})
+    assert difference(config, elsewhere, runs) == (False, set())
+    with (copied / "dev.tsv").open("a") as file:
+        file.write("a good film\t1\n")
+    assert difference(config, elsewhere, runs) == (True, set(TOKENS))
+
+
+def test_weights_count_by_their_content(config, runs, tmp_path):
+    folder = point_of(config).checkpoint.fetch(runs.cache)
+    copies = [shutil.copytree(folder, tmp_path / name) for name in ("one", "two")]
+    (copies[1] / "vocab.txt").write_text((folder / "vocab.txt").read_text() + "more\n")
+    one, two = (changed(config, **{"model.path": str(path)}) for path in copies)
+    assert difference(config, one, runs)[0], "a folder's content is not the recipe of a tiny model"
+    assert difference(one, changed(config, **{"model.path": str(copies[0]) + "/"}), runs) == (False, set())
+    assert difference(one, two, runs) == (True, set(TEACHER))
+
+
+def test_a_student_of_its_own_start_depends_on_that_start(config, runs):
+    """Taught by `other`: what the student starts from is its own checkpoint then."""
+    taught = changed(config, **{"distill.teacher": "other"})
+    assert difference(taught, changed(taught, **{"model.seed": 3}), runs) == (True, set(STUDENT))
