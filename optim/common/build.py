@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-from omegaconf import OmegaConf
 
 from optim.common.errors import UserError
 
@@ -113,6 +112,7 @@ def as_json(value: Any) -> Any:
 
 def _plain(node: Any, setting: str) -> dict[str, Any]:
     """The node as a dictionary, with every interpolation resolved."""
+
     value = OmegaConf.to_container(node, resolve=True, throw_on_missing=True) if OmegaConf.is_config(node) else node
     if not isinstance(value, Mapping):
         raise UserError(f"{setting} must be a group of keys, got {value!r}.")

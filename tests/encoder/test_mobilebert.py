@@ -33,6 +33,7 @@ from safetensors.numpy import load_file, save_file
 
 from optim.encoder import checkpoint, graph, tiny
 from optim.encoder.architecture import Architecture, Bottleneck, read_config
+from optim.encoder.layers import Dropout
 from optim.measure.runtime import Classifier
 from optim.sweep.baselines import read_catalogue
 from optim.train.prune import prunable
@@ -243,7 +244,7 @@ def test_heads_and_ffn_widths_are_per_layer():
 
 
 def test_dropout_has_the_rates_of_the_config(model):
-    dropouts = [part for part in model.submodules if isinstance(part, keras.layers.Dropout)]
+    dropouts = [part for part in model.submodules if isinstance(part, Dropout)]
     assert Counter(part.rate for part in dropouts) == {0.17: 3, 0.18: 2, 0.19: 1}
 
 

@@ -176,7 +176,7 @@ def test_files_too_many_for_the_memory_take_turns_in_it(files, monkeypatch):
             alive -= 1
 
     monkeypatch.setattr(latency, "Classifier", Counted)
-    monkeypatch.setattr(machine, "memory_bytes", lambda: 0)
+    monkeypatch.setattr(latency, "memory_bytes", lambda: 0)
     monkeypatch.setattr(latency, "TURN_MS", 1.0)
     copy = Path(shutil.copy(files["light"], files["light"].with_name("copy.tflite")))
     three = {"a": files["light"], "b": copy, "c": files["heavy"]}
@@ -280,7 +280,7 @@ def large_parent():
 
 def child_bytes(code):
     """What a fresh process prints, with `peak` = peak_rss_bytes at hand."""
-    code = f"from optim.measure import peak_rss_bytes as peak\n{code}"
+    code = f"from optim.measure.memory import peak_rss_bytes as peak\n{code}"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     return int(child.stdout)
 

@@ -108,7 +108,7 @@ def test_other_output_name_is_refused(tmp_path):
 
 def test_runtime_imports_no_tensorflow_and_says_nothing(table_file):
     code = (
-        "import sys, pathlib, numpy; from optim.runtime import Classifier\n"
+        "import sys, pathlib, numpy; from optim.measure.runtime import Classifier\n"
         f"print(Classifier(pathlib.Path({str(table_file)!r}), 1).logits(numpy.array([3, 4])).tolist())\n"
         "print([m for m in ('tensorflow', 'transformers', 'tf_keras') if m in sys.modules])"
     )
