@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-
 from optim.common.errors import UserError
 
 METHOD = "method"  # the key that names it
@@ -112,6 +111,7 @@ def as_json(value: Any) -> Any:
 
 def _plain(node: Any, setting: str) -> dict[str, Any]:
     """The node as a dictionary, with every interpolation resolved."""
+    from omegaconf import OmegaConf  # here: a measuring process registers methods too, and reads no config
 
     value = OmegaConf.to_container(node, resolve=True, throw_on_missing=True) if OmegaConf.is_config(node) else node
     if not isinstance(value, Mapping):

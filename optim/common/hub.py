@@ -139,12 +139,16 @@ def _defaults_are_cached() -> bool:
     models = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or str(home / "hub")
     datasets = os.environ.get("HF_DATASETS_CACHE") or str(home / "datasets")
     (model_id, revision), (data_id, config) = DEFAULT_CHECKPOINT, DEFAULT_DATASET
-    checkpoints = [
-        Path(models).expanduser() / f"models--{name.replace('/', '--')}" / "snapshots" / revision
-        for name in hub_names(model_id)
-    ]
     tables = [Path(datasets).expanduser() / name.replace("/", "___") / config for name in hub_names(data_id)]
+    if not any(any(table.glob("*/*/dataset_info.json")) for table in tables):
+        return False
+    return any(_holds(Path(models).expanduser(), name, revision) for name in hub_names(model_id))
+
+
+def _holds(models: Path, name: str, revision: str) -> bool:
+    """Whether the hub's cache `models` holds every file of a checkpoint."""
+    from huggingface_hub import try_to_load_from_cache
+
     files = ("config.json", "model.safetensors", "tokenizer.json")
-    return any(all((folder / file).is_file() for file in files) for folder in checkpoints) and any(
-        any(table.glob("*/*/dataset_info.json")) for table in tables
-    )
+    found = [try_to_load_from_cache(name, file, cache_dir=models, revision=revision) for file in files]
+    return all(isinstance(path, str) for path in found)

@@ -8,6 +8,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
+
+from optim.common.secrets import Masking, masked
 
 REDRAW_S = 0.5
 REDRAW_IN_LOG_S = 15  # where the output is a file, every drawing is a line
@@ -54,11 +57,17 @@ def without_chatter() -> Iterator[None]:
             os.close(screen)
 
 
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Prints a line on stdout, or `stream`, without any secret in it."""
+    print(masked(text), file=stream or sys.stdout)
+
+
 def log_to(stream) -> None:
     """Sends what people should read of the log to `stream`, as plain lines."""
     root = logging.getLogger()
     root.handlers = [logging.StreamHandler(stream)]
     root.handlers[0].setFormatter(logging.Formatter("%(message)s"))
     root.handlers[0].setLevel(logging.INFO)
+    root.handlers[0].addFilter(Masking())
     root.setLevel(logging.WARNING)
     logging.getLogger("optim").setLevel(logging.DEBUG)

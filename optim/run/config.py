@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from optim.common import hub
 from optim.common.files import ROOT
 from optim.common.hub import when_hub
+from optim.common.secrets import masked
 from optim.track.key import wandb_mode
 
 
@@ -81,8 +82,8 @@ class Job:
 
     @property
     def command(self) -> str:
-        """What runs this point alone."""
-        return shlex.join(["python", "train.py", *self.overrides])
+        """What runs this point alone; secrets in it are masked."""
+        return masked(shlex.join(["python", "train.py", *self.overrides]))
 
     @property
     def results_dir(self) -> Path:

@@ -25,7 +25,8 @@ from optim.common import hub
 from optim.common.build import build
 from optim.common.errors import UserError
 from optim.common.files import ROOT
-from optim.common.screen import log_to
+from optim.common.screen import log_to, say
+from optim.common.secrets import Masking
 from optim.run import config, result
 from optim.run.config import Job
 from optim.run.keys import run_id_of
@@ -50,7 +51,7 @@ def run(job: Job) -> Result:
         log.info("Done before; delete %s to run it again.", folder)
         if os.environ.get("WANDB_SWEEP_ID"):
             _tell_agent(job, done)
-        print(result.table(done, folder))
+        say(result.table(done, folder))
         return done
     tracker = build(job.cfg.track, "track")
     result.require_writable(job.results_dir, folder)
@@ -58,7 +59,7 @@ def run(job: Job) -> Result:
     draft = draft_of(job, point, run_id)
     with _logged_to(folder / "train.log"):
         finished = _tracked(point, draft, folder, job.cache_dir, tracker)
-    print(result.table(finished, folder))
+    say(result.table(finished, folder))
     return finished
 
 
@@ -141,6 +142,7 @@ class _logged_to:
     def __init__(self, path: Path) -> None:
         self.handler = logging.FileHandler(path, encoding="utf-8")
         self.handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self.handler.addFilter(Masking())
 
     def __enter__(self) -> None:
         logging.getLogger().addHandler(self.handler)
@@ -163,12 +165,12 @@ def run_apart(job: Job) -> bool:
         return True
     if _is_light(point, job.cache_dir):
         return guarded(lambda: run(job)) == 0
-    told = asdict(job) | {"cfg": OmegaConf.to_container(job.cfg, resolve=True)}
+    sent = asdict(job) | {"cfg": OmegaConf.to_container(job.cfg, resolve=True)}
     child = subprocess.Popen([sys.executable, "-m", "optim.run.process"], stdin=subprocess.PIPE, text=True, env=_env())
     assert child.stdin
     try:
         with suppress(BrokenPipeError):
-            child.stdin.write(json.dumps(told, default=str) + "\n")
+            child.stdin.write(json.dumps(sent, default=str) + "\n")
             child.stdin.flush()
         child.wait()
     except BaseException:
@@ -182,7 +184,7 @@ def run_apart(job: Job) -> bool:
         draft.error = death(child.returncode)
         result.require_writable(job.results_dir, folder)
         result.write(draft, folder)
-        print(f"Failed: {draft.error}", file=sys.stderr)
+        say(f"Failed: {draft.error}", sys.stderr)
     return result.read(folder) is not None
 
 
@@ -238,9 +240,9 @@ def main() -> int:
     """The process of one point: a Job as one line of JSON on stdin."""
     config.register()
     log_to(sys.stderr)
-    told = json.loads(sys.stdin.readline())
+    job = json.loads(sys.stdin.readline())
     _end_with_parent()
-    return guarded(lambda: run(Job(DictConfig(told["cfg"]), told["choices"], told["overrides"])))
+    return guarded(lambda: run(Job(DictConfig(job["cfg"]), job["choices"], job["overrides"])))
 
 
 def guarded(work) -> int:
@@ -250,16 +252,16 @@ def guarded(work) -> int:
     try:
         work()
     except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        say(f"Error: {error}", sys.stderr)
         return USER_MISTAKE
     except OmegaConfBaseException as error:
-        print(f"Error: {str(error).splitlines()[0]}", file=sys.stderr)
+        say(f"Error: {str(error).splitlines()[0]}", sys.stderr)
         return USER_MISTAKE
     except KeyboardInterrupt:
         print("\nStopped. The same command goes on from the last finished epoch.", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:  # reported in full by `run`
-        print(f"Failed: {type(error).__name__}: {error}", file=sys.stderr)
+        say(f"Failed: {type(error).__name__}: {error}", sys.stderr)
         return FAILURE
     return 0
 

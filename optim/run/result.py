@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from optim.common.errors import UserError
 from optim.common.files import raise_if_disk, write_text
+from optim.common.secrets import masked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,8 +46,8 @@ class Result:
     cost: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """The content of result.json."""
-        return asdict(self)
+        """The content of result.json, without any secret in it."""
+        return masked(asdict(self))
 
 
 def read(folder: Path) -> Result | None:
@@ -121,7 +122,7 @@ def write_bundle(
     shutil.copyfile(file, part / MODEL_FILE)
     shutil.copyfile(tokenizer, part / TOKENIZER_FILE)
     write_labels(part / LABELS_FILE, labels=labels, max_length=max_length)
-    (part / "README.md").write_text(card(result), encoding="utf-8")
+    (part / "README.md").write_text(masked(card(result)), encoding="utf-8")
     shutil.rmtree(_bundle(folder), ignore_errors=True)
     part.rename(_bundle(folder))
     return _bundle(folder) / "README.md"

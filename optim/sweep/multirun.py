@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from optim.common import files
+from optim.common.secrets import masked
 from optim.common.stages import digest_of
 from optim.run import result
 from optim.run.config import Job
@@ -48,8 +49,10 @@ def write_sweep(planned: Plan) -> Path:
     ids = sorted({p.run_id for p in planned.points})
     folder = planned.points[0].job.results_dir / "sweeps" / digest_of(ids)
     result.require_writable(planned.points[0].job.results_dir, folder)
-    points = [{"run_id": p.run_id, "overrides": p.job.overrides, "command": p.job.command} for p in planned.points]
-    files.write_text(folder / SWEEP_FILE, json.dumps({"schema": result.SCHEMA, "points": points}, indent=2) + "\n")
+    points = [
+        {"run_id": p.run_id, "overrides": masked(p.job.overrides), "command": p.job.command} for p in planned.points
+    ]
+    files.write_text(folder / SWEEP_FILE, json.dumps(sweep, indent=2) + "\n")
     return folder
 
 

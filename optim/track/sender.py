@@ -24,6 +24,7 @@ from typing import Any, Protocol, TextIO
 
 from optim.common.build import method
 from optim.common.errors import UserError, require_positive
+from optim.common.secrets import masked
 from optim.track.key import has_key
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -189,7 +190,7 @@ class _Sender:
         if self.broken:
             return
         try:
-            self.lines.put(json.dumps({"kind": kind, **body}, default=_plain) + "\n")
+            self.lines.put(masked(json.dumps({"kind": kind, **body}, default=_plain)) + "\n")
         except (TypeError, ValueError) as error:  # a key that is no string, a cycle
             self.broken = True
             warn(f"tracking stops at a {kind}: {one_line(error)}")
@@ -241,7 +242,7 @@ def start_apart(module: str, function: str) -> subprocess.Popen[str]:
 def warn(text: str, stream: TextIO | None = None) -> None:
     """One line about the tracker, on stderr or `stream`. It is never an error."""
     with suppress(OSError, ValueError):  # a closed terminal
-        print(f"Warning: W&B: {text}", file=stream or sys.stderr, flush=True)
+        print(masked(f"Warning: W&B: {text}"), file=stream or sys.stderr, flush=True)
 
 
 def _how_to_sync(folder: str, run_id: str) -> str:
