@@ -49,9 +49,8 @@ def write_sweep(planned: Plan) -> Path:
     ids = sorted({p.run_id for p in planned.points})
     folder = planned.points[0].job.results_dir / "sweeps" / digest_of(ids)
     result.require_writable(planned.points[0].job.results_dir, folder)
-    points = [
-        {"run_id": p.run_id, "overrides": masked(p.job.overrides), "command": p.job.command} for p in planned.points
-    ]
+    points = [{"run_id": p.run_id, "overrides": p.job.overrides, "command": p.job.command} for p in planned.points]
+    sweep = masked({"schema": result.SCHEMA, "points": points})
     files.write_text(folder / SWEEP_FILE, json.dumps(sweep, indent=2) + "\n")
     return folder
 
