@@ -219,13 +219,13 @@ def search(args: argparse.Namespace, *, trials: int = 30, seeds: int = 10) -> Fi
     import numpy as np
     from omegaconf import OmegaConf
 
-    from optim.report import compare
+    from optim.report import finished
     from optim.sweep.search import Answer, Search, hypervolume, losses, read_journal, study_in_memory
     from optim.sweep.verbs import point_values
 
     space: dict[str, list] = OmegaConf.to_container(OmegaConf.load(ROOT / "conf/sweep/search.yaml").space)  # type: ignore[assignment]
     table = {}
-    for p in compare.read_all([args.recorded])[0]:
+    for p in finished.read_all([args.recorded])[0]:
         choice = [p.result.choices["prune"], p.result.choices["quant"], p.result.cfg["distill"]["temperature"]]
         for t in space["distill.temperature"] if choice[0] == "none" else choice[2:]:
             table[choice[0], choice[1], t] = (
@@ -270,10 +270,10 @@ def report(args: argparse.Namespace, *, count: int = 500) -> Figures:
         (folder / "result.json").write_text(json.dumps(copy))
         if (answers := path.with_name("answers.npz")).is_file():
             shutil.copy(answers, folder)
-    from optim.report import page
+    from optim.report import page, write
 
     start = time.perf_counter()
-    page.write(work, [work / "points"])
+    write.write(work, [work / "points"])
     built_s, opened = time.perf_counter() - start, work / page.PAGE
     return {"points": count, "built_s": built_s, "bytes": opened.stat().st_size, "opened_s": opened_s(opened)}
 

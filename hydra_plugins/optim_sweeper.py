@@ -38,7 +38,7 @@ class Sweeper(HydraSweeper):
 
         if code := guarded(lambda: _require_engine(config.hydra.launcher._target_)):
             sys.exit(code)
-        self.hydra_context, self.config = hydra_context, config
+        self.loader, self.whole = hydra_context.config_loader, config
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -57,7 +57,7 @@ class Sweeper(HydraSweeper):
             sys.exit(code or 1)
 
     def _parsed(self, words: Sequence[str]) -> list[Override]:
-        return OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(list(words))
+        return OverridesParser.create(config_loader=self.loader).parse_overrides(list(words))
 
     def _points(self, words: Sequence[str]) -> list[list[str]]:
         """The overrides of every point, in the order of the words: the last one changes fastest."""
@@ -82,7 +82,7 @@ class Sweeper(HydraSweeper):
     def _base(self, overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, Any]]:
         """A copy of what Hydra composes."""
         if overrides not in self.bases:
-            cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+            cfg = self.loader.load_sweep_config(self.whole, list(overrides))
             choices = dict(cfg.hydra.runtime.choices)
             with open_dict(cfg):
                 del cfg["hydra"]
@@ -96,7 +96,7 @@ class Sweeper(HydraSweeper):
         if override.is_add() or override.is_force_add() or override.is_delete() or override.package or "/" in key:
             return False
         if key not in self.groups:
-            self.groups[key] = bool(self.hydra_context.config_loader.get_group_options(key))
+            self.groups[key] = bool(self.loader.get_group_options(key))
         return not self.groups[key]
 
     def _launch(self, batch: list[list[str]]) -> None:

@@ -67,9 +67,11 @@ def _fetch_source(folder: Path, requirement: str, file: str, sha256: str, way_ou
     from unearth import PackageFinder
 
     name = requirement.split("==")[0]
-    settings = pip_settings()
+    index_urls, find_links = pip_places()
     try:
-        finder = PackageFinder(**settings, no_binary=[name.lower()], ignore_compatibility=True)
+        finder = PackageFinder(
+            index_urls=index_urls, find_links=find_links, no_binary=[name.lower()], ignore_compatibility=True
+        )
         links = {p.link.filename: p.link for p in finder.find_matches(requirement)}
         if file not in links:
             raise UserError(f"no index has {file} of {requirement}: {', '.join(links) or 'nothing'}. {way_out}")
@@ -96,17 +98,14 @@ def _unreachable(file: str, requirement: str, error: Exception, way_out: str) ->
     return f"{file} of {requirement} could not be downloaded ({reason}). Can the index be reached? {way_out}"
 
 
-def pip_settings() -> dict[str, list[str]]:
-    """index_urls and find_links that this Python's pip would ask: its files, and PIP_* of the environment."""
+def pip_places() -> tuple[list[str], list[str]]:
+    """(indexes, links) that this Python's pip would ask: its files, and PIP_* of the environment."""
     values = _pip_config()
     indexes = [] if values.get("no-index") else [values.get("index-url", "https://pypi.org/simple"),
                                                   *values.get("extra-index-url", "").split()]  # fmt: skip
     links = values.get("find-links", "").split()
     # pip ignores a folder that is not there; unearth would not.
-    return {
-        "index_urls": [url for url in indexes if _exists(url)],
-        "find_links": [url for url in links if _exists(url)],
-    }
+    return list(filter(_exists, indexes)), list(filter(_exists, links))
 
 
 def _exists(place: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optim.common.errors import UserError, require_number
-from optim.report import compare
+from optim.report.finished import read_all
+from optim.report.table import Table
 
 if TYPE_CHECKING:
     pass
@@ -46,7 +46,7 @@ class Published:
 
 # The table
 @dataclass(frozen=True)
-class Row:
+class Baseline:
     """One baseline, as a report shows it."""
 
     model: str
@@ -61,7 +61,7 @@ class Row:
     why: str | None = field(default=None)  # the weights are random
 
 
-def read_rows(results_dir: Path) -> list[Row]:
+def read_baselines(results_dir: Path) -> list[Baseline]:
     """The baselines under `results_dir`, the smallest file first. What is no record, or lost its point, is left out."""
     rows = []
     for path in sorted((results_dir / FOLDER).glob("*.json")):
@@ -72,18 +72,18 @@ def read_rows(results_dir: Path) -> list[Row]:
     return sorted(rows, key=lambda row: row.size["file_bytes"])
 
 
-def _row(record: dict[str, Any], results_dir: Path) -> Row | None:
+def _row(record: dict[str, Any], results_dir: Path) -> Baseline | None:
     published = [Published(**row) for row in record["published"]]
     named = (record["model"], record["quant"], record["weights"])
     if record["weights"] == RANDOM:
         parts = (record["size"], record["speed"], record["memory"], record["machine"])
-        return Row(*named, "-", published, *parts, why=record["why"])
-    points = compare.read_all([results_dir / record["run_id"]])[0]
+        return Baseline(*named, "-", published, *parts, why=record["why"])
+    points = read_all([results_dir / record["run_id"]])[0]
     if not points:
         return None
     found = points[0].result
     accuracy = f"{points[0].accuracy:.4f} of {found.quality['examples']:,} ({found.data['name']})"
-    return Row(*named, accuracy, published, found.size, found.speed, found.memory, found.machine)
+    return Baseline(*named, accuracy, published, found.size, found.speed, found.memory, found.machine)
 
 
 HEAD = ("model", "accuracy", "published, SST-2", "parameters", "MB", "p50 ms", "peak MB", "weights")
@@ -93,7 +93,7 @@ LEGEND = (
 )
 
 
-def _sources(rows: Sequence[Row]) -> dict[Published, int]:
+def _sources(rows: Sequence[Baseline]) -> dict[Published, int]:
     """Each distinct source with its number, in the order of the rows."""
     cited = dict.fromkeys(_citation(p) for row in rows for p in row.published)
     numbers = {citation: i for i, citation in enumerate(cited, start=1)}
@@ -105,7 +105,7 @@ def _citation(published: Published) -> str:
     return f"{published.source}{second}" + (f"; {published.note}" if published.note else "")
 
 
-def _cells(row: Row, sources: Mapping[Published, int]) -> list[str]:
+def _cells(row: Baseline, sources: Mapping[Published, int]) -> list[str]:
     told = ", ".join(f"{p.accuracy_percent:.4g} {p.split} [{sources[p]}]" for p in row.published) or "-"
     return [
         f"{row.model} quant={row.quant}", row.accuracy, told, f"{row.size['parameters'] / 1e6:.2f} M",
@@ -114,7 +114,7 @@ def _cells(row: Row, sources: Mapping[Published, int]) -> list[str]:
     ]  # fmt: skip
 
 
-def _notes(rows: Sequence[Row]) -> list[str]:
+def _notes(rows: Sequence[Baseline]) -> list[str]:
     """What the columns mean, and where the figures come from."""
     how = sorted({(r.speed["sequence_length"], r.speed["threads"]) for r in rows})
     timed = " or ".join(f"{length} tokens on {threads} thread{'s' * (threads > 1)}" for length, threads in how)
@@ -127,40 +127,27 @@ def _notes(rows: Sequence[Row]) -> list[str]:
         *(f"Measured on {name} (machine {key})." for key, name in machines.items()),
         f"Load average before the timing: {min(loads):.2f} to {max(loads):.2f}. A lock keeps other measurements of "
         "this tool away, not other programs: on a shared machine trust the order of the rows more than milliseconds.",
-        *(["**Latencies come from several machines: compare them within one alone.**"] if len(machines) > 1 else []),
+        *(["Latencies come from several machines: compare them within one alone."] if len(machines) > 1 else []),
     ]
 
 
-def to_markdown(rows: Sequence[Row]) -> list[str]:
-    """Lines: the table, its sources and its notes; none where there are no baselines."""
+def baselines_table(rows: Sequence[Baseline]) -> Table | None:
+    """A row for each, the smallest file first; None without any."""
+    if not rows:
+        return None
+    sources = _sources(rows)
+    return Table("Baselines", HEAD, [_cells(row, sources) for row in rows], [row.why or "" for row in rows])
+
+
+def notes_on(rows: Sequence[Baseline]) -> list[str]:
+    """The sources of the published figures, then what the columns mean and where ours come from."""
     if not rows:
         return []
-    sources = _sources(rows)
-    lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
-    lines += [f"| {' | '.join(_cells(row, sources))} |" for row in rows]
-    listed = dict(sorted((number, _citation(p)) for p, number in sources.items()))
-    lines += ["", *(f"- [{number}] {citation}" for number, citation in listed.items())]
-    return [*lines, "", *(f"- {note}" for note in _notes(rows)), ""]
+    listed = dict(sorted((number, _citation(p)) for p, number in _sources(rows).items()))
+    return [*(f"[{number}] {citation}" for number, citation in listed.items()), *_notes(rows)]
 
 
-def to_html(rows: Sequence[Row]) -> str:
-    """The same for a page."""
-    if not rows:
-        return ""
-    sources = _sources(rows)
-    head = "".join(f"<th>{title}" for title in HEAD)
-    body = "".join(
-        f"<tr title='{html.escape(row.why or '', quote=True)}'>"
-        + "".join(f"<td>{html.escape(cell)}" for cell in _cells(row, sources))
-        for row in rows
-    )
-    listed = dict(sorted((number, _citation(p)) for p, number in sources.items()))
-    notes = [*(f"[{number}] {citation}" for number, citation in listed.items()), *_notes(rows)]
-    items = "".join(f"<li>{html.escape(note.replace('**', ''))}" for note in notes)
-    return f"<h2>Baselines</h2><table><tr>{head}{body}</table><ul>{items}</ul>"
-
-
-def table(rows: Sequence[Row]) -> str:
+def screen_table(rows: Sequence[Baseline]) -> str:
     """For a screen of 100 columns."""
     lines = [f"{'baseline':<26}{'accuracy':<27}{'M':>7}{'MB':>8}{'p50 ms':>9}{'peak MB':>9}  weights"]
     for row in rows:
@@ -169,16 +156,3 @@ def table(rows: Sequence[Row]) -> str:
             f"{name[:25]:<26}{accuracy[:26]:<27}{parameters[:-2]:>7}{size:>8}{speed:>9}{peak:>9}  {weights}"[:100]
         )
     return "\n".join(lines)
-
-
-def to_page(rows: Sequence[Row]) -> str:
-    """A page by itself: docs/baselines.md is one."""
-    why = dict.fromkeys(f"- {row.model}: {row.why}" for row in rows if row.why)
-    reasons = ["Why the weights are random:", "", *why, ""] if why else []
-    intro = [
-        "# Baselines",
-        "",
-        "Written by `python sweep.py sweep=baselines`, exported and timed by the same code as any point.",
-        "",
-    ]
-    return "\n".join([*intro, *to_markdown(rows), *reasons]).rstrip() + "\n"

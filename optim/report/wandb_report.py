@@ -21,9 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from optim.common.files import write_text
 from optim.common.stages import digest_of
-from optim.report import page
-from optim.report.compare import Point, factors
-from optim.report.page import Comparison
+from optim.report import markdown
+from optim.report.comparison import Comparison
+from optim.report.finished import Finished, factors
 from optim.run import result
 from optim.run.config import CONF
 from optim.track import sender, writer
@@ -69,7 +69,7 @@ def save(found: Comparison, folder: Path, place: Place) -> None:
         print(f"  {kept['url']}\n")
 
 
-def _group_of(point: Point) -> str | None:
+def _group_of(point: Finished) -> str | None:
     return (point.result.cfg.get("track") or {}).get("group")
 
 
@@ -81,7 +81,7 @@ def described(found: Comparison, name: str, place: Place) -> dict[str, Any]:
     others = [p for p in found.every_point if place.group is None or _group_of(p) != place.group]
     return {
         "title": _title(found, name),
-        "markdown": page.to_markdown(found) + _warning(found),
+        "markdown": markdown.to_markdown(found) + _warning(found),
         "varied": [_config_key(factor) for factor in factors(found.every_point)],
         "group": place.group,
         "run_ids": sorted(p.result.run_id for p in others),

@@ -30,7 +30,8 @@ from optim.common.errors import UserError
 from optim.common.files import ROOT, first_line, write_text
 from optim.common.screen import log_to
 from optim.common.stages import digest_of
-from optim.report.baselines import FINE_TUNED, FOLDER, RANDOM, SCHEMA, Published, read_rows, table, to_page
+from optim.report.baselines import FINE_TUNED, FOLDER, RANDOM, SCHEMA, Published, read_baselines, screen_table
+from optim.report.markdown import baselines_page
 from optim.run import result
 from optim.run.config import CONF, Job
 from optim.run.keys import run_id_of
@@ -96,10 +97,10 @@ class Baselines:
         self._check(known, told.overrides)
         jobs = {name: self._job(name, told) for name in self.models}
         failed = [name for name, job in jobs.items() if not self._make(name, job, known[name])]
-        rows = read_rows(told.results_dir)
+        rows = read_baselines(told.results_dir)
         page = told.results_dir / FOLDER / PAGE
-        write_text(page, to_page(rows))
-        print(f"\n{table(rows)}\n\n  {page}")
+        write_text(page, baselines_page(rows))
+        print(f"\n{screen_table(rows)}\n\n  {page}")
         for name in failed:
             print(f"Failed: {jobs[name].command}")
         return 1 if failed else 0

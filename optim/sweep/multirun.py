@@ -66,17 +66,17 @@ def group_words(track: DictConfig, group: str) -> list[str]:
 
 def _close(planned: Plan, folder: Path) -> bool:
     """Compares what there is and lists what failed with the command that runs it again."""
-    from optim.report import baselines, index, page, wandb_report
+    from optim.report import baselines, comparison, index, page, wandb_report, write
 
     missing = [p for p in planned.todo if result.read(p.folder) is None]
     folders, commands = [p.folder for p in planned.points], [p.job.command for p in planned.points]
-    rows = baselines.read_rows(planned.points[0].job.results_dir)
+    rows = baselines.read_baselines(planned.points[0].job.results_dir)
     if planned.todo or not (folder / page.PAGE).is_file():
-        found = page.write(folder, folders, commands, rows)
+        found = write.write(folder, folders, commands, rows)
         index.write_index(planned.points[0].job.results_dir)
     else:
-        found = page.compared(list(dict.fromkeys(folders)), commands, rows)
-    page.show(found, folder)
+        found = comparison.compared(list(dict.fromkeys(folders)), commands, rows)
+    write.show(found, folder)
     wandb_report.save(found, folder, wandb_report.Place.of(planned.points[0].job.cfg.track, _group(folder)))
     for point in missing:
         error = result.error_of(point.folder) or "it was not run"

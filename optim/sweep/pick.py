@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from optim.common.errors import UserError, require_positive
-from optim.report import compare
-from optim.report.compare import Point, drop_points
-from optim.report.page import label
+from optim.report import statistics
+from optim.report.finished import Finished, distinct, drop_points, label, read_all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +24,7 @@ class Budget:
             if getattr(self, name) is not None:
                 require_positive(f"budget.{name}", getattr(self, name))
 
-    def bounds(self) -> list[tuple[str, float, Callable[[Point], float]]]:
+    def bounds(self) -> list[tuple[str, float, Callable[[Finished], float]]]:
         """(name, limit, what a point has of it) for each bound that is set."""
         named = [
             ("file_mb", self.file_mb, lambda p: p.cost("file_bytes") / 1e6),
@@ -34,12 +33,12 @@ class Budget:
         ]
         return [(f"budget.{name}", limit, of) for name, limit, of in named if limit is not None]
 
-    def excess(self, point: Point) -> float:
+    def excess(self, point: Finished) -> float:
         """How far the point is outside, as the sum of its relative overshoots; 0 inside."""
         return sum(max(0.0, of(point) - limit) / max(abs(limit), 0.1) for _, limit, of in self.bounds())
 
 
-def pick(points: Sequence[Point], budget: Budget) -> tuple[Point, Point | None]:
+def pick(points: Sequence[Finished], budget: Budget) -> tuple[Finished, Finished | None]:
     """(the most accurate point within the budget, its runner-up). Of equals the smaller, then the faster file.
 
     Raises UserError for a budget that no point fits: which bound excludes how many, and the nearest point.
@@ -48,14 +47,14 @@ def pick(points: Sequence[Point], budget: Budget) -> tuple[Point, Point | None]:
         raise UserError(
             "There is no finished point to pick from. Run some first, or name their folder: results_dir=DIR."
         )
-    inside = [p for p in compare.distinct(points) if not budget.excess(p)]
+    inside = [p for p in distinct(points) if not budget.excess(p)]
     if not inside:
         raise UserError(_impossible(points, budget))
     inside.sort(key=lambda p: (-p.accuracy, p.cost("file_bytes"), p.cost("latency_p50_ms")))
     return inside[0], inside[1] if len(inside) > 1 else None
 
 
-def _impossible(points: Sequence[Point], budget: Budget) -> str:
+def _impossible(points: Sequence[Finished], budget: Budget) -> str:
     excluded = [
         f"{name}={limit:g} excludes {sum(of(p) > limit for p in points)} of {len(points)} (the least is "
         f"{min(map(of, points)):.2f})"
@@ -65,7 +64,7 @@ def _impossible(points: Sequence[Point], budget: Budget) -> str:
     return f"No finished point fits the budget: {'; '.join(excluded)}.\nNearest: {describe(nearest)}."
 
 
-def describe(point: Point) -> str:
+def describe(point: Finished) -> str:
     """A point and its figures in one line."""
     q = point.result.quality
     interval = f"95 %: {q['ci95_low']:.3f} to {q['ci95_high']:.3f}"
@@ -75,16 +74,16 @@ def describe(point: Point) -> str:
     )
 
 
-def answer(points: Sequence[Point], budget: Budget) -> str:
+def answer(points: Sequence[Finished], budget: Budget) -> str:
     """The pick, its command and bundle, its runner-up, and whether the difference between them is real."""
     best, second = pick(points, budget)
     lines = [f"Best: {describe(best)}", f"      {best.result.command}", f"      {best.folder / 'bundle'}"]
     if second is None:
         return "\n".join([*lines, "No other finished point fits the budget."])
-    p = compare.p_value(best, second)
+    p = statistics.p_value(best, second)
     verdict = (
         "not tested: they were not scored on the same sentences" if p is None
-        else f"real (McNemar, p = {p:.3f})" if p < compare.SIGNIFICANT
+        else f"real (McNemar, p = {p:.3f})" if p < statistics.SIGNIFICANT
         else f"not proven (McNemar, p = {p:.3f}): either will do"
     )  # fmt: skip
     lines += [f"Next: {describe(second)}", f"      {second.result.command}", f"      The difference is {verdict}."]
@@ -93,8 +92,8 @@ def answer(points: Sequence[Point], budget: Budget) -> str:
     return "\n".join(lines)
 
 
-def finished(results_dir: Path) -> list[Point]:
+def finished_points(results_dir: Path) -> list[Finished]:
     """All finished points under a folder."""
     if not results_dir.is_dir():
         raise UserError(f"results_dir {results_dir} does not exist. Name the folder of the runs: results_dir=DIR.")
-    return compare.read_all([results_dir])[0]
+    return read_all([results_dir])[0]

@@ -1,10 +1,15 @@
-"""The files of many finished points, timed side by side on this machine, so that their latencies can be compared."""
+"""The files of many finished points, timed side by side on this machine, so that their latencies can be compared.
+
+Every figure of `speed` comes from this one measurement, the float32 reference and the speed-up against it too. Where
+the float32 file of a student is no longer in the cache, those are None: figures of two measurements are never mixed.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,39 +17,79 @@ from optim.common.files import sha256_of, write_text
 from optim.export.bundle import MODEL_FILE, TOKENIZER_FILE
 from optim.measure.latency import Bench, latency
 from optim.measure.machine import machine
-from optim.report.compare import Point
+from optim.report.finished import Finished
 from optim.run.result import REMEASURED
 
+Times = dict[str, dict[str, Any]]  # sha256 of a file -> what `latency` says of it
 
-def remeasure(points: Sequence[Point], bench: Bench) -> int:
-    """Times every distinct file in one run, in turns, at bench.sequence_length; returns how many files those were.
 
-    The figures go to REMEASURED beside each result.json, which stays as it is; a comparison prefers them. Files that
-    came out with the same bytes are timed once. Points with other tokens are timed over their own.
+def remeasure(points: Sequence[Finished], bench: Bench) -> int:
+    """Times every distinct file in one run, in turns; returns how many files of points those were.
+
+    At bench.sequence_length and at the median length of each point's data. The figures go to REMEASURED beside each
+    result.json, which stays as it is; a comparison prefers them. Files that came out with the same bytes are timed
+    once. Points with other tokens are timed over their own.
     """
     here = machine()
-    distinct = {sha256_of(_file(p)): p for p in points}
-    times = {}
-    for tokenizer in {sha256_of(_tokenizer(p)) for p in distinct.values()}:
-        group = {sha: _file(p) for sha, p in distinct.items() if sha256_of(_tokenizer(p)) == tokenizer}
-        ids = _ids(next(_tokenizer(p) for p in distinct.values() if sha256_of(_tokenizer(p)) == tokenizer))
-        times |= latency(group, ids=ids, length=bench.sequence_length, bench=bench)
+    for group in _by_tokenizer(points):
+        files = _files(group)
+        ids = _ids(_tokenizer(group[0]))
+        lengths = {bench.sequence_length, *(p.result.speed["median_length"] for p in group)}
+        times = {length: latency(files, ids=ids, length=length, bench=bench) for length in sorted(lengths)}
+        for point in group:
+            text = json.dumps({"machine": here, "speed": _speed(point, times, bench)}, indent=2)
+            write_text(point.folder / REMEASURED, text + "\n")
+    return len({sha256_of(_file(point)) for point in points})
+
+
+def _by_tokenizer(points: Sequence[Finished]) -> list[list[Finished]]:
+    groups: dict[str, list[Finished]] = {}
     for point in points:
-        found = {**times[sha256_of(_file(point))], "sequence_length": bench.sequence_length, "threads": bench.threads}
-        text = json.dumps({"machine": here, "speed": found}, indent=2)
-        write_text(point.folder / REMEASURED, text + "\n")
-    return len(distinct)
+        groups.setdefault(sha256_of(_tokenizer(point)), []).append(point)
+    return list(groups.values())
 
 
-def _file(point: Point) -> Path:
+def _files(points: Sequence[Finished]) -> dict[str, Path]:
+    """sha256 -> one of the files with it: those of the points, and their float32 files where they are still there."""
+    paths = [path for point in points for path in (_file(point), _float32(point)) if path is not None]
+    return {sha256_of(path): path for path in paths}
+
+
+def _speed(point: Finished, times: Mapping[int, Times], bench: Bench) -> dict[str, Any]:
+    """The `speed` part of result.json: the same keys as a first measurement has."""
+    own, reference, median = sha256_of(_file(point)), _float32(point), point.result.speed["median_length"]
+    other = None if reference is None else sha256_of(reference)
+    at_length, at_median = times[bench.sequence_length], times[median]
+    own_ms = at_length[own]["latency_p50_ms"]
+    float32_ms = at_length[other]["latency_p50_ms"] if other else None
+    return {
+        **at_length[own],
+        "threads": bench.threads,
+        "sequence_length": bench.sequence_length,
+        "float32_latency_p50_ms": float32_ms,
+        "speedup_vs_float32": None if float32_ms is None else float32_ms / own_ms,
+        "median_length": median,
+        "median_length_latency_p50_ms": at_median[own]["latency_p50_ms"],
+        "median_length_float32_latency_p50_ms": at_median[other]["latency_p50_ms"] if other else None,
+    }
+
+
+def _file(point: Finished) -> Path:
     return point.folder / "bundle" / MODEL_FILE
 
 
-def _tokenizer(point: Point) -> Path:
+def _tokenizer(point: Finished) -> Path:
     return point.folder / "bundle" / TOKENIZER_FILE
 
 
+def _float32(point: Finished) -> Path | None:
+    """The float32 file of the point's student in the cache of stages, if it is still there."""
+    keys = [key for key in point.result.cost.get("stages", {}) if key.startswith("float32-")]
+    paths = [Path(point.result.cfg["cache_dir"]).expanduser() / "stages" / key / MODEL_FILE for key in keys]
+    return next((path for path in paths if path.is_file()), None)
+
+
 def _ids(tokenizer: Path) -> np.ndarray:
-    """Token ids all over the vocabulary: what a file takes does not hang on which, as long as rows are fetched."""
+    """Token ids all over the vocabulary: what a file takes does not depend on which, as long as rows are fetched."""
     size = len(json.loads(tokenizer.read_text(encoding="utf-8"))["model"]["vocab"])
     return np.random.default_rng(0).integers(0, size, 4096).astype(np.int32)

@@ -56,7 +56,7 @@ class Report:
         """Writes the report and the index."""
         from optim.report import index
 
-        if not pick.finished(told.results_dir):
+        if not pick.finished_points(told.results_dir):
             raise UserError(f"results_dir {told.results_dir} holds no finished point.")
         compare_all(told, self.folder, group=None)
         print(f"  {index.write_index(told.results_dir)}")
@@ -65,12 +65,12 @@ class Report:
 
 def compare_all(told: Settings, name: str, *, group: str | None, notes: Sequence[str] = ()) -> None:
     """The reports of everything under results_dir, in the folder `name` there. `group`: that the runs share on W&B."""
-    from optim.report import baselines, page, wandb_report
+    from optim.report import baselines, wandb_report, write
 
     folder = told.results_dir / name
     folder.mkdir(parents=True, exist_ok=True)
-    found = page.write(folder, [told.results_dir], rows=baselines.read_rows(told.results_dir), notes=notes)
-    page.show(found, folder)
+    found = write.write(folder, [told.results_dir], rows=baselines.read_baselines(told.results_dir), notes=notes)
+    write.show(found, folder)
     wandb_report.save(found, folder, wandb_report.Place.of(_track(told), group))
 
 
@@ -92,7 +92,7 @@ class Measure:
         from optim.common.build import build
         from optim.sweep.remeasure import remeasure
 
-        points = pick.finished(told.results_dir)
+        points = pick.finished_points(told.results_dir)
         if not points:
             raise UserError(f"results_dir {told.results_dir} holds no finished point.")
         cfg = told.composed(["model=tiny", "data=csv", "track=none", *told.overrides]).cfg
@@ -108,7 +108,7 @@ class Pick:
 
     def run(self, told: Settings) -> int:
         """Prints it."""
-        print(pick.answer(pick.finished(told.results_dir), told.budget))
+        print(pick.answer(pick.finished_points(told.results_dir), told.budget))
         return 0
 
 
@@ -136,11 +136,11 @@ class Search:
         going = search.Search(study, self.space, identify=lambda choice: self._point(told, choice)[1].name,
                               answer=lambda choice: self._answer(told, choice, words), seed=self.seed)  # fmt: skip
         failed = self._trials(going, told)
-        known = [point_values(p) for p in pick.finished(told.results_dir)]
+        known = [point_values(p) for p in pick.finished_points(told.results_dir)]
         found = search.read_journal(study)
         notes = [search.versus_random(found, known).line()] if found else []
         compare_all(told, "search", group=group, notes=notes)
-        print(pick.answer(pick.finished(told.results_dir), told.budget))
+        print(pick.answer(pick.finished_points(told.results_dir), told.budget))
         return 1 if failed else 0
 
     def _trials(self, going, told: Settings) -> int:
@@ -164,14 +164,14 @@ class Search:
         return job, job.results_dir / run_id_of(point_of(job.cfg))
 
     def _answer(self, told: Settings, choice: Mapping[str, Any], words: list[str]):
-        from optim.report import compare
+        from optim.report import finished
         from optim.sweep.search import Answer
 
         job, folder = self._point(told, choice, words)
         print(f"  {job.command}", file=sys.stderr)
         if not run_apart(job):
             return None
-        point = compare.read_all([folder])[0][0]
+        point = finished.read_all([folder])[0][0]
         return Answer(point_values(point), {name: of(point) - limit for name, limit, of in told.budget.bounds()})
 
 

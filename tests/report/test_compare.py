@@ -9,10 +9,10 @@ import sqlite3
 
 import numpy as np
 import pytest
-from finished import points, put
+from made_results import points, put
 
 from optim.common.errors import UserError
-from optim.report import compare, index, page
+from optim.report import compare, comparison, finished, index, markdown, page, statistics, write
 from optim.run import result
 from optim.run.result import Result
 from optim.sweep import pick
@@ -23,10 +23,10 @@ def test_mcnemar_by_hand():
     """Six sentences that only the second has right, none the other way: p = 2 / 2^6."""
     first, second = np.ones(20, bool), np.ones(20, bool)
     first[:6] = False
-    assert compare.mcnemar(first, second) == pytest.approx(2 / 64)
-    assert compare.mcnemar(first, first) == 1.0
+    assert statistics.mcnemar(first, second) == pytest.approx(2 / 64)
+    assert statistics.mcnemar(first, first) == 1.0
     second[6] = False  # one the other way: b = 1, c = 6; p = 2 (C(7,0) + C(7,1)) / 2^7
-    assert compare.mcnemar(first, second) == pytest.approx(2 * 8 / 128)
+    assert statistics.mcnemar(first, second) == pytest.approx(2 * 8 / 128)
 
 
 def test_the_front_and_what_is_certain(tmp_path):
@@ -53,12 +53,12 @@ def test_neighbours_of_a_front_are_tested_against_each_other(tmp_path):
     assert [s.cheaper.result.run_id for s in (first, second)] == ["a", "b"]
     assert (first.accuracy_points, first.cost_ratio, first.p) == pytest.approx((10, 2, 2 / 1024))
     assert (second.dearer.result.run_id, second.p) == ("c", 1.0)
-    text = page.to_markdown(page.compared([tmp_path]))
+    text = markdown.to_markdown(comparison.compared([tmp_path]))
     assert (
         "| latency | tiny prune=none quant=none T=2 | tiny prune=none quant=fp16 T=2 | 2.00x | +10.00 | 0.002 |" in text
     )
     assert "| size | tiny prune=none quant=fp16 T=2 | tiny prune=none quant=int8 T=2 | 2.00x | +1.00 | 1.000 |" in text
-    assert "<h2>Along the fronts</h2>" in page.to_html(page.compared([tmp_path]))
+    assert "<h2>Along the fronts</h2>" in page.to_html(comparison.compared([tmp_path]))
 
 
 def test_equal_points_are_both_on_the_front(tmp_path):
@@ -72,13 +72,13 @@ def test_a_latency_within_the_noise_of_timing_makes_nothing_certain(tmp_path):
     put(tmp_path, "exact", wrong=range(5), ms=10, mb=10)
     put(tmp_path, "fast", wrong=range(9), ms=9, mb=10)
     some = list(points(tmp_path).values())
-    assert (compare.timing_noise(some), compare.certain(some)) == (0.0, [False, True])
+    assert (statistics.timing_noise(some), compare.certain(some)) == (0.0, [False, True])
     put(tmp_path, "later", wrong=range(50), ms=40, mb=40, float32_ms=12.0)
     some = list(points(tmp_path).values())
-    assert compare.timing_noise(some) == pytest.approx(0.2)
+    assert statistics.timing_noise(some) == pytest.approx(0.2)
     assert compare.certain(some) == [False, False, False]
     put(tmp_path, "elsewhere", wrong=range(50), ms=40, mb=40, float32_ms=99.0, machine="m2")
-    assert compare.timing_noise(list(points(tmp_path).values())) == pytest.approx(0.2), "another machine is no noise"
+    assert statistics.timing_noise(list(points(tmp_path).values())) == pytest.approx(0.2), "another machine is no noise"
 
 
 def test_points_that_are_one_file_count_once(tmp_path):
@@ -87,16 +87,16 @@ def test_points_that_are_one_file_count_once(tmp_path):
         put(tmp_path, f"none{t}", wrong=range(5), ms=8, mb=80, temperature=t, file="same")
     put(tmp_path, "pruned1", wrong=range(10), ms=8, mb=80, prune="fixed50", temperature=1.0)
     put(tmp_path, "pruned4", wrong=range(12), ms=8, mb=80, prune="fixed50", temperature=4.0)
-    found = page.compared([tmp_path])
+    found = comparison.compared([tmp_path])
     assert [len(found.every_point), len(found.points)] == [4, 3]
-    effects = {e.factor: e for e in compare.effects(found.every_point)}
+    effects = {e.factor: e for e in statistics.effects(found.every_point)}
     assert (effects["distill.temperature"].pairs, effects["distill.temperature"].accuracy_points) == (
         1,
         pytest.approx(-2),
     )
     assert (effects["prune"].pairs, effects["prune"].accuracy_points) == (2, pytest.approx(-6))
-    assert len(page.to_csv(found).splitlines()) == 5
-    assert "4 points are 3 files" in page.to_markdown(found)
+    assert len(index.to_csv(found).splitlines()) == 5
+    assert "4 points are 3 files" in markdown.to_markdown(found)
     first, second = pick.pick(found.every_point, Budget(file_mb=None, latency_ms=None, drop_points=None))
     assert second
     assert first.file != second.file
@@ -109,7 +109,7 @@ def test_effects_are_taken_over_pairs_that_differ_in_nothing_else(tmp_path):
     put(tmp_path, "c", wrong=range(7), ms=8, mb=80, prune="fixed50", quant="none")
     put(tmp_path, "d", wrong=range(10), ms=2, mb=40, prune="fixed50", quant="fp16")
     put(tmp_path, "e", wrong=range(50), ms=2, mb=20, prune="fixed50", quant="int8")  # no pair without pruning
-    by = {(e.factor, e.option): e for e in compare.effects(list(points(tmp_path).values()))}
+    by = {(e.factor, e.option): e for e in statistics.effects(list(points(tmp_path).values()))}
     quant = by["quant", "fp16"]
     assert (quant.base, quant.pairs) == ("none", 2)
     assert quant.accuracy_points == pytest.approx(-2)
@@ -123,9 +123,9 @@ def test_effects_are_taken_over_pairs_that_differ_in_nothing_else(tmp_path):
 def test_latencies_of_two_machines_are_never_divided(tmp_path):
     put(tmp_path, "a", wrong=range(5), ms=8, mb=80, quant="none", machine="m1")
     put(tmp_path, "b", wrong=range(5), ms=4, mb=40, quant="fp16", machine="m2")
-    effect = compare.effects(list(points(tmp_path).values()))[0]
+    effect = statistics.effects(list(points(tmp_path).values()))[0]
     assert np.isnan(effect.latency_ratio)
-    text = page.to_markdown(page.compared([tmp_path]))
+    text = markdown.to_markdown(comparison.compared([tmp_path]))
     assert "Latencies come from several machines" in text
 
 
@@ -133,7 +133,7 @@ def test_seeds_are_pooled(tmp_path):
     for seed, errors in enumerate((4, 6, 8)):
         put(tmp_path, f"s{seed}", wrong=range(errors), ms=1, mb=1, seed=seed)
     put(tmp_path, "other", wrong=range(1), ms=1, mb=1, quant="int8")
-    groups = {tuple(g.seeds): g for g in compare.pooled(list(points(tmp_path).values()))}
+    groups = {tuple(g.seeds): g for g in statistics.pooled(list(points(tmp_path).values()))}
     assert groups[0, 1, 2].mean == pytest.approx(0.94)
     assert groups[0, 1, 2].spread == pytest.approx(0.02)
     assert len(groups) == 2
@@ -146,23 +146,49 @@ def test_what_is_no_result_is_named_and_left_out(tmp_path):
     (tmp_path / "foreign" / result.FILE).write_text('{"accuracy": 1}')
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / result.FILE).write_text('{"schema": 2, "run')
-    done, failed, left_out = compare.read_all([tmp_path])
+    done, failed, left_out = finished.read_all([tmp_path])
     assert [p.result.run_id for p in done] == ["good"]
     assert [r.run_id for r in failed] == ["bad"]
     assert len(left_out) == 2
     assert all("is left out" in line and "\n" not in line for line in left_out)
 
 
-def test_mixed_schemas_and_twins_that_differ_are_refused(tmp_path):
+def test_twins_that_differ_are_refused(tmp_path):
     put(tmp_path / "one", "same", wrong=range(5), ms=1, mb=1)
     put(tmp_path / "two", "same", wrong=range(5), ms=1, mb=1)
-    assert len(compare.read_all([tmp_path])[0]) == 1, "a copy is one point"
+    assert len(finished.read_all([tmp_path])[0]) == 1, "a copy is one point"
     put(tmp_path / "three", "same", wrong=range(9), ms=1, mb=1)
     with pytest.raises(UserError, match="are both run same with different figures"):
-        compare.read_all([tmp_path])
-    put(tmp_path / "four", "old", wrong=range(9), ms=1, mb=1, schema=1)
-    with pytest.raises(UserError, match="has schema 1"):
-        compare.read_all([tmp_path / "four"])
+        finished.read_all([tmp_path])
+
+
+def test_what_another_version_made_is_said_and_never_taken(tmp_path):
+    put(tmp_path, "now", wrong=range(9), ms=1, mb=1)
+    for schema, name in ((1, "old"), (2, "older"), (result.SCHEMA + 1, "newer")):
+        put(tmp_path, name, wrong=range(1), ms=1, mb=1, schema=schema)
+        assert result.read(tmp_path / name) is None, "the run is not done"
+    done, failed, left_out = finished.read_all([tmp_path])
+    assert ([p.result.run_id for p in done], failed) == (["now"], [])
+    said = {line.split("/")[-2]: line for line in left_out}
+    assert "made by an older version (schema 1, this one has 3). Run it again: python train.py" in said["old"]
+    assert "an older version (schema 2" in said["older"]
+    assert "a newer version (schema 4" in said["newer"]
+    report = markdown.to_markdown(comparison.compared([tmp_path]))
+    assert "(schema 1, this one has 3)" in report
+
+
+def test_a_later_measurement_takes_the_place_of_the_first_one_wholly(tmp_path):
+    folder = put(tmp_path, "a", wrong=range(5), ms=8, mb=80, float32_ms=16.0)
+    later = {"latency_p50_ms": 2.0, "float32_latency_p50_ms": None, "speedup_vs_float32": None, "sequence_length": 64,
+             "threads": 2}  # fmt: skip
+    (folder / result.REMEASURED).write_text(
+        json.dumps({"machine": {"id": "m9", "cpu": "c", "cores": 1, "isa": []}, "speed": later})
+    )
+    (point,) = finished.read_all([tmp_path])[0]
+    assert point.result.speed == later
+    assert (point.machine, point.cost("latency_p50_ms")) == ("m9", 2.0)
+    assert statistics.timing_noise([point]) == 0.0
+    assert "| 2.00 | m9 |" in markdown.to_markdown(comparison.compared([tmp_path]))
 
 
 # Budget
@@ -206,7 +232,7 @@ def test_the_headline_is_the_smallest_file_near_the_teacher(tmp_path):
     put(tmp_path, "big", wrong=range(5), ms=10, mb=90)
     put(tmp_path, "near", wrong=range(6), ms=5, mb=20, quant="int8")  # 1 point below the teacher
     put(tmp_path, "far", wrong=range(7), ms=1, mb=1, quant="fp16")  # 2 points
-    headline = page.compared([tmp_path]).headline()
+    headline = comparison.compared([tmp_path]).headline()
     assert "quant=int8" in headline
     assert "4.5x below the largest" in headline
 
@@ -216,7 +242,7 @@ def test_csv_html_and_index_hold_every_point(tmp_path):
     put(tmp_path, "b", wrong=range(6), ms=4, mb=40, quant="fp16")
     put(tmp_path, "c", wrong=range(6), ms=4, mb=40, quant="int8", status=result.FAILED)
     planned = [tmp_path / "a", tmp_path / "b", tmp_path / "c", tmp_path / "gone"]
-    found = page.write(tmp_path, planned, [f"run {p.name}" for p in planned])
+    found = write.write(tmp_path, planned, [f"run {p.name}" for p in planned])
     assert found.missing == ["run gone"]
     rows = (tmp_path / "results.csv").read_text().splitlines()
     assert len(rows) == 3
@@ -227,7 +253,7 @@ def test_csv_html_and_index_hold_every_point(tmp_path):
     assert "https://" not in shown.replace(library, ""), "the shown itself asks the network for nothing"
     assert "run gone" in shown
     text = (tmp_path / "report.md").read_text()
-    assert "Failed: `python train.py prune=none quant=int8 distill.temperature=2 seed=0`: it broke" in text
+    assert "Failed: python train.py prune=none quant=int8 distill.temperature=2 seed=0: it broke" in text
     assert "5 stages took 22 s; each point by itself would have taken 32 s" not in text
     with sqlite3.connect(index.write_index(tmp_path)) as database:
         best = database.execute(
@@ -240,7 +266,7 @@ def test_csv_html_and_index_hold_every_point(tmp_path):
 def test_stage_times_count_a_shared_stage_once(tmp_path):
     put(tmp_path, "a", wrong=range(5), ms=8, mb=80)
     put(tmp_path, "b", wrong=range(6), ms=4, mb=40, quant="fp16")
-    text = page.to_markdown(page.compared([tmp_path]))
+    text = markdown.to_markdown(comparison.compared([tmp_path]))
     assert "4 stages took 17 s; each point by itself would have taken 32 s together" in text  # 10 + 5 + 1 + 1
 
 
@@ -252,7 +278,7 @@ def test_a_report_of_five_hundred_points_is_quick_and_small(tmp_path):
         errors = int(rng.integers(1, 40))
         put(tmp_path, f"p{i}", wrong=range(errors), ms=float(rng.uniform(1, 40)), mb=float(rng.uniform(5, 90)), seed=i)
     start = time.process_time()
-    page.write(tmp_path / "p0", [tmp_path])
+    write.write(tmp_path / "p0", [tmp_path])
     assert time.process_time() - start < 5
     assert (tmp_path / "p0" / "report.html").stat().st_size < 8e6
 

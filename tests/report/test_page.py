@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import CHROMIUM, PATIENT, SCREEN, browse
-from finished import put
+from made_results import put
 
-from optim.report import compare, page
+from optim.report import compare, comparison, page, write
 
 SLACK = 4  # a loaded machine opens a page more slowly than the 2 s that an idle one is asked for
 
@@ -34,7 +34,7 @@ def grid(folder: Path, count: int) -> None:
 
 def test_the_page_draws_the_front_without_a_complaint_or_a_network(tmp_path):
     grid(tmp_path / "runs", 32)
-    page.write(tmp_path, [tmp_path / "runs"])
+    write.write(tmp_path, [tmp_path / "runs"])
     seen = browse(tmp_path / page.PAGE, tmp_path, *PATIENT)
     assert seen.console == []
     assert seen.loaded == [], "the page loads nothing"
@@ -42,7 +42,7 @@ def test_the_page_draws_the_front_without_a_complaint_or_a_network(tmp_path):
                         seen.dom, re.DOTALL)  # fmt: skip
     paths = [re.search(r' d="(M[^"]+)"', front) for front in fronts]
     assert len(paths) == 2, "one front in each of the two figures"
-    fronts_found = page.compared([tmp_path / "runs"]).points
+    fronts_found = comparison.compared([tmp_path / "runs"]).points
     for path, cost in zip(paths, ("latency_p50_ms", "file_bytes"), strict=True):
         corners = sum(compare.front(fronts_found, [cost])) - 1
         assert path
@@ -66,7 +66,7 @@ def test_the_browser_would_have_told(tmp_path):
 def test_a_report_of_500_points_opens_soon(tmp_path):
     grid(tmp_path / "runs", 500)
     start = time.perf_counter()
-    page.write(tmp_path, [tmp_path / "runs"])
+    write.write(tmp_path, [tmp_path / "runs"])
     built_s = time.perf_counter() - start
     size_mb = (tmp_path / page.PAGE).stat().st_size / 1e6
     seen = browse(tmp_path / page.PAGE, tmp_path, SCREEN)

@@ -15,11 +15,11 @@ import pytest
 import wandb_reader
 import yaml
 from conftest import CONF, ROOT, Runs
-from finished import put
 from hydra import compose, initialize_config_dir
+from made_results import put
 from wandb_standin import ENTITY, VIEW_ID, serving
 
-from optim.report import page, wandb_report
+from optim.report import comparison, markdown, wandb_report
 from optim.report.wandb_report import FILE, Place
 from optim.run import point
 from optim.run.keys import run_id_of
@@ -42,13 +42,13 @@ def place(**changes: Any) -> Place:
     return Place(**{"project": "tests", "entity": "", "group": "sweep-1", "publish": False, "timeout_s": 30, **changes})
 
 
-def compared(folder: Path, *, more: int = 0) -> page.Comparison:
+def compared(folder: Path, *, more: int = 0) -> comparison.Comparison:
     """Two points, and `more` others."""
     options = [("none", "none"), ("fixed50", "int8"), ("poly80", "int8"), ("poly50", "none")][: 2 + more]
     for i, (prune, quant) in enumerate(options):
         if not (folder / f"point{i}").exists():
             put(folder, f"point{i}", wrong=range(i), ms=10 - i, mb=90 - 40 * i, prune=prune, quant=quant)
-    return page.compared([folder])
+    return comparison.compared([folder])
 
 
 def kept(folder: Path) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def filters(spec: dict[str, Any]) -> list[tuple[str, str, Any, str | None]]:
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory) -> tuple[page.Comparison, dict[str, Any]]:
+def written(tmp_path_factory) -> tuple[comparison.Comparison, dict[str, Any]]:
     """A comparison and the spec that was made of it, without a key."""
     folder = tmp_path_factory.mktemp("written")
     found = compared(folder)
@@ -87,7 +87,7 @@ def written(tmp_path_factory) -> tuple[page.Comparison, dict[str, Any]]:
     return found, kept(folder)["view"]
 
 
-def _imported(folder: Path, found: page.Comparison) -> set[str]:
+def _imported(folder: Path, found: comparison.Comparison) -> set[str]:
     """What saving a report makes this process import."""
     before = set(sys.modules)
     wandb_report.save(found, folder, place())
@@ -97,7 +97,7 @@ def _imported(folder: Path, found: page.Comparison) -> set[str]:
 def test_spec_shows_the_tables_of_the_html_report(written):
     found, view = written
     (text,) = [block["content"] for block in view["spec"]["blocks"] if block["type"] == "markdown-block"]
-    assert text == page.to_markdown(found)
+    assert text == markdown.to_markdown(found)
     assert found.headline() in text
     assert view["displayName"].startswith("tiny on sst2, 2 points, written")
     assert view["project"]["name"] == "tests"

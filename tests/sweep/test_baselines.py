@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 from conftest import CONF, DEV_COUNT, ROOT, Runs
-from finished import put
+from made_results import put
 from omegaconf import OmegaConf
 
 from optim.common.errors import UserError
 from optim.encoder.architecture import read_config
-from optim.report import baselines, page
+from optim.report import baselines, comparison, markdown, tables, write
 from optim.report.baselines import Published
 from optim.sweep.baselines import read_catalogue
 
@@ -112,7 +112,7 @@ def test_weights_that_can_be_had_are_fine_tuned_like_any_point(runs, first):
     result = json.loads((runs.results / found["run_id"] / "result.json").read_text(encoding="utf-8"))
     assert (found["weights"], result["status"], result["choices"]["quant"]) == ("fine-tuned", "done", "int8")
     assert result["choices"]["prune"] == "none"
-    row = next(row for row in baselines.read_rows(runs.results) if row.model == "tiny")
+    row = next(row for row in baselines.read_baselines(runs.results) if row.model == "tiny")
     assert row.accuracy == f"{result['quality']['accuracy_fraction']:.4f} of {DEV_COUNT} (sst2)"
 
 
@@ -183,7 +183,7 @@ def test_a_model_that_cannot_be_built_fails_alone(runs, words, first):
     assert "hidden_act" in done.stderr
     assert "Failed: python train.py model=mobilebert" in done.stdout
     assert "Traceback" not in done.stderr
-    assert [row.model for row in baselines.read_rows(runs.folder / "broken")] == ["tiny"]
+    assert [row.model for row in baselines.read_baselines(runs.folder / "broken")] == ["tiny"]
 
 
 @pytest.mark.parametrize(
@@ -222,12 +222,12 @@ def test_no_baseline_is_on_the_front_however_small_and_fast(tmp_path):
     }  # fmt: skip
     (tmp_path / "baselines").mkdir()
     (tmp_path / "baselines" / "dream.json").write_text(json.dumps(dream))
-    rows = baselines.read_rows(tmp_path)
+    rows = baselines.read_baselines(tmp_path)
     assert [row.model for row in rows] == ["dream"]
     folder = tmp_path / "report"
     folder.mkdir()
-    found = page.write(folder, [tmp_path], rows=rows)
-    assert (found.front, found.certain) == ([True, False], page.compared([tmp_path]).certain)
-    assert "dream" not in (folder / "results.csv").read_text() + found.headline() + page.table(found)
+    found = write.write(folder, [tmp_path], rows=rows)
+    assert (found.front, found.certain) == ([True, False], comparison.compared([tmp_path]).certain)
+    assert "dream" not in (folder / "results.csv").read_text() + found.headline() + tables.screen_table(found)
     assert "100 dev [1]" in (folder / "report.md").read_text()
-    assert page.to_markdown(page.compared([tmp_path])).count("dream") == 0
+    assert markdown.to_markdown(comparison.compared([tmp_path])).count("dream") == 0

@@ -200,6 +200,10 @@ def test_measure_times_each_distinct_file_once_and_the_comparison_takes_it(runs,
         later, then = json.loads(path.read_text()), json.loads((path.parent / "result.json").read_text())
         assert later["speed"]["calls"] >= 5
         assert 0.2 < later["speed"]["latency_p50_ms"] / then["speed"]["latency_p50_ms"] < 5
+        speed = later["speed"]
+        assert set(speed) == set(then["speed"]), "every figure comes from the one measurement"
+        assert speed["speedup_vs_float32"] == speed["float32_latency_p50_ms"] / speed["latency_p50_ms"]
+        assert speed["float32_latency_p50_ms"] != then["speed"]["float32_latency_p50_ms"]
     rows = (runs.results / "report" / "results.csv").read_text()
     some = json.loads(next(runs.results.glob("*/remeasured.json")).read_text())
     assert str(some["speed"]["latency_p50_ms"]) in rows

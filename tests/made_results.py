@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from optim.report import compare
+from optim.report import finished
 from optim.run import result
 from optim.run.result import Result
 
@@ -44,6 +44,6 @@ def put(folder: Path, run_id: str, *, wrong: range, ms: float, mb: float, machin
     return run
 
 
-def points(folder: Path) -> dict[str, compare.Point]:
+def points(folder: Path) -> dict[str, finished.Finished]:
     """Finished points by run_id."""
-    return {p.result.run_id: p for p in compare.read_all([folder])[0]}
+    return {p.result.run_id: p for p in finished.read_all([folder])[0]}

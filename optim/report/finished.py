@@ -1,0 +1,155 @@
+"""Finished results as points that can be compared: what was read, what tells them apart, what they are called."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optim.common.errors import UserError
+from optim.run import result
+from optim.run.result import Result
+
+COSTS = ("latency_p50_ms", "file_bytes")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One finished result and what it said of each dev sentence."""
+
+    result: Result
+    folder: Path
+    right: np.ndarray | None  # bool [examples], in dev's order; None in results without answers
+    teacher_right: np.ndarray | None
+
+    @property
+    def accuracy(self) -> float:
+        """Of the file that ships."""
+        return self.result.quality["accuracy_fraction"]
+
+    @property
+    def machine(self) -> str:
+        """What the latencies of two points must share to be compared."""
+        return self.result.machine.get("id") or self.result.machine["cpu"]
+
+    @property
+    def file(self) -> str:
+        """What two points share that are one file, as those do that differ in what changes nothing for them."""
+        return next((key for key in self.result.cost.get("stages", {}) if key.startswith("file-")), self.result.run_id)
+
+    def cost(self, name: str) -> float:
+        """latency_p50_ms or file_bytes."""
+        return self.result.speed[name] if name in self.result.speed else self.result.size[name]
+
+
+def drop_points(point: Finished) -> float:
+    """Percentage points of accuracy that the point is below its teacher, to the nearest millionth."""
+    return round(100 * (point.result.quality["teacher_accuracy_fraction"] - point.accuracy), 6)
+
+
+def read_all(folders: Sequence[Path]) -> tuple[list[Finished], list[Result], list[str]]:
+    """(finished points, failed results, one line for each file that is left out), of all folders and those in them.
+
+    Left out is what is no result of this tool, and what another version of it made: its figures may mean something
+    else. Raises UserError for two points with one id and different contents.
+    """
+    done, failed, left_out, seen = [], [], [], {}
+    for path in dict.fromkeys(path for folder in folders for path in sorted(folder.glob(f"**/{result.FILE}"))):
+        read = _read(path)
+        if isinstance(read, str):
+            left_out.append(f"{path} is left out: {read}")
+            continue
+        twin = seen.setdefault(read.run_id, (path, read))
+        if twin[0] != path:
+            _require_same(twin, (path, read))
+        elif read.status == result.DONE:
+            done.append(_point(read, path.parent))
+        else:
+            failed.append(read)
+    return done, failed, left_out
+
+
+def _read(path: Path) -> Result | str:
+    """The result in a file, or why it is none that can be compared."""
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        if (schema := fields["schema"]) != result.SCHEMA:
+            age = "an older" if schema < result.SCHEMA else "a newer"
+            again = fields.get("command", "its command")
+            return f"made by {age} version (schema {schema}, this one has {result.SCHEMA}). Run it again: {again}"
+        return Result(**fields)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        return f"not a result of this tool ({_short(error)})."
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:80]
+
+
+def _require_same(first: tuple[Path, Result], second: tuple[Path, Result]) -> None:
+    """Two files of one run must tell the same: a copy is fine, another content is not."""
+    if first[1].quality != second[1].quality or first[1].size != second[1].size:
+        raise UserError(
+            f"{first[0]} and {second[0]} are both run {first[1].run_id} with different figures: delete the wrong one."
+        )
+
+
+def _point(found: Result, folder: Path) -> Finished:
+    with suppress(OSError, ValueError, KeyError):
+        later = json.loads((folder / result.REMEASURED).read_text(encoding="utf-8"))
+        found = replace(found, machine=later["machine"], speed=later["speed"])
+    try:
+        with np.load(folder / result.ANSWERS) as saved:
+            labels, answers, teacher = saved["labels"], saved["answers"], saved["teacher"]
+    except (OSError, ValueError, KeyError):
+        return Finished(found, folder, None, None)
+    return Finished(found, folder, answers == labels, teacher == labels)
+
+
+def distinct(points: Sequence[Finished]) -> list[Finished]:
+    """The first point of each file."""
+    return list({p.file: p for p in reversed(points)}.values())[::-1]
+
+
+def factors(points: Sequence[Finished]) -> dict[str, list[Any]]:
+    """Name -> value for each point of everything that differs: options of groups, and keys set on a command line.
+
+    But for the tracker: to where a point was logged changes nothing in it.
+    """
+    groups = sorted({g for p in points for g in p.result.choices if not g.startswith("default") and g != "track"})
+    keys = sorted({key for p in points for key in _keys(p.result.command) if "." in key or key == "seed"})
+    keys = [key for key in keys if not key.startswith("track.")]
+    columns = {group: [p.result.choices.get(group) for p in points] for group in groups}
+    columns |= {key: [_lookup(p.result.cfg, key) for p in points] for key in keys if not key.endswith("_dir")}
+    return {name: values for name, values in columns.items() if len({str(v) for v in values}) > 1}
+
+
+def _keys(command: str) -> list[str]:
+    return [word.split("=", 1)[0].lstrip("+") for word in shlex.split(command) if "=" in word]
+
+
+def _lookup(cfg: Any, key: str) -> Any:
+    for part in key.split("."):
+        cfg = cfg.get(part) if isinstance(cfg, dict) else None
+    return cfg
+
+
+def label(point: Finished) -> str:
+    """The choices of a point in a few words."""
+    choice, cfg = point.result.choices, point.result.cfg
+    words = [choice["model"], f"prune={choice['prune']}", f"quant={choice['quant']}"]
+    if point.result.cost["student_s"] and "temperature" in cfg["distill"]:
+        words.append(f"T={cfg['distill']['temperature']:g}")
+    return " ".join(words) + (f" seed={point.result.seed}" if point.result.seed else "")
+
+
+def accuracy_text(point: Finished) -> str:
+    """Accuracy and its 95 % interval."""
+    q = point.result.quality
+    return f"{point.accuracy:.4f} ({q['ci95_low']:.3f}-{q['ci95_high']:.3f})"

@@ -1,0 +1,137 @@
+"""Which differences are real: McNemar's test, effects over pairs, seeds pooled, the noise of timing."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from optim.report.finished import COSTS, Finished, factors
+
+SIGNIFICANT = 0.05  # p below which a difference counts
+
+
+# Which differences are real
+def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
+    """p of McNemar's exact two-sided test (McNemar 1947): could both be right equally often?
+
+    first, second: bool [n], right or wrong on the same sentences. Only sentences on which they differ count: b that
+    the first alone has right, c the second alone; p = P(a fair coin falls at least as unevenly in b + c throws).
+    """
+    from scipy.special import bdtr  # scipy.stats has this test too, and takes a second to import
+
+    b, c = int(np.sum(first & ~second)), int(np.sum(~first & second))
+    return min(1.0, 2 * float(bdtr(min(b, c), b + c, 0.5)))
+
+
+def p_value(first: Finished, second: Finished) -> float | None:
+    """McNemar's p of two points; None where they were not scored on the same sentences."""
+    same = first.result.data["digest"] == second.result.data["digest"]
+    if not same or first.right is None or second.right is None:
+        return None
+    return mcnemar(first.right, second.right)
+
+
+def surely_better(first: Finished, second: Finished) -> bool:
+    """Whether `first` is more accurate than `second` and the test says so."""
+    p = p_value(first, second)
+    return first.accuracy > second.accuracy and p is not None and p < SIGNIFICANT
+
+
+def timing_noise(points: Sequence[Finished]) -> float:
+    """How far the timings of one and the same graph lie apart: slowest / fastest - 1; 0 if none was timed twice.
+
+    Every file is timed in turns with the float32 file of its student, and the float32 files of one shape are one
+    graph, pruned or not: where their latencies differ, the machine did. The largest over machines, shapes, lengths.
+    """
+    groups: dict[tuple, list[float]] = {}
+    for p in points:
+        key = (p.machine, p.result.size["parameters"], p.result.speed["sequence_length"], p.result.speed["threads"])
+        if (float32_ms := p.result.speed["float32_latency_p50_ms"]) is not None:
+            groups.setdefault(key, []).append(float32_ms)
+    return max((max(times) / min(times) - 1 for times in groups.values()), default=0.0)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What changing one factor from `base` to `option` did, with all the others held."""
+
+    factor: str
+    base: str
+    option: str
+    pairs: int
+    accuracy_points: float  # mean difference, percentage points
+    accuracy_low: float  # 95 % interval of that mean over the pairs; nan for a single pair
+    accuracy_high: float
+    latency_ratio: float  # geometric mean; nan where no pair was measured on one machine
+    bytes_ratio: float
+
+
+def effects(points: Sequence[Finished]) -> list[Effect]:
+    """Every factor's options against its first, over the pairs of points that differ in nothing else.
+
+    Two points that are one file are no pair: nothing was changed between them.
+    """
+    columns, found = factors(points), []
+    for factor, values in columns.items():
+        others = [tuple(str(columns[c][i]) for c in columns if c != factor) for i in range(len(points))]
+        by_option: dict[str, dict[tuple, Finished]] = {}
+        for point, value, rest in zip(points, values, others, strict=True):
+            by_option.setdefault(str(value), {})[rest] = point
+        base, *rest_options = sorted(by_option, key=lambda option: (option != "none", option))
+        for option in rest_options:
+            pairs = [(by_option[base][r], p) for r, p in by_option[option].items() if r in by_option[base]]
+            pairs = list({(a.file, b.file): (a, b) for a, b in pairs if a.file != b.file}.values())
+            if pairs:
+                found.append(_effect(factor, base, option, pairs))
+    return found
+
+
+def _effect(factor: str, base: str, option: str, pairs: list[tuple[Finished, Finished]]) -> Effect:
+    from scipy.special import stdtrit
+
+    gains = np.array([100 * (b.accuracy - a.accuracy) for a, b in pairs])
+    half = np.nan
+    if len(gains) > 1:
+        half = stdtrit(len(gains) - 1, 0.975) * gains.std(ddof=1) / np.sqrt(len(gains))
+    timed = [(a, b) for a, b in pairs if a.machine == b.machine]
+    latency = _geometric(b.cost(COSTS[0]) / a.cost(COSTS[0]) for a, b in timed)
+    size = _geometric(b.cost(COSTS[1]) / a.cost(COSTS[1]) for a, b in pairs)
+    mean = float(gains.mean())
+    return Effect(factor, base, option, len(pairs), mean, mean - half, mean + half, latency, size)
+
+
+def _geometric(ratios) -> float:
+    values = np.array(list(ratios))
+    return float(np.exp(np.log(values).mean())) if len(values) else float("nan")
+
+
+# Seeds
+@dataclass(frozen=True)
+class Pooled:
+    """The points that differ in their seed alone."""
+
+    points: list[Finished]
+    mean: float  # of accuracy_fraction
+    spread: float  # standard deviation over seeds; nan for one
+    seeds: list[int]
+
+
+def pooled(points: Sequence[Finished]) -> list[Pooled]:
+    """Points grouped over seeds, in the order of their first."""
+
+    def rest(point: Finished) -> str:
+        cfg = {k: v for k, v in point.result.cfg.items() if k not in ("seed", "results_dir", "cache_dir", "track")}
+        return json.dumps([cfg, point.result.data.get("digest")], sort_keys=True, default=str)
+
+    order = {key: i for i, key in enumerate(dict.fromkeys(map(rest, points)))}
+    groups = [list(g) for _, g in itertools.groupby(sorted(points, key=lambda p: order[rest(p)]), key=rest)]
+    out = []
+    for group in groups:
+        values = np.array([p.accuracy for p in group])
+        spread = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+        out.append(Pooled(group, float(values.mean()), spread, sorted(p.result.seed for p in group)))
+    return out
