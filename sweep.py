@@ -20,13 +20,14 @@ from optim.run.process import INTERRUPTED, guarded
 
 config.register()
 OWN = set(OmegaConf.to_container(OmegaConf.load(CONF / "sweep.yaml"))) | {"sweep", "hydra"}  # type: ignore[arg-type]
+BOTH = {"cache_dir"}  # keys of both programs
 _passed: list[str] = []
 
 
 def split(words: list[str]) -> tuple[list[str], list[str]]:
     """(words for this program, words for train.py). Flags, and what has no =, are for this program."""
     own = [w for w in words if "=" not in w or w.startswith("-") or _root(w) in OWN]
-    return own, [w for w in words if w not in own]
+    return own, [w for w in words if w not in own or _root(w) in BOTH]
 
 
 def _root(word: str) -> str:
@@ -47,15 +48,18 @@ def _run(cfg: DictConfig) -> int:
     from optim.sweep.pick import Budget
     from optim.sweep.settings import Settings
 
-    told = Settings(
+    settings = Settings(
         results_dir=Path(cfg.results_dir).expanduser(),
+        cache_dir=Path(cfg.cache_dir).expanduser(),
+        clean=cfg.clean,
+        yes=bool(cfg.yes),
         budget=typed(Budget, cfg.budget, "budget"),
         trials=cfg.trials,
         timeout_min=cfg.timeout_min,
         overrides=list(_passed),
         composed=_composed,
     )
-    return build(cfg.sweep, "sweep").run(told)
+    return build(cfg.sweep, "sweep").run(settings)
 
 
 def _composed(overrides: list[str]) -> Job:

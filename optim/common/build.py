@@ -29,7 +29,7 @@ HOMES = {
     "fit": ("optim.train.fit",),
     "bench": ("optim.measure.latency",),
     "track": ("optim.track.sender",),
-    "sweep": ("optim.sweep.verbs", "optim.sweep.baselines"),
+    "sweep": ("optim.sweep.verbs", "optim.sweep.baselines", "optim.sweep.cache"),
 }
 _registered: dict[str, dict[str, Method]] = {}
 Factory = typing.TypeVar("Factory", bound=Callable[..., Any])

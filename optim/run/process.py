@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from optim.common import hub
 from optim.common.build import build
+from optim.common.cache_size import warn_if_above
 from optim.common.errors import UserError
 from optim.common.files import ROOT
 from optim.common.screen import log_to, say
@@ -56,6 +57,7 @@ def run(job: Job) -> Result:
     tracker = build(job.cfg.track, "track")
     result.require_writable(job.results_dir, folder)
     result.require_space(job.cache_dir, free_gb=job.cfg.cache_free_gb)
+    warn_if_above(job.cache_dir, job.cfg.cache_max_gb)
     draft = draft_of(job, point, run_id)
     with _logged_to(folder / "train.log"):
         finished = _tracked(point, draft, folder, job.cache_dir, tracker)

@@ -91,14 +91,14 @@ class Baselines:
     paths: Mapping[str, str]  # model -> a folder with its checkpoint
     catalogue: str  # a file in conf
 
-    def run(self, told: Settings) -> int:
+    def run(self, settings: Settings) -> int:
         """Makes what is missing, then the page. 1 if a model failed."""
         known = read_catalogue(CONF / self.catalogue)
-        self._check(known, told.overrides)
-        jobs = {name: self._job(name, told) for name in self.models}
+        self._check(known, settings.overrides)
+        jobs = {name: self._job(name, settings) for name in self.models}
         failed = [name for name, job in jobs.items() if not self._make(name, job, known[name])]
-        rows = read_baselines(told.results_dir)
-        page = told.results_dir / FOLDER / PAGE
+        rows = read_baselines(settings.results_dir)
+        page = settings.results_dir / FOLDER / PAGE
         write_text(page, baselines_page(rows))
         print(f"\n{screen_table(rows)}\n\n  {page}")
         for name in failed:
@@ -120,11 +120,11 @@ class Baselines:
                 f"sweep=baselines chooses the models itself: use sweep.models and sweep.paths, not {given[0]}."
             )
 
-    def _job(self, name: str, told: Settings) -> Job:
-        words = [f"model={name}", "quant=int8", f"results_dir={told.results_dir}"]
+    def _job(self, name: str, settings: Settings) -> Job:
+        words = [f"model={name}", "quant=int8", f"results_dir={settings.results_dir}"]
         words += [f"model.path={self.paths[name]}"] if name in self.paths else []
-        given = {word.split("=")[0] for word in told.overrides}
-        job = told.composed([*(word for word in words if word.split("=")[0] not in given), *told.overrides])
+        given = {word.split("=")[0] for word in settings.overrides}
+        job = settings.composed([*(word for word in words if word.split("=")[0] not in given), *settings.overrides])
         point = point_of(job.cfg)
         if name in self.paths:
             point.checkpoint.fingerprint()  # a folder that is none is a mistake, not a reason for random weights

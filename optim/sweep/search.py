@@ -100,8 +100,8 @@ class Search:
     def step(self) -> bool | None:
         """One new point: whether it could be answered. None if the space holds no unseen point."""
         for _ in range(PATIENCE):
-            if (told := self._trial()) is not None:
-                return told
+            if (answered := self._trial()) is not None:
+                return answered
         unseen = [c for c in self._all() if self.identify(c) not in self.known().keys() | self.failed]
         if not unseen:
             return None
@@ -122,24 +122,24 @@ class Search:
         if before := self.known().get(point):
             _tell(self.study, trial, Answer(tuple(before.values), before.user_attrs["excess"]))
             return None
-        found = self.answer(choice)
-        if found is None:
+        answer = self.answer(choice)
+        if answer is None:
             self.failed.add(point)
             self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
             return False
-        _tell(self.study, trial, found)
+        _tell(self.study, trial, answer)
         return True
 
     def _all(self) -> list[Choice]:
         return [dict(zip(self.space, options, strict=True)) for options in itertools.product(*self.space.values())]
 
 
-def _tell(study, trial, found: Answer) -> None:
+def _tell(study, trial, answer: Answer) -> None:
     """The answer and how it stands to the budget, for Optuna and for a later trial of the same point."""
-    trial.set_user_attr("excess", found.excess)
-    for bound, excess in found.excess.items():
+    trial.set_user_attr("excess", answer.excess)
+    for bound, excess in answer.excess.items():
         trial.set_constraint(bound, excess)
-    study.tell(trial, list(found.values))
+    study.tell(trial, list(answer.values))
 
 
 # How good a search was

@@ -1,4 +1,4 @@
-"""What every sweep is told, and what a sweep is."""
+"""The settings that every sweep gets, and what a sweep is."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from optim.sweep.pick import Budget
 
 @dataclass(frozen=True)
 class Settings:
-    """What all of them are told."""
+    """What conf/sweep.yaml and the command line say to all of them."""
 
     results_dir: Path
+    cache_dir: Path
+    clean: str | None  # unused | older:30d | all
+    yes: bool  # nothing is asked
     budget: Budget
     trials: int
     timeout_min: float | None
@@ -32,6 +35,6 @@ class Settings:
 class Sweep(Protocol):
     """What `conf/sweep` names."""
 
-    def run(self, told: Settings) -> int:
+    def run(self, settings: Settings) -> int:
         """Does it; the exit code."""
         ...

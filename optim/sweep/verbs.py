@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -23,6 +23,9 @@ from optim.sweep import pick
 from optim.sweep.multirun import group_words
 from optim.sweep.settings import Settings
 
+if TYPE_CHECKING:
+    from optim.sweep.search import Answer, Search
+
 
 @method("sweep", "grid")
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +34,13 @@ class Grid:
 
     points: Mapping[str, str]  # key of train.py -> its values, with commas
 
-    def run(self, told: Settings) -> int:
+    def run(self, settings: Settings) -> int:
         """Starts train.py -m; what stands on the command line wins over the grid, in the grid's place and order."""
-        given = {word.split("=", 1)[0]: word for word in told.overrides}
+        given = {word.split("=", 1)[0]: word for word in settings.overrides}
         own = [given.get(key, f"{key}={values}") for key, values in self.points.items()]
-        rest = [word for word in told.overrides if word not in own]
+        rest = [word for word in settings.overrides if word not in own]
         command = [sys.executable, str(ROOT / "train.py"), "-m", *own, *rest]
-        sweep = subprocess.Popen([*command, f"results_dir={told.results_dir}"])
+        sweep = subprocess.Popen([*command, f"results_dir={settings.results_dir}"])
         try:
             return sweep.wait()
         except BaseException:
@@ -52,32 +55,34 @@ class Report:
 
     folder: str  # under results_dir
 
-    def run(self, told: Settings) -> int:
+    def run(self, settings: Settings) -> int:
         """Writes the report and the index."""
         from optim.report import index
 
-        if not pick.finished_points(told.results_dir):
-            raise UserError(f"results_dir {told.results_dir} holds no finished point.")
-        compare_all(told, self.folder, group=None)
-        print(f"  {index.write_index(told.results_dir)}")
+        if not pick.finished_points(settings.results_dir):
+            raise UserError(f"results_dir {settings.results_dir} holds no finished point.")
+        compare_all(settings, self.folder, group=None)
+        print(f"  {index.write_index(settings.results_dir)}")
         return 0
 
 
-def compare_all(told: Settings, name: str, *, group: str | None, notes: Sequence[str] = ()) -> None:
+def compare_all(settings: Settings, name: str, *, group: str | None, notes: Sequence[str] = ()) -> None:
     """The reports of everything under results_dir, in the folder `name` there. `group`: that the runs share on W&B."""
     from optim.report import baselines, wandb_report, write
 
-    folder = told.results_dir / name
+    folder = settings.results_dir / name
     folder.mkdir(parents=True, exist_ok=True)
-    found = write.write(folder, [told.results_dir], rows=baselines.read_baselines(told.results_dir), notes=notes)
-    write.show(found, folder)
-    wandb_report.save(found, folder, wandb_report.Place.of(_track(told), group))
+    shown = write.write(
+        folder, [settings.results_dir], rows=baselines.read_baselines(settings.results_dir), notes=notes
+    )
+    write.show(shown, folder)
+    wandb_report.save(shown, folder, wandb_report.Place.of(_track(settings), group))
 
 
-def _track(told: Settings) -> DictConfig:
+def _track(settings: Settings) -> DictConfig:
     """The option of `track` that the command line asks for; model and data are named to spare a look for a hub."""
-    words = [word for word in told.overrides if word.lstrip("+").split("=")[0].split(".")[0] == "track"]
-    return told.composed(["model=tiny", "data=csv", *words]).cfg.track
+    words = [word for word in settings.overrides if word.lstrip("+").split("=")[0].split(".")[0] == "track"]
+    return settings.composed(["model=tiny", "data=csv", *words]).cfg.track
 
 
 @method("sweep", "measure")
@@ -87,18 +92,18 @@ class Measure:
 
     folder: str  # under results_dir
 
-    def run(self, told: Settings) -> int:
+    def run(self, settings: Settings) -> int:
         """Times, then compares."""
         from optim.common.build import build
         from optim.sweep.remeasure import remeasure
 
-        points = pick.finished_points(told.results_dir)
+        points = pick.finished_points(settings.results_dir)
         if not points:
-            raise UserError(f"results_dir {told.results_dir} holds no finished point.")
-        cfg = told.composed(["model=tiny", "data=csv", "track=none", *told.overrides]).cfg
+            raise UserError(f"results_dir {settings.results_dir} holds no finished point.")
+        cfg = settings.composed(["model=tiny", "data=csv", "track=none", *settings.overrides]).cfg
         count = remeasure(points, build(cfg.bench, "bench"))
         print(f"{count} files of {len(points)} points timed side by side.")
-        return Report(folder=self.folder).run(told)
+        return Report(folder=self.folder).run(settings)
 
 
 @method("sweep", "pick")
@@ -106,15 +111,15 @@ class Measure:
 class Pick:
     """The most accurate finished point within a budget."""
 
-    def run(self, told: Settings) -> int:
+    def run(self, settings: Settings) -> int:
         """Prints it."""
-        print(pick.answer(pick.finished_points(told.results_dir), told.budget))
+        print(pick.answer(pick.finished_points(settings.results_dir), settings.budget))
         return 0
 
 
 @method("sweep", "search")
 @dataclass(frozen=True, kw_only=True)
-class Search:
+class SearchSweep:
     """Finds the best points over the options of some groups, the budget as constraints.
 
     The journal resumes, and several processes may share it; a point that was run before costs nothing.
@@ -125,54 +130,55 @@ class Search:
     journal: str  # a file under results_dir
     seed: int
 
-    def run(self, told: Settings) -> int:
+    def run(self, settings: Settings) -> int:
         """Runs trials until there are enough, or the time is up, and writes the report."""
         from optim.sweep import search
 
-        study = search.study_in(told.results_dir / self.journal, sampler=self.sampler, seed=self.seed)
-        group = f"search-{digest_of([dict(self.space), told.overrides])}"
-        words = group_words(_track(told), group)
-        self._point(told, {key: options[0] for key, options in self.space.items()})  # a mistake ends it here
-        going = search.Search(study, self.space, identify=lambda choice: self._point(told, choice)[1].name,
-                              answer=lambda choice: self._answer(told, choice, words), seed=self.seed)  # fmt: skip
-        failed = self._trials(going, told)
-        known = [point_values(p) for p in pick.finished_points(told.results_dir)]
-        found = search.read_journal(study)
-        notes = [search.versus_random(found, known).line()] if found else []
-        compare_all(told, "search", group=group, notes=notes)
-        print(pick.answer(pick.finished_points(told.results_dir), told.budget))
+        study = search.study_in(settings.results_dir / self.journal, sampler=self.sampler, seed=self.seed)
+        group = f"search-{digest_of([dict(self.space), settings.overrides])}"
+        words = group_words(_track(settings), group)
+        self._point(settings, {key: options[0] for key, options in self.space.items()})  # a mistake ends it here
+        engine = search.Search(study, self.space, identify=lambda choice: self._point(settings, choice)[1].name,
+                              answer=lambda choice: self._answer(settings, choice, words), seed=self.seed)  # fmt: skip
+        failed = self._trials(engine, settings)
+        known = [point_values(p) for p in pick.finished_points(settings.results_dir)]
+        values = search.read_journal(study)
+        notes = [search.versus_random(values, known).line()] if values else []
+        compare_all(settings, "search", group=group, notes=notes)
+        print(pick.answer(pick.finished_points(settings.results_dir), settings.budget))
         return 1 if failed else 0
 
-    def _trials(self, going, told: Settings) -> int:
+    def _trials(self, engine: Search, settings: Settings) -> int:
         """How many failed."""
-        until, failed = time.monotonic() + 60 * (told.timeout_min or 1e9), 0
-        while (count := len(going.known()) + failed) < told.trials and time.monotonic() < until:
-            print(f"trial {count + 1} of {told.trials}", file=sys.stderr)
-            worked = going.step()
+        until, failed = time.monotonic() + 60 * (settings.timeout_min or 1e9), 0
+        while (count := len(engine.known()) + failed) < settings.trials and time.monotonic() < until:
+            print(f"trial {count + 1} of {settings.trials}", file=sys.stderr)
+            worked = engine.step()
             if worked is None:
                 print("Every point of the space has been tried.", file=sys.stderr)
                 break
             failed += not worked
         return failed
 
-    def _point(self, told: Settings, choice: Mapping[str, Any], more: Sequence[str] = ()) -> tuple[Job, Path]:
+    def _point(self, settings: Settings, choice: Mapping[str, Any], more: Sequence[str] = ()) -> tuple[Job, Path]:
         """The job of a choice and its run folder."""
         from optim.run.point import point_of
 
-        words = [*told.overrides, *(f"{key}={option}" for key, option in choice.items()), *more]
-        job = told.composed([*words, f"results_dir={told.results_dir}"])
+        words = [*settings.overrides, *(f"{key}={option}" for key, option in choice.items()), *more]
+        job = settings.composed([*words, f"results_dir={settings.results_dir}"])
         return job, job.results_dir / run_id_of(point_of(job.cfg))
 
-    def _answer(self, told: Settings, choice: Mapping[str, Any], words: list[str]):
+    def _answer(self, settings: Settings, choice: Mapping[str, Any], words: list[str]) -> Answer | None:
+        """Runs the point; None if it failed."""
         from optim.report import finished
         from optim.sweep.search import Answer
 
-        job, folder = self._point(told, choice, words)
+        job, folder = self._point(settings, choice, words)
         print(f"  {job.command}", file=sys.stderr)
         if not run_apart(job):
             return None
         point = finished.read_all([folder])[0][0]
-        return Answer(point_values(point), {name: of(point) - limit for name, limit, of in told.budget.bounds()})
+        return Answer(point_values(point), {name: of(point) - limit for name, limit, of in settings.budget.bounds()})
 
 
 def point_values(point) -> tuple[float, float, float]:

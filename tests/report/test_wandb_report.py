@@ -349,9 +349,10 @@ def test_trials_of_a_search_share_a_group_and_its_report_filters_by_it(tmp_path,
     budget = Budget(file_mb=None, latency_ms=None, drop_points=None)
     data = Runs(tmp_path).overrides("track=offline")
     words = [word for word in data if not word.startswith("results_dir=")]
-    told = settings.Settings(results_dir=tmp_path, budget=budget, trials=2, timeout_min=None, overrides=words,
+    plain: Any = {"results_dir": tmp_path, "cache_dir": tmp_path, "clean": None, "yes": False, "timeout_min": None}
+    told = settings.Settings(**plain, budget=budget, trials=2, overrides=words,
                            composed=sweep._composed)  # fmt: skip
-    search = verbs.Search(space={"quant": ["none", "int8"]}, journal="log", sampler="tpe", seed=0)
+    search = verbs.SearchSweep(space={"quant": ["none", "int8"]}, journal="log", sampler="tpe", seed=0)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         assert search.run(told) == 1  # no trial was really run
         search.run(settings.Settings(**{**vars(told), "trials": 3}))

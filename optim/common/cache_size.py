@@ -1,0 +1,31 @@
+"""How much the cache holds: what a run says before it starts, and what `sweep=cache` lists."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+
+def bytes_of(folder: Path) -> int:
+    """Of all files in a folder and below it; one that goes away meanwhile counts nothing."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() and not path.is_symlink() else 0
+        except OSError:
+            continue
+    return total
+
+
+def warn_if_above(cache_dir: Path, cache_max_gb: float | None) -> None:
+    """Says so where the cache holds more than `cache_max_gb` gigabytes, and what makes it smaller."""
+    if cache_max_gb is None:
+        return
+    held_gb = bytes_of(cache_dir) / 1e9
+    if held_gb > cache_max_gb:
+        log.warning(
+            "cache_dir %s holds %.1f GB, cache_max_gb=%g allows less. To see what can go: "
+            "python sweep.py sweep=cache cache_dir=%s", cache_dir, held_gb, cache_max_gb, cache_dir,
+        )  # fmt: skip

@@ -1,0 +1,155 @@
+"""`sweep=cache`: what lies in the cache by kind of stage, age and size, and removing what is not wanted."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from optim.common.build import method
+from optim.common.cache_size import bytes_of
+from optim.common.errors import UserError
+from optim.common.screen import say
+from optim.common.stages import SUMS
+from optim.run import result
+from optim.sweep.settings import Settings
+
+DAY_S = 86400
+RULE = "clean must be unused, older:DAYSd (older:30d) or all"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One folder of the cache: a stage, or the file of a package."""
+
+    path: Path
+    kind: str  # the kind of stage, or `package`
+    bytes: int
+    age_s: float  # since it was made
+    used: bool  # some result names it
+
+
+@method("sweep", "cache")
+@dataclass(frozen=True, kw_only=True)
+class Cache:
+    """Lists the cache; with `clean`, removes a part of it."""
+
+    def run(self, settings: Settings) -> int:
+        """Lists, then cleans if asked to. Nothing that is being built is touched."""
+        if not settings.cache_dir.is_dir():
+            raise UserError(
+                f"cache_dir {settings.cache_dir} does not exist. Name the folder of the cache: cache_dir=DIR."
+            )
+        entries = kept_in(settings.cache_dir, settings.results_dir)
+        say(listing(entries, settings.cache_dir, settings.results_dir))
+        if settings.clean is None:
+            return 0
+        chosen = to_remove(entries, settings.clean)
+        if not chosen:
+            say("Nothing to remove.")
+            return 0
+        if not (settings.yes or _agreed(chosen)):
+            say("Nothing was removed.")
+            return 1
+        removed = [entry for entry in chosen if remove(entry.path)]
+        say(f"Removed {len(removed)} of {len(chosen)}: {_size(removed)}."
+            + (" The rest is in use." if len(removed) < len(chosen) else ""))  # fmt: skip
+        return 0
+
+
+def kept_in(cache_dir: Path, results_dir: Path) -> list[Kept]:
+    """Everything in the cache. Used is a stage that a result under `results_dir` names, or that one of those names."""
+    wanted = used_keys(cache_dir, results_dir)
+    now = time.time()
+    stages = [path for path in (cache_dir / "stages").glob("[!.]*") if (path / SUMS).is_file()]
+    entries = [
+        Kept(
+            path, path.name.rsplit("-", 1)[0], bytes_of(path), now - (path / SUMS).stat().st_mtime, path.name in wanted
+        )
+        for path in stages
+    ]
+    packages = [path for path in (cache_dir / "packages").glob("[!.]*") if path.is_dir()]
+    # A package is what checkpoints and data are unpacked from: downloaded again when it is wanted.
+    entries += [Kept(path, "package", bytes_of(path), now - path.stat().st_mtime, True) for path in packages]
+    return entries
+
+
+def used_keys(cache_dir: Path, results_dir: Path) -> set[str]:
+    """Keys of the stages that results name, and of those that these name in their own keys, and so on."""
+    waiting: list[str] = []
+    for path in results_dir.glob(f"**/{result.FILE}"):
+        with suppress(OSError, ValueError, KeyError, AttributeError):
+            waiting += json.loads(path.read_text(encoding="utf-8"))["cost"]["stages"]
+    used: set[str] = set()
+    while waiting:
+        key = waiting.pop()
+        if key not in used:
+            used.add(key)
+            with suppress(OSError, ValueError):
+                record = (cache_dir / "stages" / key / SUMS).read_text(encoding="utf-8")
+                waiting += re.findall(r'"([a-z0-9_]+-[0-9a-f]{16})"', record)
+    return used
+
+
+def to_remove(entries: Sequence[Kept], clean: str) -> list[Kept]:
+    """Those that `clean` names. Raises UserError for another word."""
+    if clean == "all":
+        return list(entries)
+    if clean == "unused":
+        return [entry for entry in entries if not entry.used]
+    if older := re.fullmatch(r"older:(\d+)d", clean):
+        return [entry for entry in entries if entry.age_s > int(older[1]) * DAY_S]
+    raise UserError(f"{RULE}; got {clean!r}.")
+
+
+def remove(path: Path) -> bool:
+    """Whether the folder is gone; False where a process holds it. A reader that comes later makes it anew."""
+    lock = FileLock(f"{path}.lock")
+    try:
+        with lock.acquire(timeout=0):
+            gone = path.with_name(f".partial-removed-{path.name}")
+            shutil.rmtree(gone, ignore_errors=True)
+            path.rename(gone)  # whole or not at all
+            shutil.rmtree(gone, ignore_errors=True)
+            Path(lock.lock_file).unlink(missing_ok=True)
+    except (Timeout, OSError):
+        return False
+    return True
+
+
+def _agreed(chosen: Sequence[Kept]) -> bool:
+    """Asks on a terminal. Raises UserError where there is none to ask on."""
+    if not sys.stdin.isatty():
+        raise UserError("clean removes files, and there is no terminal to ask on: say yes=true.")
+    return input(f"Remove {len(chosen)} folders, {_size(chosen)}? [y/N] ").strip().lower() in ("y", "yes")
+
+
+def listing(entries: Sequence[Kept], cache_dir: Path, results_dir: Path) -> str:
+    """A row for each kind, for a screen of 100 columns."""
+    lines = [f"{cache_dir}: {_size(entries)}", "",
+             f"  {'kind':<16}{'count':>7}{'size':>12}{'oldest':>10}{'newest':>10}   in no result"]  # fmt: skip
+    for kind in sorted({entry.kind for entry in entries}):
+        own = [entry for entry in entries if entry.kind == kind]
+        ages, unused = [entry.age_s for entry in own], [entry for entry in own if not entry.used]
+        left = f"{len(unused)}, {_size(unused)}" if unused else "-"
+        lines.append(f"  {kind:<16}{len(own):>7}{_size(own):>12}{_age(max(ages)):>10}{_age(min(ages)):>10}   {left}")
+    unused = [entry for entry in entries if not entry.used]
+    lines += ["", f"  {_size(unused)} are named by no result under {results_dir}: clean=unused removes them.", ""]
+    return "\n".join(lines)
+
+
+def _size(entries: Sequence[Kept]) -> str:
+    total = sum(entry.bytes for entry in entries)
+    return f"{total / 1e9:.2f} GB" if total >= 1e9 else f"{total / 1e6:.1f} MB"
+
+
+def _age(seconds: float) -> str:
+    return f"{seconds / DAY_S:.0f} d" if seconds >= 2 * DAY_S else f"{seconds / 3600:.0f} h"

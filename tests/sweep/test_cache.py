@@ -1,0 +1,139 @@
+"""sweep=cache: what is listed, what is removed, and what never is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from filelock import FileLock
+
+from optim.common import cache_size
+from optim.common.errors import UserError
+from optim.common.stages import SUMS, Wanted, stage
+from optim.sweep import cache
+
+DAY_S = 86400
+
+
+def put(cache_dir: Path, name: str, *, after: str = "", bytes_: int = 1000, days: float = 0) -> str:
+    """A stage that depends on another one; its key."""
+    wanted = Wanted(name, {"after": after, "bytes": bytes_})
+    folder = stage(cache_dir, wanted, lambda folder, scratch: (folder / "f").write_bytes(b"x" * bytes_) and None).folder
+    made = time.time() - days * DAY_S
+    os.utime(folder / SUMS, (made, made))
+    return folder.name
+
+
+@pytest.fixture
+def filled(tmp_path):
+    """(cache, results, keys): a result names `file`, that one `student`; `other` is named by nobody and old."""
+    places = tmp_path / "cache", tmp_path / "results"
+    student = put(places[0], "student", bytes_=5000)
+    file = put(places[0], "file", after=student)
+    other = put(places[0], "student", after="x", bytes_=7000, days=40)
+    (places[1] / "r").mkdir(parents=True)
+    (places[1] / "r" / "result.json").write_text(json.dumps({"cost": {"stages": {file: 1.0}}}))
+    return (*places, {"student": student, "file": file, "other": other})
+
+
+def sweep_cache(cache_dir: Path, results_dir: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "sweep.py",
+        "sweep=cache",
+        f"cache_dir={cache_dir}",
+        f"results_dir={results_dir}",
+        *words,
+    ]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+
+
+def left(cache_dir: Path) -> set[str]:
+    return {path.name for path in (cache_dir / "stages").iterdir()}
+
+
+def test_the_listing_counts_kinds_sizes_ages_and_what_nobody_names(filled):
+    cache_dir, results_dir, _ = filled
+    done = sweep_cache(cache_dir, results_dir)
+    assert done.returncode == 0, done.stderr
+    rows = {
+        line.split()[0]: line.split() for line in done.stdout.splitlines() if line.startswith("  ") and line.strip()
+    }
+    assert rows["student"][1:4] == ["2", "0.0", "MB"]
+    assert rows["student"][4:6] == ["40", "d"]
+    assert rows["student"][8] == "1,"
+    assert rows["file"][-1] == "-"
+    assert "clean=unused" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("clean", "kept"),
+    [("unused", {"student", "file"}), ("older:30d", {"student", "file"}), ("older:50d", {"student", "file", "other"}),
+     ("all", set())],
+)  # fmt: skip
+def test_cleaning_removes_what_it_names_and_nothing_else(filled, clean, kept):
+    cache_dir, results_dir, keys = filled
+    entries = cache.kept_in(cache_dir, results_dir)
+    assert all(cache.remove(entry.path) for entry in cache.to_remove(entries, clean))
+    assert left(cache_dir) == {keys[name] for name in kept}
+
+
+def test_the_front_door_asks_or_needs_yes(filled):
+    cache_dir, results_dir, keys = filled
+    refused = sweep_cache(cache_dir, results_dir, "clean=unused")
+    assert (refused.returncode, "yes=true" in refused.stderr) == (2, True)
+    assert keys["other"] in left(cache_dir)
+    done = sweep_cache(cache_dir, results_dir, "clean=unused", "yes=true")
+    assert (done.returncode, left(cache_dir)) == (0, {keys["student"], keys["file"]})
+    assert "Removed 1 of 1" in done.stdout
+
+
+def test_another_word_is_refused_before_anything_is_removed(filled):
+    cache_dir, results_dir, _ = filled
+    for word in ("everything", "older:30", "older:x d"):
+        with pytest.raises(UserError, match=r"unused, older:DAYSd \(older:30d\) or all"):
+            cache.to_remove(cache.kept_in(cache_dir, results_dir), word)
+
+
+def test_what_is_being_built_stays(filled):
+    cache_dir, _, keys = filled
+    path = cache_dir / "stages" / keys["other"]
+    with FileLock(f"{path}.lock"):
+        assert not cache.remove(path)
+    assert path.is_dir()
+    assert cache.remove(path)
+
+
+def test_a_run_says_that_the_cache_holds_more_than_it_may(filled, caplog):
+    cache_dir, *_ = filled
+    cache_size.warn_if_above(cache_dir, None)
+    cache_size.warn_if_above(cache_dir, 1.0)
+    assert not caplog.text
+    cache_size.warn_if_above(cache_dir, 1e-5)
+    assert "cache_max_gb=1e-05" in caplog.text
+    assert f"sweep=cache cache_dir={cache_dir}" in caplog.text
+
+
+def test_two_that_want_one_stage_build_it_once(tmp_path):
+    """Without the lock both would: the first one holds it until the second has surely asked."""
+    built, waiting = [], threading.Event()
+
+    def build(folder: Path, scratch: Path) -> None:
+        built.append(1)
+        waiting.wait(0.5)
+        (folder / "f").write_text("x")
+
+    threads = [threading.Thread(target=lambda: stage(tmp_path, Wanted("one", {}), build)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(built) == 1
+    assert [path.name for path in (tmp_path / "stages").iterdir()] == [Wanted("one", {}).key]
