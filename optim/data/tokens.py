@@ -72,11 +72,6 @@ def tokenize(sentences: Sentences, *, tokenizer_path: Path, max_length: int) -> 
     return Tokens(np.concatenate([np.zeros(0, np.int32), *encoded]), offsets, sentences.labels.astype(np.int32))
 
 
-def median_length(tokens: Tokens) -> int:
-    """The median number of tokens of a sentence, special ones included, rounded up."""
-    return int(np.ceil(np.median(tokens.lengths)))
-
-
 def bucketed_batches(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
     """Index arrays that hold every sentence once, those of a batch near in length, in an order drawn from `rng`.
 

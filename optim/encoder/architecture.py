@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from optim.common.errors import UserError
+from optim.common.memory import require_memory
 
 # Version of the graph that `encoder/graph.py` builds; raised when it changes: in the key of all that is made with it.
 GRAPH = 3
@@ -46,9 +47,26 @@ class Architecture:
     classes: int
     bottleneck: Bottleneck | None = None  # of mobilebert alone
 
-    def with_classes(self, classes: int) -> Architecture:
-        """The same encoder under a classifier of `classes` outputs."""
-        return replace(self, classes=classes)
+    @property
+    def parameters(self) -> int:
+        """How many weights the model has, the classifier's among them; counted without building it."""
+        narrow = self.bottleneck.width if self.bottleneck else self.width
+        embedded = self.bottleneck.embedding_width if self.bottleneck else self.width
+        count = self.vocabulary_size * embedded + (self.position_count + 2) * self.width
+        for heads, ffn in zip(self.heads, self.ffn_widths, strict=True):
+            count += self._layer_parameters(heads * self.head_width, ffn, narrow)
+        if self.bottleneck:
+            count += 3 * embedded * self.width + self.width
+        pooler = 0 if self.family == "mobilebert" else self.width**2 + self.width
+        return count + pooler + self.width * self.classes + self.classes
+
+    def _layer_parameters(self, inner: int, ffn: int, narrow: int) -> int:
+        feed_forward = 2 * narrow * ffn + ffn + narrow + 2 * narrow
+        if self.bottleneck is None:
+            return 4 * narrow * inner + 3 * inner + narrow + 2 * narrow + feed_forward
+        projections = 2 * (self.width * narrow + narrow + 2 * narrow) + narrow * self.width + 3 * self.width
+        attention = 2 * (narrow * inner + inner) + self.width * inner + inner + inner * narrow + narrow + 2 * narrow
+        return projections + attention + self.bottleneck.ffn_count * feed_forward
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary that `from_json` reads back; without `bottleneck` where there is none."""
@@ -82,9 +100,11 @@ def read_config(folder: Path, *, pooling: str, classes: int) -> Architecture:
     if pooling not in POOLINGS:
         raise UserError(f"model.pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}.")
     try:
-        return READERS[family](config, pooling, classes)
+        shape = READERS[family](config, pooling, classes)
     except KeyError as error:
         raise UserError(f"model: {path} has no {error.args[0]!r}, which a {family} checkpoint needs.") from error
+    require_memory(shape.parameters, f"model: {path}")
+    return shape
 
 
 def _require(config: dict[str, Any], key: str, expected: str | bool) -> None:
@@ -92,52 +112,74 @@ def _require(config: dict[str, Any], key: str, expected: str | bool) -> None:
         raise UserError(f"model: config.json has {key} {config[key]!r}; only {expected!r} is built.")
 
 
-def _head_width(config: dict[str, Any], width: str, heads: str) -> int:
-    if config[heads] < 1 or config[width] % config[heads]:
-        raise UserError(f"model: config.json has {heads} {config[heads]}, which must divide {width} {config[width]}.")
-    return config[width] // config[heads]
+# Our name of a size -> its key in config.json.
+SIZES = {
+    "vocabulary": "vocab_size",
+    "positions": "max_position_embeddings",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "width": "hidden_size",
+    "ffn": "intermediate_size",
+}
+DISTILBERT_SIZES = {**SIZES, "layers": "n_layers", "heads": "n_heads", "width": "dim", "ffn": "hidden_dim"}
+LARGEST = 10**7  # of any size in a config.json: beyond it is a mistake, or somebody's idea of one
+
+
+def _size(config: dict[str, Any], key: str) -> int:
+    """A whole number of 1 to LARGEST. Raises UserError naming the key."""
+    value = config[key]
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST:
+        raise UserError(f"model: config.json has {key} {value!r}; it must be a whole number from 1 to {LARGEST:,}.")
+    return value
+
+
+def _number(config: dict[str, Any], key: str, default: float) -> float:
+    """A number of config.json that may be left out, in [0, 1)."""
+    value = config.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise UserError(f"model: config.json has {key} {value!r}; it must be a number in [0, 1).")
+    return float(value)
+
+
+def _read(config: dict[str, Any], keys: dict[str, str], family: str, *, per_head_of: str, **rest: Any) -> Architecture:
+    """What all families share; `per_head_of` is the key of the width that the heads divide."""
+    size = {name: _size(config, key) for name, key in keys.items()}
+    shared = _size(config, per_head_of)
+    if shared % size["heads"]:
+        raise UserError(
+            f"model: config.json has {keys['heads']} {size['heads']}, which must divide {per_head_of} {shared}."
+        )
+    return Architecture(
+        family=family, vocabulary_size=size["vocabulary"], position_count=size["positions"], width=size["width"],
+        head_width=shared // size["heads"], heads=(size["heads"],) * size["layers"],
+        ffn_widths=(size["ffn"],) * size["layers"], **rest,
+    )  # fmt: skip
+
+
+def _dropouts(config: dict[str, Any], usual: float) -> dict[str, float]:
+    """Dropout rates under BERT's names."""
+    hidden = _number(config, "hidden_dropout_prob", usual)
+    head = hidden if config.get("classifier_dropout") is None else _number(config, "classifier_dropout", usual)
+    attention = _number(config, "attention_probs_dropout_prob", 0.1)
+    return {"hidden_dropout": hidden, "attention_dropout": attention, "head_dropout": head}
 
 
 def _bert(config: dict[str, Any], pooling: str, classes: int) -> Architecture:
     _require(config, "hidden_act", "gelu")
     _require(config, "position_embedding_type", "absolute")
-    layers, heads = config["num_hidden_layers"], config["num_attention_heads"]
-    dropout, head_dropout = config.get("hidden_dropout_prob", 0.1), config.get("classifier_dropout")
-    return Architecture(
-        family="bert",
-        vocabulary_size=config["vocab_size"],
-        position_count=config["max_position_embeddings"],
-        width=config["hidden_size"],
-        head_width=_head_width(config, "hidden_size", "num_attention_heads"),
-        heads=(heads,) * layers,
-        ffn_widths=(config["intermediate_size"],) * layers,
-        norm_epsilon=config.get("layer_norm_eps", 1e-12),
-        hidden_dropout=dropout,
-        attention_dropout=config.get("attention_probs_dropout_prob", 0.1),
-        head_dropout=dropout if head_dropout is None else head_dropout,
-        pooling=pooling,
-        classes=classes,
-    )
+    epsilon = _number(config, "layer_norm_eps", 1e-12)
+    return _read(config, SIZES, "bert", per_head_of="hidden_size", norm_epsilon=epsilon, pooling=pooling,
+                 classes=classes, **_dropouts(config, 0.1))  # fmt: skip
 
 
 def _distilbert(config: dict[str, Any], pooling: str, classes: int) -> Architecture:
     _require(config, "activation", "gelu")
-    layers, heads = config["n_layers"], config["n_heads"]
-    return Architecture(
-        family="distilbert",
-        vocabulary_size=config["vocab_size"],
-        position_count=config["max_position_embeddings"],
-        width=config["dim"],
-        head_width=_head_width(config, "dim", "n_heads"),
-        heads=(heads,) * layers,
-        ffn_widths=(config["hidden_dim"],) * layers,
+    return _read(
+        config, DISTILBERT_SIZES, "distilbert", per_head_of="dim", pooling=pooling, classes=classes,
         norm_epsilon=1e-12,  # fixed in Hugging Face's DistilBERT
-        hidden_dropout=config.get("dropout", 0.1),
-        attention_dropout=config.get("attention_dropout", 0.1),
-        head_dropout=config.get("seq_classif_dropout", 0.2),
-        pooling=pooling,
-        classes=classes,
-    )
+        hidden_dropout=_number(config, "dropout", 0.1), attention_dropout=_number(config, "attention_dropout", 0.1),
+        head_dropout=_number(config, "seq_classif_dropout", 0.2),
+    )  # fmt: skip
 
 
 def _mobilebert(config: dict[str, Any], pooling: str, classes: int) -> Architecture:
@@ -147,32 +189,14 @@ def _mobilebert(config: dict[str, Any], pooling: str, classes: int) -> Architect
     for key, expected in built.items():
         _require(config, key, expected)
     _require({"classifier_activation": True, **config}, "classifier_activation", False)  # True is what absence means
-    layers, heads = config["num_hidden_layers"], config["num_attention_heads"]
-    dropout, head_dropout = config.get("hidden_dropout_prob", 0.0), config.get("classifier_dropout")
-    if config["num_feedforward_networks"] < 1:
-        raise UserError(
-            f"model: config.json has num_feedforward_networks {config['num_feedforward_networks']}; it takes one."
-        )
-    return Architecture(
-        family="mobilebert",
-        vocabulary_size=config["vocab_size"],
-        position_count=config["max_position_embeddings"],
-        width=config["hidden_size"],
-        head_width=_head_width(config, "intra_bottleneck_size", "num_attention_heads"),
-        heads=(heads,) * layers,
-        ffn_widths=(config["intermediate_size"],) * layers,
-        norm_epsilon=config.get("layer_norm_eps", 1e-12),
-        hidden_dropout=dropout,
-        attention_dropout=config.get("attention_probs_dropout_prob", 0.1),
-        head_dropout=dropout if head_dropout is None else head_dropout,
-        pooling=pooling,
-        classes=classes,
-        bottleneck=Bottleneck(
-            embedding_width=config["embedding_size"],
-            width=config["intra_bottleneck_size"],
-            ffn_count=config["num_feedforward_networks"],
-        ),
+    bottleneck = Bottleneck(
+        embedding_width=_size(config, "embedding_size"),
+        width=_size(config, "intra_bottleneck_size"),
+        ffn_count=_size(config, "num_feedforward_networks"),
     )
+    epsilon = _number(config, "layer_norm_eps", 1e-12)
+    return _read(config, SIZES, "mobilebert", per_head_of="intra_bottleneck_size", norm_epsilon=epsilon,
+                 pooling=pooling, classes=classes, bottleneck=bottleneck, **_dropouts(config, 0.0))  # fmt: skip
 
 
 READERS = {"bert": _bert, "distilbert": _distilbert, "mobilebert": _mobilebert}

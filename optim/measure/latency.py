@@ -19,7 +19,7 @@ import numpy as np
 
 from optim.common.build import method
 from optim.common.errors import UserError, require_positive
-from optim.measure.machine import memory_bytes
+from optim.common.memory import memory_bytes
 from optim.measure.runtime import Classifier
 
 if TYPE_CHECKING:
@@ -120,14 +120,6 @@ def _caller(classifier: Callable[[], Classifier], windows: np.ndarray) -> Callab
 def _most_loaded(paths: Iterable[Path]) -> int:
     """How many of the files are held at once, two at least: with its packed weights one takes twice its size."""
     return max(2, int(MEMORY_SHARE * memory_bytes() / (2 * max(path.stat().st_size for path in paths))))
-
-
-def call_times_ms(call: Callable[[], object], *, warmup: int, repeats: int) -> np.ndarray:
-    """float64 [repeats]: milliseconds of each call, after `warmup` calls that are not counted."""
-    with _no_collection():
-        for _ in range(warmup):
-            call()
-        return np.array([_time_ms(call) for _ in range(repeats)])
 
 
 def interleaved_times_ms(

@@ -24,11 +24,6 @@ PACKAGES = (
 )
 
 
-def memory_bytes() -> int:
-    """Of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
 # The machine
 def machine() -> dict[str, Any]:
     """The `machine` part of result.json: cpu, isa, id, cores (that this process may use), load_average, versions.
@@ -66,11 +61,6 @@ def isa_of(cpuinfo: str) -> list[str]:
 def has_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 itself."""
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(isa_of(_cpuinfo())))
-
-
-def has_vnni() -> bool:
-    """Whether this x86 CPU has int8 dot products, which an int8 file needs to be much faster than float32."""
-    return bool({"avx512_vnni", "avx_vnni"} & set(isa_of(_cpuinfo())))
 
 
 def versions() -> dict[str, str]:

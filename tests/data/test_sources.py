@@ -18,7 +18,6 @@ from hub_standin import Hub, ask_in_a_process, serving
 from optim.common.errors import UserError
 from optim.data import corpus, glue, reviews, tokens
 from optim.data.table import table_source
-from optim.data.tokens import median_length
 from optim.encoder import tiny
 
 ROOT = Path(__file__).parents[2]
@@ -444,13 +443,6 @@ def test_tokens_survive_the_disk(tmp_path):
         assert before.dtype == after.dtype
         np.testing.assert_array_equal(before, after)
     assert [path.name for path in tmp_path.iterdir()] == ["tokens.npz"]
-
-
-@pytest.mark.parametrize(("lengths", "median"), [([1, 2, 9], 2), ([3, 4], 4)])
-def test_median_length_is_a_whole_number(lengths, median):
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    made = tokens.Tokens(np.zeros(offsets[-1], np.int32), offsets, np.zeros(len(lengths), np.int32))
-    assert median_length(made) == median
 
 
 def test_pad_fills_to_a_multiple_with_zeros():

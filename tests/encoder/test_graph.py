@@ -34,6 +34,7 @@ from golden_cases import (
 )
 from safetensors.numpy import load_file, save_file
 
+from optim.common.errors import UserError
 from optim.encoder import checkpoint, graph
 from optim.encoder.architecture import Architecture, read_config
 from optim.encoder.layers import Dropout
@@ -534,7 +535,6 @@ def test_config_is_read():
     assert (distilbert.family, distilbert.norm_epsilon, distilbert.pooling) == ("distilbert", 1e-12, "mean")
     assert (distilbert.hidden_dropout, distilbert.attention_dropout, distilbert.head_dropout) == (0.14, 0.15, 0.16)
     assert distilbert.classes == 5
-    assert distilbert.with_classes(3).with_classes(5) == distilbert
 
 
 BERT_KEYS = ("vocab_size", "max_position_embeddings", "hidden_size", "num_hidden_layers", "num_attention_heads")
@@ -602,3 +602,36 @@ def test_unknown_pooling_is_refused():
     message = config_refusal(GOLDEN / "bert", pooling="max")
     assert "first, mean" in message
     assert "'max'" in message
+
+
+# Sizes
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "mobilebert"])
+def test_parameters_are_counted_without_building(family):
+    shape = shape_of(family)
+    built = graph.classifier(shape).count_params()
+    assert shape.parameters == built
+
+
+@pytest.mark.parametrize("key", ["vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"])
+@pytest.mark.parametrize("value", [0, -1, 2.5, True, None, "12", 10**9])
+def test_a_size_that_is_none_is_refused_by_its_key(tmp_path, key, value):
+    config = json.loads((GOLDEN / "bert" / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, key: value}))
+    with pytest.raises(UserError, match=rf"{key} .*must be a whole number from 1 to 10,000,000"):
+        read_config(tmp_path, pooling="first", classes=2)
+
+
+def test_a_model_that_no_memory_holds_is_refused_with_the_figures_before_it_is_made(tmp_path):
+    config = json.loads((GOLDEN / "bert" / "config.json").read_text())
+    huge = {"vocab_size": 10**7, "hidden_size": 10**6, "num_attention_heads": 10, "num_hidden_layers": 10**4}
+    (tmp_path / "config.json").write_text(json.dumps({**config, **huge}))
+    with pytest.raises(UserError, match=r"asks for [\d,]{18,} parameters: training them takes [\d,.]+ GB, this"):
+        read_config(tmp_path, pooling="first", classes=2)
+
+
+def test_a_config_that_is_a_folder_is_refused(tmp_path):
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(UserError, match=r"has no config\.json"):
+        read_config(tmp_path, pooling="first", classes=2)
