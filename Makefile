@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Without --no-compile pip compiles every module of every package, most of which nobody imports.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow lint picture
+.PHONY: demo test test-slow lint picture floors faults mutants
 demo: .venv/.demo
 	$(BIN)/python train.py model=minilm data=reviews prune=fixed50 quant=int8
 
@@ -38,3 +38,12 @@ $(BIN)/python:
 .venv/.ray: .venv/.test
 	$(PIP_INSTALL) --editable ".[ray]"
 	touch $@
+
+floors:  # the floors of optim/, and every import that goes up or round
+	$(PYTHON) tests/floors.py
+
+faults: .venv/.test  # makes the faults of tests/faults.toml one by one, and sees their tests fail: ten minutes
+	$(BIN)/python tests/faults.py $(WORDS)
+
+mutants: .venv/.test  # make mutants MINUTES=30: a random sample of mutants, resumed where the last call stopped
+	$(BIN)/python tests/mutants.py --minutes $(or $(MINUTES),30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
@@ -409,3 +410,16 @@ def test_metric_of_the_wandb_sweep_is_logged_under_that_name(runs):
     assert (told["method"], told["metric"]["goal"]) == ("grid", "maximize")
     for run in logged(runs):
         assert 0 < at(run.figures(), told["metric"]["name"]) <= 1
+
+
+def test_panels_name_figures_that_results_have_with_their_units():
+    from optim.report.index import COLUMNS
+
+    for name in (wandb_report.ACCURACY, wandb_report.LATENCY, wandb_report.BYTES):
+        part, figure = name.split(".")
+        assert figure in COLUMNS[part]
+    assert wandb_report.LATENCY.endswith("_ms")
+    assert wandb_report.BYTES.endswith("_bytes")
+    titles = "".join(inspect.getsource(wandb_report._panels).split("title=")[1:])
+    assert "ms" in titles
+    assert "bytes" in titles

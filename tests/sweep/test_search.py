@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -76,6 +77,46 @@ def test_a_budget_draws_the_search_into_it():
     later = one.study.trials[10:]
     inside = [t for t in later if t.params.get("prune") == "none" and t.params.get("quant") == "int8"]
     assert len(inside) / len(later) > 1 / 4
+
+
+def test_a_search_stays_inside_its_budget_where_the_best_point_is_outside():
+    """Float is the more accurate here and too large: what Optuna holds for best must fit all the same."""
+
+    def bounded(choice: search.Choice) -> Answer:
+        accuracy, latency_ms, size = answer(choice).values
+        accuracy += 0.01 * (choice["quant"] == "none")
+        return Answer((accuracy, latency_ms, size), {"budget.file_mb": size / 1e6 - 30})
+
+    one = going(answers=bounded)
+    while one.step() is not None:
+        pass
+    everything = [t.values for t in one.study.trials if t.values]
+    best = [t.values for t in one.study.best_trials]
+    assert max(v[0] for v in everything) > max(v[0] for v in best), "the optimum lies outside"
+    assert {v[2] for v in best} == {23e6}
+
+
+def test_a_point_outside_the_budget_is_told_so_however_accurate(tmp_path, monkeypatch):
+    """`excess` is above 0 outside and at most 0 inside, for each bound that is set."""
+    from made_results import put
+
+    from optim.sweep import verbs
+    from optim.sweep.pick import Budget
+
+    big = put(tmp_path, "big", wrong=range(1), ms=30, mb=90)
+    small = put(tmp_path, "small", wrong=range(9), ms=5, mb=20, quant="int8")
+    budget = Budget(file_mb=24.0, latency_ms=None, drop_points=3.0)
+    monkeypatch.setattr(verbs, "run_apart", lambda job: True)
+    excess = {}
+    for folder in (big, small):
+        sweep = verbs.SearchSweep(space={}, sampler="tpe", journal="log", seed=0)
+        point = (SimpleNamespace(command="python train.py"), folder)
+        monkeypatch.setattr(verbs.SearchSweep, "_point", lambda *args, point=point: point)
+        answered = sweep._answer(SimpleNamespace(budget=budget), {}, [])
+        assert answered is not None
+        excess[folder.name] = answered.excess
+    assert excess["big"] == {"budget.file_mb": pytest.approx(66), "budget.drop_points": pytest.approx(-7)}
+    assert excess["small"] == {"budget.file_mb": pytest.approx(-4), "budget.drop_points": pytest.approx(1)}
 
 
 def test_hypervolume_by_hand():
