@@ -28,9 +28,8 @@ def page() -> str:
     """The list for people."""
     rows = [f"| {f['name']} | `{f['file']}` | `{f['test'].removeprefix('tests/')}` |" for f in faults()]
     intro = "Written by `python tests/faults.py --list`; `make faults` makes each one and sees its test fail."
-    return "\n".join(
-        ["# Faults made on purpose", "", intro, "", "| fault | made in | fails |", "|---|---|---|", *rows, ""]
-    )
+    head = ["# Faults made on purpose", "", intro, "", "| fault | made in | fails |", "|---|---|---|"]
+    return "\n".join([*head, *rows, ""])
 
 
 def noticed(fault: Fault, tree: Path) -> bool:

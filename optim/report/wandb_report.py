@@ -24,6 +24,7 @@ from optim.common.stages import digest_of
 from optim.report import markdown
 from optim.report.comparison import Comparison
 from optim.report.finished import Finished, factors
+from optim.report.wandb_spec import spec_of
 from optim.run import result
 from optim.run.config import CONF
 from optim.track import sender, writer
@@ -198,8 +199,10 @@ def _sent_before(told: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _keep(made: Any, told: Mapping[str, Any], *, url: str | None, published: str | None) -> None:
-    """Writes the spec. `_to_model` is private to wandb-workspaces, and nothing public writes one without a server."""
-    view = made._to_model().model_dump(by_alias=True, exclude_none=True, mode="json")
+    """Writes the spec; nothing where this version of wandb-workspaces has none to give."""
+    view = spec_of(made)
+    if view is None:
+        return
     kept = {"digest": told["digest"], "published": published, "url": url, "view": view}
     write_text(Path(told["folder"]) / FILE, json.dumps(kept, indent=1) + "\n")
 

@@ -423,3 +423,15 @@ def test_panels_name_figures_that_results_have_with_their_units():
     titles = "".join(inspect.getsource(wandb_report._panels).split("title=")[1:])
     assert "ms" in titles
     assert "bytes" in titles
+
+
+def test_the_private_way_to_a_spec_is_there_and_can_be_missed():
+    from types import SimpleNamespace
+
+    from optim.report.wandb_spec import spec_of
+
+    v2: Any = import_module("wandb_workspaces.reports.v2")
+    spec = spec_of(v2.Report(project="p", entity="e", title="t", blocks=[]))
+    assert spec is not None
+    assert spec["displayName"] == "t"
+    assert spec_of(SimpleNamespace()) is None

@@ -25,7 +25,11 @@ DAY_S = 86400
 def put(cache_dir: Path, name: str, *, after: str = "", bytes_: int = 1000, days: float = 0) -> str:
     """A stage that depends on another one; its key."""
     wanted = Wanted(name, {"after": after, "bytes": bytes_})
-    folder = stage(cache_dir, wanted, lambda folder, scratch: (folder / "f").write_bytes(b"x" * bytes_) and None).folder
+
+    def build(folder: Path, scratch: Path) -> None:
+        (folder / "f").write_bytes(b"x" * bytes_)
+
+    folder = stage(cache_dir, wanted, build).folder
     made = time.time() - days * DAY_S
     os.utime(folder / SUMS, (made, made))
     return folder.name

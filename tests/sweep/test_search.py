@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,7 +113,8 @@ def test_a_point_outside_the_budget_is_told_so_however_accurate(tmp_path, monkey
         sweep = verbs.SearchSweep(space={}, sampler="tpe", journal="log", seed=0)
         point = (SimpleNamespace(command="python train.py"), folder)
         monkeypatch.setattr(verbs.SearchSweep, "_point", lambda *args, point=point: point)
-        answered = sweep._answer(SimpleNamespace(budget=budget), {}, [])
+        settings: Any = SimpleNamespace(budget=budget)
+        answered = sweep._answer(settings, {}, [])
         assert answered is not None
         excess[folder.name] = answered.excess
     assert excess["big"] == {"budget.file_mb": pytest.approx(66), "budget.drop_points": pytest.approx(-7)}

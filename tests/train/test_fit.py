@@ -124,3 +124,24 @@ def test_kernels_decay_and_biases_do_not():
     optimizer.apply_gradients([(tf.zeros((2, 2)), kernel), (tf.zeros(2), bias)])
     np.testing.assert_allclose(kernel.numpy(), 0.95, atol=1e-6)
     np.testing.assert_allclose(bias.numpy(), 1.0, atol=1e-6)
+
+
+def test_the_private_way_to_make_moments_early_is_there_and_can_be_missed(monkeypatch):
+    """tf_keras has no public one: with it a step is traced once, without it the first step makes them."""
+    import tensorflow as tf
+
+    from optim.train import optimizer
+
+    kernel = tf.Variable(np.ones((2, 2), np.float32), name="dense/kernel")
+    made = optimizer.optimizer_for([kernel], rate=0.1, weight_decay=0.0)
+    assert [v.shape.as_list() for v in made.variables()] == [[], [2, 2], [2, 2]]
+    made.apply_gradients([(tf.ones((2, 2)), kernel)])
+    np.testing.assert_allclose(kernel.numpy(), 0.9, atol=1e-5)
+
+    class WithoutIt:
+        def __init__(self, **settings):
+            self.settings = settings
+
+    monkeypatch.setattr(optimizer, "LazyAdamW", WithoutIt)
+    other = optimizer.optimizer_for([kernel], rate=0.1, weight_decay=0.5)
+    assert other.settings == {"learning_rate": 0.1, "weight_decay": 0.5}
