@@ -56,3 +56,12 @@ def test_config_objects_stay_at_the_doors():
 def test_private_modules_of_others_are_imported_in_files_of_their_own():
     assert importing(r"^\s*(from|import) \w+(\.\w+)*\._") == set()
     assert importing(r"^\s*(from|import) hydra\._internal", *(ROOT / "hydra_plugins").glob("*.py")) == set()
+
+
+def test_the_contributing_guide_names_files_and_floors_that_are_there():
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (?!to change)[^|]+ \| (`optim/[^|]+`) \|$", guide, re.MULTILINE)
+    named = [path for row in rows for path in re.findall(r"`([^`]+)`", row)]
+    assert len(rows) >= 12
+    assert [path for path in named if not (ROOT / path).is_file()] == []
+    assert dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|$", guide, re.MULTILINE)).items() >= floors(PACKAGE).items()
