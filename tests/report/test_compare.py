@@ -166,7 +166,10 @@ def test_what_another_version_made_is_said_and_never_taken(tmp_path):
     put(tmp_path, "now", wrong=range(9), ms=1, mb=1)
     for schema, name in ((1, "old"), (2, "older"), (result.SCHEMA + 1, "newer")):
         put(tmp_path, name, wrong=range(1), ms=1, mb=1, schema=schema)
+        (tmp_path / name / "bundle").mkdir()
         assert result.read(tmp_path / name) is None, "the run is not done"
+    (tmp_path / "now" / "bundle").mkdir()
+    assert result.read(tmp_path / "now") is not None
     done, failed, left_out = finished.read_all([tmp_path])
     assert ([p.result.run_id for p in done], failed) == (["now"], [])
     said = {line.split("/")[-2]: line for line in left_out}

@@ -152,6 +152,12 @@ def test_a_leaf_changes_the_id_and_the_stages_that_it_changes(leaf, config, runs
     assert difference(config, changed(config, **{leaf: value}), runs) == (id_changes, stages)
 
 
+def test_the_seed_of_the_fit_alone_is_another_point(config, runs):
+    """quant.seed follows it unless it is set; held here, the id and the fits must still differ."""
+    one, other = (changed(config, **{"quant.seed": 7, "seed": seed}) for seed in (0, 1))
+    assert difference(one, other, runs) == (True, set(TEACHER))
+
+
 @pytest.mark.parametrize(
     ("leaf", "one", "other"),
     [("distill.temperature", 2, 2.0), ("bench.min_seconds", 3, 3.0), ("fit.student.batch_size", 32.0, 32),
