@@ -26,11 +26,13 @@ warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def main(cfg: DictConfig) -> None:
     """Runs one point, or prints the result that it left."""
-    told = HydraConfig.get()
-    job = Job.of(cfg, told.runtime.choices, list(told.overrides.task))
+    hydra_config = HydraConfig.get()
+    job = Job.of(cfg, hydra_config.runtime.choices, list(hydra_config.overrides.task))
     log_to(sys.stderr)
-    if told.mode == RunMode.MULTIRUN:
-        os.chdir(told.runtime.cwd)  # a launcher's worker may stand elsewhere: relative paths are those of the command
+    if hydra_config.mode == RunMode.MULTIRUN:
+        os.chdir(
+            hydra_config.runtime.cwd
+        )  # a launcher's worker may stand elsewhere: relative paths are those of the command
         run_apart(job)  # what fails is recorded; the sweeper counts, and the others go on
         return
     if code := guarded(lambda: run(job)):

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: shown in one or two lines, without a traceback."""
+"""Errors that the user can correct: shown in one or two lines, without a traceback."""
 
 from __future__ import annotations
 

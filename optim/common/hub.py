@@ -59,7 +59,7 @@ def explain(*chosen: str) -> str | None:
 
 
 def default_choice(*chosen: str) -> dict[str, object]:
-    """What the result records: the state of the hub (`not asked` if nothing hung on it) and what stands for what."""
+    """What the result records: the state of the hub (`not asked` if nothing depends on it) and what stands for what."""
     replaced = {new: old for new, old in _replaced.items() if not chosen or new in chosen}
     return {"hub": hub_state() if hub_state.cache_info().currsize else "not asked", "replaced": replaced}
 

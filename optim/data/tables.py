@@ -10,7 +10,7 @@ from typing import Any
 from optim.common.errors import UserError
 from optim.common.files import first_line, sha256_of
 
-Row = tuple[int, Any, Any]  # line, text, label
+Cells = tuple[int, Any, Any]  # line, text, label
 
 
 def format_of(path: Path) -> str:
@@ -59,7 +59,7 @@ def read_rows(path: Path, text_column: str, label_column: str) -> list[tuple[str
     return checked
 
 
-def _read_csv(path: Path, columns: tuple[str, str]) -> list[Row]:
+def _read_csv(path: Path, columns: tuple[str, str]) -> list[Cells]:
     """Rows of a comma-separated file with a header; quoted fields may hold commas and line ends."""
     limit = csv.field_size_limit(2**31 - 1)
     try:
@@ -74,7 +74,7 @@ def _read_csv(path: Path, columns: tuple[str, str]) -> list[Row]:
         csv.field_size_limit(limit)
 
 
-def _read_tsv(path: Path, columns: tuple[str, str]) -> list[Row]:
+def _read_tsv(path: Path, columns: tuple[str, str]) -> list[Cells]:
     """Rows of a tab-separated file with a header, split by nothing but tabs and line ends."""
     text = path.read_bytes().decode("utf-8-sig")  # not read_text: it would take a lone \r for a line end
     lines = [line.removesuffix("\r") for line in text.split("\n")]
@@ -83,7 +83,7 @@ def _read_tsv(path: Path, columns: tuple[str, str]) -> list[Row]:
     return [_row(path, i, line.split("\t"), header, places) for i, line in enumerate(lines[1:], start=2) if line]
 
 
-def _read_jsonl(path: Path, columns: tuple[str, str]) -> list[Row]:
+def _read_jsonl(path: Path, columns: tuple[str, str]) -> list[Cells]:
     """Rows of a file with one JSON object in each line."""
     rows = []
     for i, line in enumerate(path.read_bytes().decode("utf-8-sig").split("\n"), start=1):
@@ -100,7 +100,7 @@ def _read_jsonl(path: Path, columns: tuple[str, str]) -> list[Row]:
     return rows
 
 
-def _read_parquet(path: Path, columns: tuple[str, str]) -> list[Row]:
+def _read_parquet(path: Path, columns: tuple[str, str]) -> list[Cells]:
     """Rows of a Parquet file, counted from 1."""
     import pyarrow
     import pyarrow.parquet
@@ -124,7 +124,7 @@ def _places(path: Path, header: list[str], columns: tuple[str, str]) -> list[int
     return [header.index(column) for column in columns]
 
 
-def _row(path: Path, line: int, row: list[str], header: list[str], places: list[int]) -> Row:
+def _row(path: Path, line: int, row: list[str], header: list[str], places: list[int]) -> Cells:
     """The line and the two cells of a row, which must have as many as the header."""
     if len(row) != len(header):
         raise UserError(f"data: {path}, line {line} has {len(row)} cells, the header {len(header)}.")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
-TURN_MS = 200.0  # a variant's turn on the clock: short against the machine's moods, long against a call
+TURN_MS = 200.0  # a variant's turn on the clock: short against changes of load, long against a call
 WINDOWS = 32  # different inputs that timing and memory cycle through
 MEMORY_SHARE = 0.25  # of the machine's memory, for the files that are timed in turns
 
@@ -125,7 +125,7 @@ def _most_loaded(paths: Iterable[Path]) -> int:
 def interleaved_times_ms(
     calls: Mapping[str, Callable[[], object]], *, warmup: int, min_calls: int, min_seconds: float
 ) -> dict[str, np.ndarray]:
-    """Milliseconds of every counted call, per variant, taken in turns so that all see the same moods of the machine.
+    """Milliseconds of every counted call, per variant, taken in turns so that all see the same changes of load.
 
     A round gives each variant one turn of TURN_MS; the next round goes in the opposite order. Rounds end when every
     variant has `min_calls` calls and `min_seconds` of counted time.

@@ -47,8 +47,8 @@ def _cores() -> int:
 
 def machine_id() -> str:
     """8 hexadecimal digits that tell this machine from others: of its host name, processor and cores."""
-    told = [platform.node(), _cpu_name(_cpuinfo()), os.cpu_count()]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]
+    traits = [platform.node(), _cpu_name(_cpuinfo()), os.cpu_count()]
+    return hashlib.sha256(json.dumps(traits).encode()).hexdigest()[:8]
 
 
 def isa_of(cpuinfo: str) -> list[str]:

@@ -16,7 +16,7 @@ OUTPUT = "logits"
 class Classifier:
     """A text classifier in a .tflite file, loaded once; `logits` scores one sentence of any length.
 
-    Inputs are bound by name: a converter orders them as it likes, and swapped ids and mask answer like a coin. The
+    Inputs are bound by name: a converter orders them as it likes, and swapped ids and mask answer at chance. The
     runtime re-plans its memory when the length changes and only then, so many sentences go fastest sorted by length.
 
     Raises UserError for a file that is missing, damaged, or has other inputs and outputs than input_ids and

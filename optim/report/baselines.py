@@ -106,9 +106,9 @@ def _citation(published: Published) -> str:
 
 
 def _cells(row: Baseline, sources: Mapping[Published, int]) -> list[str]:
-    told = ", ".join(f"{p.accuracy_percent:.4g} {p.split} [{sources[p]}]" for p in row.published) or "-"
+    published = ", ".join(f"{p.accuracy_percent:.4g} {p.split} [{sources[p]}]" for p in row.published) or "-"
     return [
-        f"{row.model} quant={row.quant}", row.accuracy, told, f"{row.size['parameters'] / 1e6:.2f} M",
+        f"{row.model} quant={row.quant}", row.accuracy, published, f"{row.size['parameters'] / 1e6:.2f} M",
         f"{row.size['file_bytes'] / 1e6:.2f}", f"{row.speed['latency_p50_ms']:.2f}",
         f"{row.memory['peak_rss_bytes'] / 1e6:.0f}", row.weights,
     ]  # fmt: skip

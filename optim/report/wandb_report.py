@@ -49,10 +49,10 @@ class Place:
     @classmethod
     def of(cls, chosen: DictConfig, group: str | None) -> Place:
         """From the option of `track`; what track=none leaves open is as under track=offline."""
-        told: Any = OmegaConf.merge(OmegaConf.load(CONF / "track" / "offline.yaml"), chosen)
-        entity = told.entity or os.environ.get("WANDB_ENTITY") or ""
-        publish = told.mode == "online" and has_key()
-        return cls(told.project, entity, told.group or group, publish, told.finish_timeout_s)
+        track: Any = OmegaConf.merge(OmegaConf.load(CONF / "track" / "offline.yaml"), chosen)
+        entity = track.entity or os.environ.get("WANDB_ENTITY") or ""
+        publish = track.mode == "online" and has_key()
+        return cls(track.project, entity, track.group or group, publish, track.finish_timeout_s)
 
 
 def save(found: Comparison, folder: Path, place: Place) -> None:
@@ -60,11 +60,11 @@ def save(found: Comparison, folder: Path, place: Place) -> None:
 
     A report that was published before is replaced, not doubled. What fails is one line on stderr; nothing is raised.
     """
-    told = described(found, folder.name, place)
-    digest, kept = digest_of(told), _read(folder)
+    content = described(found, folder.name, place)
+    digest, kept = digest_of(content), _read(folder)
     if kept.get("digest") != digest or (place.publish and kept.get("published") != digest):
-        told |= {"digest": digest, "folder": os.path.abspath(folder), "publish": place.publish}
-        _write_apart(told, place.timeout_s)
+        content |= {"digest": digest, "folder": os.path.abspath(folder), "publish": place.publish}
+        _write_apart(content, place.timeout_s)
         kept = _read(folder)
     if kept.get("published") == digest:
         print(f"  {kept['url']}\n")
@@ -111,7 +111,7 @@ def _config_key(factor: str) -> str:
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    """What stands in the folder: `view` as W&B takes it, the digest it was made from, and what was published where."""
+    """What stands in the folder: `view` as W&B takes it, the digest it was made from, what was published where."""
     try:
         found = json.loads((folder / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -119,19 +119,21 @@ def _read(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _write_apart(told: Mapping[str, Any], timeout_s: float) -> None:
+def _write_apart(content: Mapping[str, Any], timeout_s: float) -> None:
     """Runs `write_report` for at most `timeout_s`."""
     try:
         with sender.start_apart("optim.report.wandb_report", "write_report") as process:
             try:
-                process.communicate(json.dumps(told) + "\n", timeout=timeout_s)
+                process.communicate(json.dumps(content) + "\n", timeout=timeout_s)
             except BaseException:
                 process.kill()
                 raise
         if process.returncode:
             sender.warn(f"the report's process died ({process.returncode}).")
     except subprocess.TimeoutExpired:
-        sender.warn(f"the report was not {'published' if told['publish'] else 'written'} in {timeout_s:g} s, given up.")
+        sender.warn(
+            f"the report was not {'published' if content['publish'] else 'written'} in {timeout_s:g} s, given up."
+        )
     except OSError as error:
         sender.warn(f"no process to write the report: {error}")
 
@@ -140,34 +142,37 @@ def _write_apart(told: Mapping[str, Any], timeout_s: float) -> None:
 def write_report() -> None:
     """Reads one message from stdin and does what it says. The first failure is one line on stderr."""
     messages, stderr = writer.private_streams()
-    told = json.loads(messages.readline())
+    content = json.loads(messages.readline())
     try:
-        writer.load_wandb("online" if told["publish"] else "offline")
-        before = _sent_before(told)
-        made = built(told)
+        writer.load_wandb("online" if content["publish"] else "offline")
+        before = _sent_before(content)
+        report = built(content)
         if before:
-            made.id, made.entity = before["view"]["id"], before["view"]["project"]["entityName"]
-        _keep(made, told, url=before.get("url"), published=before.get("published"))
-        if told["publish"]:
-            _publish(made, told, stderr)
+            report.id, report.entity = before["view"]["id"], before["view"]["project"]["entityName"]
+        _keep(report, content, url=before.get("url"), published=before.get("published"))
+        if content["publish"]:
+            _publish(report, content, stderr)
     except Exception as error:
         sender.warn(f"the report's spec was not written: {writer.one_line(error)}", stderr)
     os._exit(0)  # not through wandb's exit hooks, which wait for a helper that may hang
 
 
-def built(told: Mapping[str, Any]) -> Any:
+def built(content: Mapping[str, Any]) -> Any:
     """The wandb-workspaces report of what `described` says. Asks no server, as the runs' project is left open."""
     wr: Any = import_module("wandb_workspaces.reports.v2")
     from wandb_workspaces import expr
 
-    filters: Any = [expr.Metric("ID").isin(told["run_ids"])]
-    if told["group"]:
-        grouped = expr.Metric("Group") == told["group"]
-        filters = expr.Or(grouped, *filters) if told["run_ids"] else [grouped]
+    filters: Any = [expr.Metric("ID").isin(content["run_ids"])]
+    if content["group"]:
+        grouped = expr.Metric("Group") == content["group"]
+        filters = expr.Or(grouped, *filters) if content["run_ids"] else [grouped]
     runs = wr.Runset(name="points", filters=filters)
-    blocks = [wr.MarkdownBlock(text=told["markdown"]), wr.PanelGrid(runsets=[runs], panels=_panels(wr, told["varied"]))]
+    blocks = [
+        wr.MarkdownBlock(text=content["markdown"]),
+        wr.PanelGrid(runsets=[runs], panels=_panels(wr, content["varied"])),
+    ]
     return wr.Report(
-        project=told["project"], entity=told["entity"], title=told["title"], blocks=blocks, width="fluid"
+        project=content["project"], entity=content["entity"], title=content["title"], blocks=blocks, width="fluid"
     )  # fmt: skip
 
 
@@ -190,31 +195,31 @@ def _panels(wr: Any, varied: Sequence[str]) -> list[Any]:
     ]  # fmt: skip
 
 
-def _sent_before(told: Mapping[str, Any]) -> dict[str, Any]:
+def _sent_before(content: Mapping[str, Any]) -> dict[str, Any]:
     """What the folder holds, if that was published in the same project; else {}."""
-    kept = _read(Path(told["folder"]))
+    kept = _read(Path(content["folder"]))
     project = kept["view"]["project"] if kept.get("url") else {}
-    same = project.get("name") == told["project"] and told["entity"] in ("", project.get("entityName"))
+    same = project.get("name") == content["project"] and content["entity"] in ("", project.get("entityName"))
     return kept if same else {}
 
 
-def _keep(made: Any, told: Mapping[str, Any], *, url: str | None, published: str | None) -> None:
+def _keep(report: Any, content: Mapping[str, Any], *, url: str | None, published: str | None) -> None:
     """Writes the spec; nothing where this version of wandb-workspaces has none to give."""
-    view = spec_of(made)
+    view = spec_of(report)
     if view is None:
         return
-    kept = {"digest": told["digest"], "published": published, "url": url, "view": view}
-    write_text(Path(told["folder"]) / FILE, json.dumps(kept, indent=1) + "\n")
+    kept = {"digest": content["digest"], "published": published, "url": url, "view": view}
+    write_text(Path(content["folder"]) / FILE, json.dumps(kept, indent=1) + "\n")
 
 
-def _publish(made: Any, told: Mapping[str, Any], stderr: Any) -> None:
+def _publish(report: Any, content: Mapping[str, Any], stderr: Any) -> None:
     """Sends the report: a new one, or in the place of the one that was sent before."""
     import wandb
 
     try:
-        made.entity = made.entity or wandb.Api().default_entity
-        made.save()
-        _keep(made, told, url=made.url, published=told["digest"])
+        report.entity = report.entity or wandb.Api().default_entity
+        report.save()
+        _keep(report, content, url=report.url, published=content["digest"])
     except Exception as error:
-        again = f" To publish a new one delete {told['folder']}/{FILE}." if made.id else ""
+        again = f" To publish a new one delete {content['folder']}/{FILE}." if report.id else ""
         sender.warn(f"the report was not published: {writer.one_line(error)}{again}", stderr)

@@ -212,7 +212,7 @@ def measured(*, config: dict[str, Any], pooling: str, quant: dict[str, Any], ben
 
 
 def _tokens(vocabulary_size: int, length: int) -> Tokens:
-    """SENTENCES of `length` ids from all over the vocabulary: what a call takes does not hang on which."""
+    """SENTENCES of `length` ids from all over the vocabulary: what a call takes does not depend on which."""
     from optim.data.tokens import Tokens
 
     ids = np.random.default_rng(0).integers(0, vocabulary_size, SENTENCES * length).astype(np.int32)
@@ -238,7 +238,7 @@ def _export(shape: Architecture, quantizer, tokens: Tokens, file: Path, float32:
 
 
 def _speed(file: Path, float32: Path, ids: np.ndarray, bench) -> dict[str, Any]:
-    """The part of result.json's `speed` that hangs on no data."""
+    """The part of result.json's `speed` that depends on no data."""
     from optim.measure.latency import latency
 
     files = {"file": file} if filecmp.cmp(file, float32, shallow=False) else {"file": file, "float32": float32}

@@ -97,7 +97,7 @@ def test_padded_batch_gives_the_golden_logits_of_each_sentence_alone(model):
 
 
 def test_hugging_face_differs_behind_padding_alone():
-    """Why `logits` are of each sentence alone: what it says of a shorter one hangs on the longest of its batch."""
+    """Why `logits` are of each sentence alone: what it says of a shorter one depends on the longest of its batch."""
     case = cases(NAME)
     apart = np.abs(case["padded"] - case["logits"]).max(axis=1)
     padded = case["attention_mask"].sum(axis=1) < case["attention_mask"].shape[1]
