@@ -426,12 +426,13 @@ def test_panels_name_figures_that_results_have_with_their_units():
 
 
 def test_the_private_way_to_a_spec_is_there_and_can_be_missed():
-    from types import SimpleNamespace
-
-    from optim.report.wandb_spec import spec_of
-
-    v2: Any = import_module("wandb_workspaces.reports.v2")
-    spec = spec_of(v2.Report(project="p", entity="e", title="t", blocks=[]))
-    assert spec is not None
-    assert spec["displayName"] == "t"
-    assert spec_of(SimpleNamespace()) is None
+    """In a process of its own: wandb-workspaces brings wandb, which no process of a run may hold."""
+    code = """
+from types import SimpleNamespace
+from optim.report.wandb_spec import spec_of
+import wandb_workspaces.reports.v2 as v2
+spec = spec_of(v2.Report(project="p", entity="e", title="t", blocks=[]))
+assert spec is not None and spec["displayName"] == "t", spec
+assert spec_of(SimpleNamespace()) is None
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=100)
