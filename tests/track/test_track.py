@@ -101,13 +101,31 @@ def written(tmp_path_factory) -> Iterator[tuple[wandb_reader.OfflineRun, Path]]:
         card.parent.mkdir()
         card.write_text("# model card\n")
         with tracker(folder / "results").run(run_id="point1", cfg=CFG, choices=CHOICES) as run:
-            assert "wandb" not in sys.modules, "the run's own process must not import wandb"
             for step in range(300):
                 run.curve("teacher", {"step": 10 * step, "loss": 1 / (1 + step)})
             for step in range(3):
                 run.curve("student", {"step": step, "loss": np.float32(0.5), "sparsity": np.float64(0.25)})
             run.record(RESULT, card_path=card)
         yield only_run(folder / "results", "point1"), card
+
+
+IN_A_PROCESS = """
+import sys
+from optim.track.sender import wandb_run
+tracker = wandb_run(mode="offline", project="tests", entity=None, dir=sys.argv[1], group=None, tags=[],
+                    init_timeout_s=5.0, finish_timeout_s=30.0)
+with tracker.run(run_id="apart", cfg={}, choices={}) as run:
+    run.curve("teacher", {"step": 0, "loss": 1.0})
+    run.record({"run_id": "apart"}, card_path=None)
+sys.exit("wandb" in sys.modules)
+"""
+
+
+def test_the_process_of_a_run_does_not_import_wandb(tmp_path):
+    command = [sys.executable, "-c", IN_A_PROCESS, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert only_run(tmp_path, "apart").figures() == {"run_id": "apart"}
 
 
 def test_summary_is_the_result_figure_by_figure(written):
