@@ -78,6 +78,10 @@ class Hub:
             files[f"sst2/{split}-00000-of-00001.parquet"] = parquet(rows)
         self.repositories["datasets/nyu-mll/glue"] = Repository(GLUE_COMMIT, files)
 
+    def add_set(self, hub_id: str, files: dict[str, bytes], *, commit: str = "b" * 40) -> None:
+        """Serves `files` as the data set `hub_id`."""
+        self.repositories[f"datasets/{hub_id}"] = Repository(commit, files)
+
 
 def parquet(rows: list[tuple[str, int]]) -> bytes:
     """The rows as GLUE's Parquet files hold them."""
@@ -157,12 +161,15 @@ class Handler(BaseHTTPRequestHandler):
     def api(self, name: str, repository: Repository, rest: str, body: bytes) -> None:
         """The repository's description, its tree, or facts on some of its paths."""
         kind, _, tail = rest.partition("/")
+        known = (repository.commit, *repository.names)
+        if kind and not any(f"{tail}/".startswith(f"{revision}/") for revision in known):
+            return self.fail(404, "RevisionNotFound")
         if kind in ("", "revision"):
             siblings = [{"rfilename": file} for file in repository.files]
             hub_id = name.partition("/")[2]
             fields = {"id": hub_id, "sha": repository.commit, "siblings": siblings, "tags": [], "private": False}
             return self.json({**fields, "downloads": 0, "likes": 0, "lastModified": "2024-01-30T07:41:18.000Z"})
-        revision = next(r for r in (repository.commit, *repository.names) if f"{tail}/".startswith(f"{r}/"))
+        revision = next(r for r in known if f"{tail}/".startswith(f"{r}/"))
         folder = tail[len(revision) :].strip("/")
         if kind == "tree":
             return self.json(self.entries(repository, folder, recursive="true" in self.path.lower()))

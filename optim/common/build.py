@@ -22,7 +22,7 @@ METHOD = "method"  # the key that names it
 # Where the methods of a group are registered: imported when the group is asked for, since most are slow to import.
 HOMES = {
     "model": ("optim.encoder.assets", "optim.encoder.tiny"),
-    "data": ("optim.data.glue", "optim.data.reviews", "optim.data.table"),
+    "data": ("optim.data.glue", "optim.data.hf", "optim.data.reviews", "optim.data.table"),
     "prune": ("optim.train.prune",),
     "distill": ("optim.train.distill",),
     "quant": ("optim.export.quantize",),

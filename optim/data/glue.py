@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optim.common import hub
 from optim.common.build import method
-from optim.common.errors import UserError
-from optim.common.files import first_line
 from optim.data.corpus import Corpus, Source, _check_max_length, _corpus, _labelled
+from optim.data.sets import hub_set, split_cells
 from optim.data.tables import file_sha256, read_rows
 
 NO_HUB = "Use data.path=DIR with train.tsv and dev.tsv of GLUE, or data=reviews, which needs no hub."
@@ -73,39 +71,12 @@ class Glue:
         return self.path.expanduser() / f"{split}.tsv"
 
     def _from_hub(self) -> dict[str, list[tuple[str, str]]]:
-        """Rows of the hub's dataset, out of the cache of `datasets` where the hub cannot be reached."""
-        from datasets import config
+        """Rows of the hub's dataset."""
+        data, columns = f"data={self.name}", ("sentence", "label")
+        loaded = hub_set(self.hub_id, self.config, self.revision, data=data, way_out=NO_HUB)
 
-        reachable, offline = hub.hub_reachable(), config.HF_HUB_OFFLINE
-        try:
-            # Told that it is offline, `datasets` reads its cache at once instead of retrying for half a minute.
-            config.HF_HUB_OFFLINE = not reachable
-            loaded = self._dataset(self.hub_id) if reachable else self._cached_dataset()
-            return {
-                "train": list(zip(loaded["train"]["sentence"], map(str, loaded["train"]["label"]), strict=True)),
-                "dev": list(
-                    zip(loaded["validation"]["sentence"], map(str, loaded["validation"]["label"]), strict=True)
-                ),
-            }
-        except Exception as error:  # of `datasets`, of the hub's client and of its HTTP library
-            raise UserError(self._why_not(error, reachable)) from error
-        finally:
-            config.HF_HUB_OFFLINE = offline
+        def rows(split: str) -> list[tuple[str, str]]:
+            cells = split_cells(loaded, split, columns, data=data, fix=NO_HUB, label=str)
+            return [(text, label) for _, text, label in cells]
 
-    def _dataset(self, hub_id: str):
-        from datasets import load_dataset
-
-        return load_dataset(hub_id, self.config, revision=self.revision)
-
-    def _cached_dataset(self):
-        present, former = hub.hub_names(self.hub_id)
-        try:
-            return self._dataset(present)
-        except (OSError, ValueError):
-            return self._dataset(former)
-
-    def _why_not(self, error: Exception, reachable: bool) -> str:
-        what = f"data={self.name}: {self.hub_id}/{self.config}"
-        if not reachable:
-            return f"{what}: {hub.why_no_hub()} and its cache lacks these data. {NO_HUB}"
-        return f"{what} could not be loaded from {hub.hub_endpoint()} ({first_line(error)}). {NO_HUB}"
+        return {"train": rows("train"), "dev": rows("validation")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from optim.common.build import method
 from optim.common.errors import UserError, require_fraction
 from optim.data.corpus import Corpus, Source, _check_max_length, _corpus, _hash_order, _labelled
+from optim.data.leaks import joined_form
 from optim.data.tables import SUFFIXES, file_sha256, format_of, read_rows
 
 
@@ -101,17 +102,19 @@ def _stratified(
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """(train, dev): `fraction` of every class in dev, at least one sentence, and never the last of a class.
 
-    Copies of a text go to the same side, so that dev holds nothing that was trained on.
+    Copies of a text, with other capitals and marks too, go to the same side: dev holds nothing that was trained on.
     """
     order = _hash_order([text for text, _ in rows], seed)
+    forms = [joined_form(text) for text, _ in rows]
+    members: dict[str, list[int]] = defaultdict(list)
+    for i in order:
+        members[rows[i][1]].append(i)
     dev: set[int] = set()
-    for label, count in Counter(label for _, label in rows).items():
-        members = [i for i in order if rows[i][1] == label]
-        cut = max(1, round(fraction * count))
-        while cut < count and rows[members[cut]][0] == rows[members[cut - 1]][0]:
-            cut += 1
-        if cut < count:
-            dev.update(members[:cut])
+    for indices in members.values():
+        chosen = {forms[i] for i in indices[: max(1, round(fraction * len(indices)))]}
+        taken = [i for i in indices if forms[i] in chosen]
+        if len(taken) < len(indices):
+            dev.update(taken)
     if not dev:
         raise UserError(f"data.dev_fraction={fraction:g} of {len(rows)} rows leaves none for dev. Give data.dev_path.")
     return [row for i, row in enumerate(rows) if i not in dev], [row for i, row in enumerate(rows) if i in dev]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +50,19 @@ def read_rows(path: Path, text_column: str, label_column: str) -> list[tuple[str
         raise UserError(f"data: {path} cannot be read ({error.strerror}).") from error
     if not rows:
         raise UserError(f"data: {path} has no rows.")
-    checked = []
+    return checked(rows, f"data: {path}, line", text_column, label_column)
+
+
+def checked(rows: list[Cells], where: str, text_column: str, label_column: str) -> list[tuple[str, str]]:
+    """(text, label) of every row. Raises UserError, `where` and its number first, for one without a text or label."""
+    pairs = []
     for line, text, label in rows:
         if not _is_text(text):
-            raise UserError(f"data: {path}, line {line}: {text_column!r} must be a text, got {text!r}.")
+            raise UserError(f"{where} {line}: {text_column!r} must be a text, got {text!r}.")
         if _is_missing(label):
-            raise UserError(f"data: {path}, line {line}: {label_column!r} has no label.")
-        checked.append((text, _label_text(label)))
-    return checked
+            raise UserError(f"{where} {line}: {label_column!r} has no label.")
+        pairs.append((text, _label_text(label)))
+    return pairs
 
 
 def _read_csv(path: Path, columns: tuple[str, str]) -> list[Cells]:
@@ -114,13 +120,18 @@ def _read_parquet(path: Path, columns: tuple[str, str]) -> list[Cells]:
     return [(i, text, label) for i, (text, label) in enumerate(zip(texts, labels, strict=True), start=1)]
 
 
+def absent_columns(header: Sequence[str], columns: tuple[str, str]) -> str:
+    """What is missing and what is there, for a message; nothing if both columns are there."""
+    absent = [column for column in columns if column not in header]
+    lacks, has = (", ".join(map(repr, names)) or "none" for names in (absent, header))
+    return f"{lacks}; it has {has}" if absent else ""
+
+
 def _places(path: Path, header: list[str], columns: tuple[str, str]) -> list[int]:
     """Where the columns stand. Raises UserError listing the columns that are there."""
-    absent = [column for column in columns if column not in header]
-    if absent:
-        lacks, has = (", ".join(map(repr, names)) or "none" for names in (absent, header))
+    if absent := absent_columns(header, columns):
         fix = "For data=csv set data.text_column and data.label_column."
-        raise UserError(f"data: {path} has no column {lacks}; it has {has}. {fix}")
+        raise UserError(f"data: {path} has no column {absent}. {fix}")
     return [header.index(column) for column in columns]
 
 

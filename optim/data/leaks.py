@@ -1,0 +1,133 @@
+"""Sentences that are scored and stand in what is learnt from: found by their text, and by the names of data sets.
+
+Texts are compared in a normal form, since one sentence has many spellings: SST-2 writes `it 's` and `( ... )` where a
+raw snippet has `It's` and `[...]`. Of the 872 dev sentences of SST-2, 2 stand in its own train, 699 in that of
+`reviews`, whose snippets SST was cut from, and 807 in all of its snippets. BANKING77 has 35 of 3,080 in its train.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+from optim.common.errors import UserError
+from optim.data.corpus import Corpus
+
+MAX_SEEN_FRACTION = 0.02  # of the scored sentences; SST-2 has 0.002 in its own train, BANKING77 0.011
+MIN_LETTERS = 40  # some eight words: a shorter sentence stands inside a longer one by chance
+PREFIX_LETTERS = 12  # by which sentences that may begin at a word are looked up
+WORD = re.compile(r"[^\W_]+")
+NOT_TEXT = re.compile(r"-[lr][rcs]b-|&(?:amp|lt|gt|quot|nbsp|apos|#\d+);|<br ?/?>")  # brackets of a treebank, HTML
+# Data sets that hold the same sentences: who learnt from one is not scored on another. Parts of names, in normal form.
+MOVIE_SNIPPETS = ("rotten tomatoes", "movie review snippets", "sentence polarity")
+TREEBANK = ("sst", "sst2", "sst5", "sst 2", "sst 5", "sst2 sentences", "stanford sentiment treebank")
+
+
+def normal_form(text: str) -> str:
+    """The letters and digits of a text, lower case and without accents, its words joined by single spaces."""
+    return " ".join(_words(text))
+
+
+def joined_form(text: str) -> str:
+    """What is compared: the normal form without spaces, or the text itself if it has no word (`:-)`)."""
+    return _joined(_words(text), text)
+
+
+def seen(scored: Sequence[str], learnt: Iterable[str]) -> dict[int, str]:
+    """Index of a scored sentence -> the first of the learnt texts that it stands in, for those that stand in one.
+
+    A sentence stands in a text that is the same in normal form, spaces aside (`does n't` is `doesn't`), and one of
+    MIN_LETTERS or more also where such a text holds it between two borders of words.
+    """
+    whole: dict[str, list[int]] = {}
+    for i, text in enumerate(scored):
+        whole.setdefault(joined_form(text), []).append(i)
+    starts: dict[str, list[str]] = {}
+    for key in whole:
+        if len(key) >= MIN_LETTERS:
+            starts.setdefault(key[:PREFIX_LETTERS], []).append(key)
+    found: dict[str, str] = {}
+    for text in learnt:
+        words = _words(text)
+        joined = _joined(words, text)
+        if joined in whole:
+            found.setdefault(joined, text)
+        if len(joined) > MIN_LETTERS:
+            for key in _held(joined, words, starts):
+                found.setdefault(key, text)
+    return {i: text for key, text in found.items() for i in whole[key]}
+
+
+def require_unseen(scored: Sequence[str], learnt: Iterable[str], setting: str) -> int:
+    """How many scored sentences stand in the texts that `setting` names.
+
+    Raises UserError, with the count and an example, for more than MAX_SEEN_FRACTION of them (one may always be chance).
+    """
+    found = seen(scored, learnt)
+    if len(found) > max(1, MAX_SEEN_FRACTION * len(scored)):
+        first = min(found)
+        raise UserError(
+            f"{setting}: {len(found):,} of the {len(scored):,} sentences that are scored stand in these texts, at most "
+            f"{MAX_SEEN_FRACTION:.0%} may: {_short(scored[first])} is in {_short(found[first])}.\n"
+            "A score on what was learnt says nothing. Take them out of one of the two, or score other sentences."
+        )
+    return len(found)
+
+
+def require_unseen_dev(corpus: Corpus) -> int:
+    """How many sentences of dev stand in train. Raises UserError like `require_unseen`."""
+    return require_unseen(corpus.dev.texts, corpus.train.texts, f"data={corpus.name}, its sentences to train")
+
+
+def require_unrelated(data: str, learnt: Iterable[str], setting: str) -> None:
+    """Raises UserError if one of the data sets named `learnt`, which a model was trained on, holds what `data` scores.
+
+    Movie-review snippets are what SST was cut from, so each of the two holds most sentences of the other.
+    """
+    scored = _sentences_of(data)
+    for name in learnt:
+        other = _sentences_of(name)
+        if scored and other and scored != other:
+            raise UserError(
+                f"{setting} was trained on {name}, and data={data} has the same sentences: SST was cut from those "
+                "movie reviews. A score on what was learnt says nothing; choose other data or another model."
+            )
+
+
+def _sentences_of(name: str) -> str | None:
+    """Which of the sentences known here a data set or model of that name holds; None for all others."""
+    form = f" {normal_form(name)} "
+    if form == " reviews " or any(f" {part} " in form for part in MOVIE_SNIPPETS):
+        return "snippets"
+    return "treebank" if any(f" {part} " in form for part in TREEBANK) else None
+
+
+def _words(text: str) -> list[str]:
+    if not text.isascii():
+        decomposed = unicodedata.normalize("NFKD", text)
+        text = "".join(c for c in decomposed if not unicodedata.combining(c))
+    return WORD.findall(NOT_TEXT.sub(" ", text.lower()))
+
+
+def _joined(words: list[str], text: str) -> str:
+    return "".join(words) or text.strip()
+
+
+def _held(joined: str, words: list[str], starts: dict[str, list[str]]) -> list[str]:
+    """The sentences of `starts` that `joined` holds from the beginning of a word to the end of one."""
+    places, ends, place = [], set(), 0
+    for word in words:
+        places.append(place)
+        place += len(word)
+        ends.add(place)
+    return [
+        key
+        for place in places
+        for key in starts.get(joined[place : place + PREFIX_LETTERS], ())
+        if place + len(key) in ends and joined.startswith(key, place)
+    ]
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 80 else f"{text[:77]}...")
