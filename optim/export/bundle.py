@@ -4,6 +4,8 @@ model.tflite    inputs input_ids and attention_mask, output logits (optim/measur
 tokenizer.json  the model's tokenizer, in the format of the `tokenizers` library
 labels.json     {"labels": ["negative", "positive"], "max_length": 128}: the names of the classes in the order of the
                 logits, and the number of tokens at which a sentence is cut, [CLS] and [SEP] included
+README.md       the model card
+trained_on.json {"data": ["reviews"]}: what it must not be scored on (optim/encoder/origin.py)
 """
 
 from __future__ import annotations

@@ -16,10 +16,11 @@ from optim.common.stages import Stage
 from optim.data.corpus import Corpus
 from optim.data.tokens import Tokens, tokenize
 from optim.encoder.architecture import Architecture
+from optim.encoder.origin import trained_on, write_trained_on
 from optim.encoder.tensorflow import prepare_tensorflow
 from optim.run.keys import TRAINING, made_by, recipe_key
 from optim.run.point import Point
-from optim.run.starts import Start
+from optim.run.starts import FromCheckpoint, Start
 from optim.run.step import Stages, Step
 from optim.run.surgery import Patient, Surgery
 from optim.train.fit import FitSettings, Journal, Task
@@ -108,6 +109,13 @@ class FitStep(Step):
             wrapper.check(model)
         self._keep(model, shape, self.tokens.read(stages, "dev"), ranges, folder)
 
+    @property
+    def learnt_before(self) -> tuple[str, ...]:
+        """What its own start says it was trained on, or, where it is taught, what that of any of its teachers says."""
+        if self.answers or self.teachers or not isinstance(self.start, FromCheckpoint):
+            return self.point.learnt_before
+        return trained_on(self.start.checkpoint)
+
     def _shape(self, stages: Stages) -> Architecture:
         shape = self.start.shape(stages, self.classes)
         if self.tokens.max_length > shape.position_count:
@@ -155,6 +163,7 @@ class FitStep(Step):
         from optim.train.prune import zeroed_fraction
 
         store.save(model, shape, folder)
+        write_trained_on(folder, [*self.learnt_before, self.tokens.corpus.name])
         np.savez(folder / RANGES, **ranges)  # type: ignore[arg-type]
         weights = {"parameters": int(model.count_params()), "zeroed_fraction": zeroed_fraction(model)}
         (folder / "weights.json").write_text(json.dumps(weights) + "\n", encoding="utf-8")

@@ -11,7 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from optim.common.build import as_json, bind, build, typed
 from optim.common.errors import UserError, require_fraction
 from optim.data.corpus import Source
+from optim.data.leaks import require_unrelated
 from optim.encoder.assets import Checkpoint
+from optim.encoder.origin import trained_on
 from optim.export.quantize import Quantizer
 from optim.measure.latency import Bench
 from optim.measure.machine import has_bfloat16
@@ -46,6 +48,11 @@ class Point:
         return self.teachers[0].fingerprint() == self.checkpoint.fingerprint()
 
     @property
+    def learnt_before(self) -> tuple[str, ...]:
+        """The data sets that model and teachers say they were trained on before."""
+        return tuple(name for one in (self.checkpoint, *self.teachers) for name in trained_on(one))
+
+    @property
     def wrappers(self) -> tuple[Wrapper, ...]:
         """What wraps the student's layers while it is fitted, the innermost first."""
         return tuple(wrapper for wrapper in (self.pruner, *self.quantizer.wrappers) if wrapper.changes)
@@ -76,6 +83,8 @@ def point_of(cfg: DictConfig) -> Point:
         seed=general.seed,
         specs=specs,
     )
+    for one in (point.checkpoint, *point.teachers):
+        require_unrelated(point.source.name, trained_on(one), f"model={one.name}")
     return point
 
 

@@ -15,7 +15,7 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from optim.common.errors import UserError
 from optim.common.files import ROOT
 from optim.common.screen import log_to, say
 from optim.common.secrets import Masking
+from optim.data.leaks import require_unseen_dev
 from optim.run import config, result
 from optim.run.config import Job
 from optim.run.keys import run_id_of
@@ -117,12 +118,15 @@ def computed(point: Point, cache_dir: Path, curve: Curve) -> Outcome:
     corpus = point.source.load(cache_dir)
     log.info("data      %s: %s sentences to train, %s to score, %d classes", corpus.name,
              f"{len(corpus.train.texts):,}", f"{len(corpus.dev.texts):,}", len(corpus.label_names))  # fmt: skip
+    seen = require_unseen_dev(corpus)
     steps, stages = steps_of(point, corpus, cache_dir), Stages(cache_dir, curve)
     if steps.student is steps.teachers[0]:
         log.info("student   nothing is done to the model: the teacher is the student")
     for step in steps.all():
         stages.make(step)
-    return outcome_of(point, corpus, steps, stages)
+    outcome = outcome_of(point, corpus, steps, stages)
+    known = {"dev_in_train_examples": seen, "trained_on": list(dict.fromkeys([*point.learnt_before, corpus.name]))}
+    return replace(outcome, data={**outcome.data, **known})
 
 
 def draft_of(job: Job, point: Point, run_id: str) -> Result:

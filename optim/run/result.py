@@ -115,6 +115,7 @@ def write_bundle(
     folder: Path, *, file: Path, tokenizer: Path, labels: list[str], max_length: int, result: Result
 ) -> Path:
     """Makes `folder`/bundle, complete before it takes that name, and returns the path of its model card."""
+    from optim.encoder.origin import write_trained_on
     from optim.export.bundle import LABELS_FILE, MODEL_FILE, TOKENIZER_FILE, write_labels
 
     part = Path(tempfile.mkdtemp(prefix=".bundle-", dir=folder))
@@ -122,6 +123,7 @@ def write_bundle(
     shutil.copyfile(file, part / MODEL_FILE)
     shutil.copyfile(tokenizer, part / TOKENIZER_FILE)
     write_labels(part / LABELS_FILE, labels=labels, max_length=max_length)
+    write_trained_on(part, result.data.get("trained_on", []))
     (part / "README.md").write_text(masked(card(result)), encoding="utf-8")
     shutil.rmtree(_bundle(folder), ignore_errors=True)
     part.rename(_bundle(folder))
@@ -171,6 +173,8 @@ def card(result: Result) -> str:
     """The model card: the numbers, how they were taken, what they do not show."""
     body = "\n".join(f"| {what} | {value} | {beside} |" for what, value, beside in rows(result))
     data, machine = result.data, result.machine
+    copies = data.get("dev_in_train_examples")
+    scored = f"the {data['dev_examples']:,} of dev chose nothing" + (f", {copies:,} stand in train" if copies else "")
     return f"""# {title(result)}
 
 Text classifier for LiteRT, made and measured by DistilBERT-Optim. Labels: {", ".join(data["labels"])}.
@@ -180,7 +184,7 @@ Text classifier for LiteRT, made and measured by DistilBERT-Optim. Labels: {", "
 {body}
 
 - Every figure is of `model.tflite` in this folder, run by LiteRT on {machine["cpu"]} ({", ".join(machine["isa"])}).
-- Trained on {data["train_examples"]:,} sentences of {data["name"]}; the {data["dev_examples"]:,} of dev chose nothing.
+- Trained on {data["train_examples"]:,} sentences of {data["name"]}; {scored}.
 - Inputs `input_ids` and `attention_mask`, int32 [1, length], bound by name; output `logits`, float32 [1, classes].
 - Run: `python -m optim.predict FOLDER "a charming film"`. Made by `{result.command}`, run {result.run_id}.
 

@@ -1,0 +1,79 @@
+"""Nothing is scored on what it learnt from: by text and by name, on the way of a whole run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import DEV_COUNT, Runs, sentences
+from whole_points import point
+
+from optim.common.errors import UserError
+from optim.encoder.origin import said_in, write_trained_on
+
+
+def glue_with_copies(folder: Path, copies: int) -> Path:
+    """GLUE's layout, with so many sentences of dev also in train, in capitals."""
+    dev = sentences(DEV_COUNT, 1)
+    train = [*sentences(300, 0), *((text.upper(), label) for text, label in dev[:copies])]
+    for name, rows in (("train", train), ("dev", dev)):
+        lines = ["sentence\tlabel", *(f"{text}\t{label}" for text, label in rows)]
+        (folder / f"{name}.tsv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run three of whose scored sentences are learnt, begun from a model that says what it learnt."""
+    data, start = glue_with_copies(tmp_path_factory.mktemp("few"), 3), tmp_path_factory.mktemp("start") / "model"
+    shutil.copytree(point(runs).checkpoint.fetch(runs.cache), start)
+    write_trained_on(start, ["imdb"])
+    return runs.folder_of(f"data.path={data}", f"model.path={start}", "prune=fixed50", "quant=int8")
+
+
+def test_sentences_learnt_and_scored_are_counted_in_the_result_and_on_the_card(run):
+    assert json.loads((run / "result.json").read_text())["data"]["dev_in_train_examples"] == 3
+    assert "150 of dev chose nothing, 3 stand in train." in (run / "bundle" / "README.md").read_text()
+
+
+def test_bundle_and_models_in_the_cache_carry_what_they_were_trained_on(run, runs):
+    assert json.loads((run / "bundle" / "trained_on.json").read_text()) == {"data": ["imdb", "sst2"]}
+    made = json.loads((run / "result.json").read_text())["cost"]["stages"]
+    for kind in ("teacher", "student"):
+        [key] = [key for key in made if key.startswith(kind)]
+        assert said_in(runs.cache / "stages" / key) == ("imdb", "sst2")
+
+
+def test_a_run_that_scores_what_it_learns_ends_before_any_work(runs, tmp_path):
+    done = runs.apart(f"data.path={glue_with_copies(tmp_path, 10)}")
+    assert done.returncode == 2
+    assert "data=sst2, its sentences to train: 10 of the 150 sentences that are scored" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "teacher   " not in done.stderr
+
+
+@pytest.mark.parametrize("where", ["trained_on.json", "bundle"])
+def test_a_model_that_learnt_from_reviews_is_not_scored_on_sst2(runs, tmp_path, where):
+    folder = tmp_path / "bundle"
+    shutil.copytree(point(runs).checkpoint.fetch(runs.cache), folder)
+    if where == "bundle":
+        (tmp_path / "result.json").write_text(json.dumps({"data": {"name": "reviews"}}))
+    else:
+        write_trained_on(folder, ["reviews"])
+    with pytest.raises(UserError, match="model=tiny was trained on reviews, and data=sst2 has the same sentences"):
+        point(runs, f"model.path={folder}")
+
+
+def test_a_teacher_that_learnt_from_reviews_teaches_nothing_that_is_scored_on_sst2(runs, tmp_path, monkeypatch):
+    from omegaconf import OmegaConf
+
+    from optim.run import point as points
+
+    models = shutil.copytree(points.MODELS, tmp_path / "models")
+    fields = OmegaConf.load(models / "distilbert.yaml")
+    OmegaConf.save(OmegaConf.merge(fields, {"hub_id": "someone/bert-rotten-tomatoes"}), models / "other.yaml")
+    monkeypatch.setattr(points, "MODELS", models)
+    with pytest.raises(UserError, match="was trained on someone/bert-rotten-tomatoes, and data=sst2"):
+        point(runs, "distill.teacher=other")
