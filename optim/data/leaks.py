@@ -7,15 +7,18 @@ raw snippet has `It's` and `[...]`. Of the 872 dev sentences of SST-2, 2 stand i
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
 from optim.common.errors import UserError
+from optim.data import signs
 from optim.data.corpus import Corpus
 
 MAX_SEEN_FRACTION = 0.02  # of the scored sentences; SST-2 has 0.002 in its own train, BANKING77 0.011
 MIN_LETTERS = 40  # some eight words: a shorter sentence stands inside a longer one by chance
+MIN_SIGNS = 3  # of some 80 each; a tenth of a set has about 8 of them
 PREFIX_LETTERS = 12  # by which sentences that may begin at a word are looked up
 WORD = re.compile(r"[^\W_]+")
 NOT_TEXT = re.compile(r"-[lr][rcs]b-|&(?:amp|lt|gt|quot|nbsp|apos|#\d+);|<br ?/?>")  # brackets of a treebank, HTML
@@ -78,6 +81,22 @@ def require_unseen(scored: Sequence[str], learnt: Iterable[str], setting: str) -
 def require_unseen_dev(corpus: Corpus) -> int:
     """How many sentences of dev stand in train. Raises UserError like `require_unseen`."""
     return require_unseen(corpus.dev.texts, corpus.train.texts, f"data={corpus.name}, its sentences to train")
+
+
+def known_sets(texts: Iterable[str]) -> tuple[str, ...]:
+    """Which of `sst2` and `reviews` the texts hold MIN_SIGNS or more signs of, whatever their file is called."""
+    digests = {hashlib.sha256(joined_form(text).encode()).hexdigest()[: signs.DIGITS] for text in texts}
+    return tuple(name for name, marks in signs.SETS.items() if len(marks & digests) >= MIN_SIGNS)
+
+
+def names_learnt(corpus: Corpus) -> tuple[str, ...]:
+    """The names of what a model learns from the corpus: its own, and what its training texts turn out to be."""
+    return tuple(dict.fromkeys((corpus.name, *known_sets(corpus.train.texts))))
+
+
+def names_scored(corpus: Corpus) -> tuple[str, ...]:
+    """The names of what is scored: its own, and what the texts of dev turn out to be."""
+    return tuple(dict.fromkeys((corpus.name, *known_sets(corpus.dev.texts))))
 
 
 def require_unrelated(data: str, learnt: Iterable[str], setting: str) -> None:

@@ -1,4 +1,4 @@
-"""`data=csv`: the user's own files, split where there is no dev file."""
+"""`data=csv` and `data=banking77`: the user's own files, split where there is no dev file."""
 
 from __future__ import annotations
 
@@ -38,6 +38,25 @@ def table_source(
         raise UserError("data.dev_fraction must be above 0 without data.dev_path: nothing would be left to score.")
     dev = None if dev_path is None else Path(dev_path)
     return Table(Path(train_path), dev, text_column, label_column, dev_fraction, split_seed, max_length)
+
+
+@method("data", "folder")
+def folder_source(
+    *,
+    name: str,
+    path: str | None,
+    train_file: str,
+    dev_file: str,
+    text_column: str,
+    label_column: str,
+    max_length: int,
+) -> Source:
+    """The set `name` whose two files lie in the folder `path`, in one of the formats of `table`."""
+    _check_max_length(max_length)
+    if path is None:
+        raise UserError(f"data={name} needs data.path=DIR, a folder with {train_file} and {dev_file}.")
+    train, dev = (Path(path) / file for file in (train_file, dev_file))
+    return Table(train, dev, text_column, label_column, 0, 0, max_length, name)
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,8 @@ def check_agreement(fraction: float, *, max_disagreement: float) -> None:
             f"The file answers {found:.2%} of the sentences unlike its Keras model; "
             f"measure.max_disagreement={max_disagreement:g} allows {max_disagreement:.2%}.\n"
             "Likely causes: input_ids and attention_mask swapped, the mask ignored, a layer that cannot be quantized "
-            "so far (does quant=fp16 agree?), or a bug of the converter (does quant=none agree?)."
+            "so far (does quant=fp16 agree?), a bug of the converter (does quant=none agree?), or a student that "
+            "learnt so little that its classes all but tie (train.log: how much of the held-out slice was right?)."
         )
 
 

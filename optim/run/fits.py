@@ -14,6 +14,7 @@ from optim.common.errors import UserError
 from optim.common.screen import bar
 from optim.common.stages import Stage
 from optim.data.corpus import Corpus
+from optim.data.leaks import names_learnt
 from optim.data.tokens import Tokens, tokenize
 from optim.encoder.architecture import Architecture
 from optim.encoder.origin import trained_on, write_trained_on
@@ -163,7 +164,7 @@ class FitStep(Step):
         from optim.train.prune import zeroed_fraction
 
         store.save(model, shape, folder)
-        write_trained_on(folder, [*self.learnt_before, self.tokens.corpus.name])
+        write_trained_on(folder, [*self.learnt_before, *names_learnt(self.tokens.corpus)])
         np.savez(folder / RANGES, **ranges)  # type: ignore[arg-type]
         weights = {"parameters": int(model.count_params()), "zeroed_fraction": zeroed_fraction(model)}
         (folder / "weights.json").write_text(json.dumps(weights) + "\n", encoding="utf-8")

@@ -28,7 +28,8 @@ from optim.common.errors import UserError
 from optim.common.files import ROOT
 from optim.common.screen import log_to, say
 from optim.common.secrets import Masking
-from optim.data.leaks import require_unseen_dev
+from optim.data.leaks import names_learnt, names_scored, require_unrelated, require_unseen_dev
+from optim.encoder.origin import trained_on
 from optim.run import config, result
 from optim.run.config import Job
 from optim.run.keys import run_id_of
@@ -36,6 +37,7 @@ from optim.run.point import Point, point_of
 from optim.run.result import Result
 
 if TYPE_CHECKING:
+    from optim.data.corpus import Corpus
     from optim.run.outcome import Outcome
     from optim.run.step import Curve
 
@@ -118,15 +120,26 @@ def computed(point: Point, cache_dir: Path, curve: Curve) -> Outcome:
     corpus = point.source.load(cache_dir)
     log.info("data      %s: %s sentences to train, %s to score, %d classes", corpus.name,
              f"{len(corpus.train.texts):,}", f"{len(corpus.dev.texts):,}", len(corpus.label_names))  # fmt: skip
-    seen = require_unseen_dev(corpus)
+    seen = _require_unseen(point, corpus)
     steps, stages = steps_of(point, corpus, cache_dir), Stages(cache_dir, curve)
     if steps.student is steps.teachers[0]:
         log.info("student   nothing is done to the model: the teacher is the student")
     for step in steps.all():
         stages.make(step)
     outcome = outcome_of(point, corpus, steps, stages)
-    known = {"dev_in_train_examples": seen, "trained_on": list(dict.fromkeys([*point.learnt_before, corpus.name]))}
-    return replace(outcome, data={**outcome.data, **known})
+    learnt = list(dict.fromkeys((*point.learnt_before, *names_learnt(corpus))))
+    return replace(outcome, data={**outcome.data, "dev_in_train_examples": seen, "trained_on": learnt})
+
+
+def _require_unseen(point: Point, corpus: Corpus) -> int:
+    """How many sentences of dev stand in train. Raises UserError for too many, or a model that learnt from them before.
+
+    `point_of` looks at the names of the data alone; here it is what the texts are.
+    """
+    for name in names_scored(corpus):
+        for one in (point.checkpoint, *point.teachers):
+            require_unrelated(name, trained_on(one), f"model={one.name}")
+    return require_unseen_dev(corpus)
 
 
 def draft_of(job: Job, point: Point, run_id: str) -> Result:

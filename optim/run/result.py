@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 SCHEMA = 3  # of result.json; raised when a figure means something else
+LABELS_SHOWN = 10  # in the model card; labels.json has all
 DONE, FAILED = "done", "failed"
 FILE = "result.json"
 REMEASURED = "remeasured.json"  # beside it: machine and speed of a later, common measurement
@@ -177,7 +178,7 @@ def card(result: Result) -> str:
     scored = f"the {data['dev_examples']:,} of dev chose nothing" + (f", {copies:,} stand in train" if copies else "")
     return f"""# {title(result)}
 
-Text classifier for LiteRT, made and measured by DistilBERT-Optim. Labels: {", ".join(data["labels"])}.
+Text classifier for LiteRT, made and measured by DistilBERT-Optim. {_named(data["labels"])}.
 
 | | | |
 |---|---|---|
@@ -190,3 +191,10 @@ Text classifier for LiteRT, made and measured by DistilBERT-Optim. Labels: {", "
 
 Latency on another processor will differ, and so may the ratio to float32. Text unlike the training data was not tried.
 """
+
+
+def _named(labels: list[str]) -> str:
+    """The classes, or the first of many."""
+    more = len(labels) - LABELS_SHOWN
+    shown = ", ".join(labels[:LABELS_SHOWN])
+    return f"Labels: {shown}" if more <= 0 else f"{len(labels)} labels: {shown} and {more} more in `labels.json`"

@@ -153,6 +153,10 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def hub_set(**changes: Any):
+    return hf.hub_or_folder(**settings(**changes))
+
+
 def local(path: Path, **changes: Any):
     return hf.hub_or_folder(**settings(path=str(path), **changes))
 
@@ -180,6 +184,19 @@ def test_a_folder_of_files_is_read_by_its_splits(tmp_path, monkeypatch):
     corpus = local(folder, dev_split="test").load(tmp_path)
     assert (corpus.train.texts, corpus.dev.texts) == ([t for t, _ in ROWS], [t for t, _ in DEV])
     assert corpus.label_names == ("animal", "tree")
+
+
+@pytest.mark.parametrize("key", sorted(set(settings()) - {"path"}))
+def test_every_setting_of_a_set_of_the_hub_counts(key):
+    """A folder counts by its content alone: below."""
+    known = {"name": "a/b", "dev_split": None}
+    other = {"dev_split": "test", "dev_fraction": 0.2, "split_seed": 1, "max_length": 64}.get(key, "other/one")
+    assert hub_set(**known).fingerprint() != hub_set(**known | {key: other}).fingerprint()
+
+
+def test_settings_of_a_slice_count_only_where_one_is_taken():
+    whole = hub_set(name="a/b").fingerprint()
+    assert hub_set(name="a/b", dev_fraction=0.3, split_seed=9).fingerprint() == whole
 
 
 def test_a_folder_counts_by_what_it_holds(saved, tmp_path):

@@ -9,7 +9,7 @@ from conftest import CONF, DEV_COUNT, TRAIN_COUNT, sentences
 
 from optim.common.errors import UserError
 from optim.data.corpus import Sentences, _corpus
-from optim.data.leaks import normal_form, require_unrelated, require_unseen, require_unseen_dev, seen
+from optim.data.leaks import known_sets, normal_form, require_unrelated, require_unseen, require_unseen_dev, seen
 from optim.data.reviews import reviews
 
 # Of SST-2's dev split; each stands in a snippet of `reviews`, whole or as one sentence of several.
@@ -115,6 +115,20 @@ def test_a_corpus_that_scores_what_it_learns_is_refused():
     dev = Sentences([text.upper() for text in train.texts[:100]], train.labels[:100])
     with pytest.raises(UserError, match="data=mine, its sentences to train: 100 of the 100"):
         require_unseen_dev(_corpus("mine", train, dev, ("negative", "positive")))
+
+
+SIGNS_OF_SST2 = [
+    "when leguizamo finally plugged an irritating character late in the movie .",
+    "the second coming of harry potter is a film far superior to its predecessor .",
+    "Dragonfly has no atmosphere, no tension -- nothing but Costner, flailing away.",
+]
+
+
+def test_sets_are_known_by_their_texts_under_any_name(snippets):
+    assert (known_sets(snippets.train.texts), known_sets(snippets.dev.texts)) == (("reviews",), ("reviews",))
+    assert known_sets([*SIGNS_OF_SST2, "more"]) == ("sst2",)
+    assert known_sets(SIGNS_OF_SST2[:2]) == ()
+    assert known_sets([text for text, _ in sentences(TRAIN_COUNT, 0)]) == ()
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "single.csv").write_text("text,label\n" + "good,1\n" * 20)
     (folder / "train.csv").write_text("text,label\n" + "good,1\nbad,0\n" * 20)
     (folder / "dev.csv").write_text("text,label\ngood,7\n")
+    (folder / "copies.csv").write_text("text,label\n" + "".join(f"film {i},{i % 2}\n" for i in range(20)))
     (folder / "file").write_text("not a folder")
     return folder
 
@@ -56,6 +57,18 @@ CASES = {
     "missing columns": (["data=csv", "data.train_path={bad}/columns.csv"], "text", "stars"),
     "a single class": (["data=csv", "data.train_path={bad}/single.csv"], "class"),
     "labels that train lacks": (["data=csv", "data.train_path={bad}/train.csv", "data.dev_path={bad}/dev.csv"], "7"),
+    "a set without a name": (["data=hf"], "data=hf needs data.name=OWNER/NAME"),
+    "a set without a hub": (
+        ["data=hf", "data.name=someone/things"],
+        "data.name: someone/things: HF_HUB_OFFLINE is set",
+    ),
+    "a set that is no folder": (["data=hf", "data.path={bad}/nowhere"], "data.path", "nowhere is not a folder"),
+    "a benchmark without its folder": (["data=banking77"], "data=banking77 needs data.path=DIR"),
+    "a benchmark without its files": (["data=banking77", "data.path={bad}"], "no column 'category'"),
+    "what is learnt is scored": (
+        ["data=csv", "data.train_path={bad}/copies.csv", "data.dev_path={bad}/copies.csv"],
+        "20 of the 20 sentences that are scored",
+    ),
     "a missing checkpoint": (["model.path={bad}/nowhere"], "nowhere"),
     "a target": (["prune._target_=os.system"], "Key '_target_' is not in struct"),
     "a target that is added": (["+prune._target_=optim.common.files.write_text"], "prune._target_ is refused"),
@@ -95,7 +108,7 @@ def test_bad_input_gets_a_line_and_no_training(runs: Runs, bad: Path, name: str)
     given = [item.format(bad=bad) for item in overrides]
     mine = {item.split("=")[0] for item in given}
     own = [item for item in runs.overrides() if item.split("=")[0] not in mine]
-    if "data=csv" in given:
+    if any(item.startswith("data=") for item in given):
         own = [item for item in own if not item.startswith("data.")]
     done = subprocess.run(
         [sys.executable, "train.py", *own, *given],

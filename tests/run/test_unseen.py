@@ -7,11 +7,20 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import DEV_COUNT, Runs, sentences
+from conftest import CONF, DEV_COUNT, Runs, sentences
+from hydra import compose, initialize_config_dir
 from whole_points import point
 
 from optim.common.errors import UserError
 from optim.encoder.origin import said_in, write_trained_on
+from optim.run.point import point_of
+from optim.run.process import _require_unseen
+
+SST2_DEV = [  # three sentences by which it is known
+    "when leguizamo finally plugged an irritating character late in the movie .",
+    "the second coming of harry potter is a film far superior to its predecessor .",
+    "dragonfly has no atmosphere , no tension -- nothing but costner , flailing away .",
+]
 
 
 def glue_with_copies(folder: Path, copies: int) -> Path:
@@ -64,6 +73,22 @@ def test_a_model_that_learnt_from_reviews_is_not_scored_on_sst2(runs, tmp_path, 
         write_trained_on(folder, ["reviews"])
     with pytest.raises(UserError, match="model=tiny was trained on reviews, and data=sst2 has the same sentences"):
         point(runs, f"model.path={folder}")
+
+
+def test_a_file_that_turns_out_to_be_sst2_is_not_scored_by_a_model_that_learnt_from_reviews(runs, tmp_path):
+    (tmp_path / "dev.csv").write_text(
+        "text,label\n" + "".join(f'"{text}",{i % 2}\n' for i, text in enumerate(SST2_DEV))
+    )
+    (tmp_path / "train.csv").write_text("text,label\n" + "".join(f"{t},{label}\n" for t, label in sentences(300, 0)))
+    folder = shutil.copytree(point(runs).checkpoint.fetch(runs.cache), tmp_path / "model")
+    words = [word for word in runs.overrides("data=csv", f"model.path={folder}") if not word.startswith("data.path")]
+    words += [f"data.train_path={tmp_path}/train.csv", f"data.dev_path={tmp_path}/dev.csv"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        chosen = point_of(compose("train", overrides=words))
+    assert _require_unseen(chosen, chosen.source.load(runs.cache)) == 0
+    write_trained_on(folder, ["csv", "reviews"])
+    with pytest.raises(UserError, match="was trained on reviews, and data=sst2 has the same sentences"):
+        _require_unseen(chosen, chosen.source.load(runs.cache))
 
 
 def test_a_teacher_that_learnt_from_reviews_teaches_nothing_that_is_scored_on_sst2(runs, tmp_path, monkeypatch):
