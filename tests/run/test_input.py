@@ -64,7 +64,7 @@ CASES = {
     ),
     "a set that is no folder": (["data=hf", "data.path={bad}/nowhere"], "data.path", "nowhere is not a folder"),
     "a benchmark without its folder": (["data=banking77"], "data=banking77 needs data.path=DIR"),
-    "a benchmark without its files": (["data=banking77", "data.path={bad}"], "no column 'category'"),
+    "a benchmark without its files": (["data=banking77", "data.path={bad}"], "no file", "test.csv"),
     "what is learnt is scored": (
         ["data=csv", "data.train_path={bad}/copies.csv", "data.dev_path={bad}/copies.csv"],
         "20 of the 20 sentences that are scored",
