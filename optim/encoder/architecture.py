@@ -211,7 +211,9 @@ def _mpnet(config: dict[str, Any], pooling: str, classes: int) -> Architecture:
                   norm_epsilon=_number(config, "layer_norm_eps", 1e-12), **_dropouts(config, 0.1))  # fmt: skip
     positions = shape.position_count - SKIPPED_POSITIONS
     if positions < 1:
-        raise UserError(f"model: config.json has max_position_embeddings {shape.position_count}; mpnet needs 3 or more.")
+        raise UserError(
+            f"model: config.json has max_position_embeddings {shape.position_count}; mpnet needs 3 or more."
+        )
     return replace(shape, position_count=positions, relative_buckets=32)
 
 
