@@ -69,6 +69,9 @@ LEAVES: dict[str, tuple[Any, bool, frozenset[str]]] = {
     "data.config": ("cola", SAME, NONE),
     "data.revision": ("main", SAME, NONE),
     "data.label_names": (["bad", "good"], OTHER, TOKENS),
+    "data.phrases": (False, OTHER, TOKENS),
+    "data.held_sentences": (20, OTHER, TOKENS),
+    "data.split_seed": (1, SAME, NONE),  # no sentence is held out: nothing is drawn
     "data.max_length": (64, OTHER, TOKENS),
     "bench.sequence_length": (64, OTHER, FIGURES),
     "bench.threads": (2, OTHER, FIGURES),
