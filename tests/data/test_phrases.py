@@ -114,7 +114,7 @@ def test_another_seed_holds_other_sentences_out(folder):
     ("changes", "message"),
     [
         ({"held_sentences": 60}, "data.held_sentences must be below 60, .* at least 6 words, got 60"),
-        ({"held_sentences": 0}, "data.held_sentences must be .* 1.*got 0"),
+        ({"held_sentences": 0}, "data.held_sentences must be above 0, got 0"),
         ({"phrases": False}, "data.held_sentences needs data.phrases=true"),
     ],
 )

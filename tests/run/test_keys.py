@@ -61,7 +61,7 @@ LEAVES: dict[str, tuple[Any, bool, frozenset[str]]] = {
     "fit.student.learning_rate": (1e-3, OTHER, STUDENT),
     "fit.student.warmup": (0.2, OTHER, STUDENT),
     "fit.student.weight_decay": (0.1, OTHER, STUDENT),
-    "fit.holdout": (0.05, OTHER, TEACHER),
+    "fit.holdout": (0.1, OTHER, TEACHER),
     "fit.holdout_minimum": (100, OTHER, TEACHER),
     "fit.class_weights": ("none", OTHER, TEACHER),
     "fit.precision": ("bfloat16", OTHER, TEACHER),
