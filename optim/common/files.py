@@ -137,7 +137,7 @@ def require_disk(folder: Path, needed_bytes: int, what: str) -> None:
     if needed_bytes > free_bytes:
         raise UserError(
             f"{what} takes {needed_bytes / 1e9:.2f} GB of disk while it is fetched, "
-            f"cache_dir {folder} has {free_bytes / 1e9:.2f} GB left. Free some; cache_dir=DIR moves it."
+            f"cache_dir {folder} has {free_bytes / 1e9:.2f} GB left on its disk. Free some; cache_dir=DIR moves it."
         )
 
 

