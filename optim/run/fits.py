@@ -14,6 +14,7 @@ from optim.common.errors import UserError
 from optim.common.screen import bar
 from optim.common.stages import Stage
 from optim.data.corpus import Corpus
+from optim.data.phrases import Parts, parts_of
 from optim.data.tokens import Tokens, tokenize
 from optim.encoder.architecture import Architecture
 from optim.encoder.tensorflow import prepare_tensorflow
@@ -26,7 +27,7 @@ from optim.train.fit import FitSettings, Journal, Task
 from optim.train.objective import Loss
 from optim.train.wrap import Wrapper
 
-RANGES = "ranges.npz"
+RANGES, PARTS = "ranges.npz", "parts.npz"
 
 log = logging.getLogger(__name__)
 
@@ -46,17 +47,27 @@ class TokensStep(Step):
     def key(self) -> Mapping[str, Any]:
         """Sentences, words, and where a sentence is cut."""
         words = {"tokenizer": self.start.words_key(), "max_length": self.max_length}
-        return {"corpus": self.corpus.digest, **words, "versions": made_by("tokenizers")["versions"]}
+        phrases = {"phrases": True} if self.corpus.phrases else {}
+        return {"corpus": self.corpus.digest, **words, **phrases, "versions": made_by("tokenizers")["versions"]}
 
     def build(self, folder: Path, scratch: Path, stages: Stages) -> None:
         """Tokenizes both splits."""
         path = self.start.tokenizer(stages)
         for name, split in (("train", self.corpus.train), ("dev", self.corpus.dev)):
             tokenize(split, tokenizer_path=path, max_length=self.max_length).save(folder / f"{name}.npz")
+        if self.corpus.phrases:
+            np.savez(folder / PARTS, **parts_of(self.corpus.train.texts).__dict__)
 
     def read(self, stages: Stages, split: str) -> Tokens:
         """`train` or `dev`."""
         return Tokens.load(stages.folder(self) / f"{split}.npz")
+
+    def parts(self, stages: Stages) -> Parts | None:
+        """Which rows of train are part of which whole sentence, where they are phrases."""
+        if not self.corpus.phrases:
+            return None
+        with np.load(stages.folder(self) / PARTS) as saved:
+            return Parts(**saved)
 
 
 class FitStep(Step):
@@ -100,6 +111,7 @@ class FitStep(Step):
         answers = [step.read(stages) for step in self.answers]
         task = Task(
             model=model, tokens=self.tokens.read(stages, "train"), loss=self.loss, wrappers=self.wrappers,
+            parts=self.tokens.parts(stages),
             teacher_logits=np.stack(answers, axis=1) if answers else None,
             teachers=[store.load(stages.folder(step), whole=True) for step in self.teachers],
         )  # fmt: skip

@@ -21,6 +21,7 @@ import numpy as np
 
 from optim.common.build import method
 from optim.common.errors import UserError, require_count, require_fraction, require_positive
+from optim.data.phrases import Parts
 from optim.data.tokens import Tokens, bucketed_batches, pad
 from optim.train.objective import Loss, Objective, View, watching
 from optim.train.wrap import Stack, Wrapper
@@ -93,13 +94,20 @@ class Fitted:
         return dict(self.__dict__)
 
 
-def split(count: int, *, holdout: float, minimum: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split(
+    count: int, *, holdout: float, minimum: int, seed: int, parts: Parts | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Indices (fit, held out) of a seeded slice of `count` sentences: `holdout` of them, but at least `minimum`.
 
-    A training set too small for that gives up a fifth instead.
+    A training set too small for that gives up a fifth instead. Where rows are phrases of whole sentences, `holdout` is
+    a fraction of those, and what is part of one that is held out is neither fitted nor held out.
     """
+    units = len(parts.whole) if parts else count
+    held = min(max(round(holdout * units), minimum), units // 5)
+    if parts:
+        whole, touched = parts.held_out(held, seed)
+        return np.setdiff1d(np.arange(count), touched), whole
     order = np.random.default_rng(seed).permutation(count)
-    held = min(max(round(holdout * count), minimum), count // 5)
     return np.sort(order[held:]), np.sort(order[:held])
 
 
@@ -154,6 +162,7 @@ class Task:
     model: Any  # Keras classifier; it has the best epoch's weights in the end
     tokens: Tokens
     loss: Loss
+    parts: Parts | None = None  # of the tokens' rows, where those are phrases of whole sentences
     wrappers: Sequence[Wrapper] = ()
     teacher_logits: np.ndarray | None = None  # float32 [n, teachers, classes], where the loss needs them
     teachers: Sequence[Any] = ()  # Keras classifiers that run in every step, where the loss needs those
@@ -186,8 +195,9 @@ class Fit:
         recipe, schedule = settings.recipe, settings.schedule
         self.task, self.settings, self.journal = task, settings, journal
         self.chosen, self.held = split(
-            len(task.tokens), holdout=schedule.holdout, minimum=schedule.holdout_minimum, seed=settings.seed
-        )
+            len(task.tokens), holdout=schedule.holdout, minimum=schedule.holdout_minimum, seed=settings.seed,
+            parts=task.parts,
+        )  # fmt: skip
         classes = task.model.output_shape[-1]
         self.weights = class_weights(task.tokens.labels[self.chosen], classes, schedule.class_weights)
         self.epoch_steps = math.ceil(len(self.chosen) / recipe.batch_size)
