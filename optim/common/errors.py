@@ -28,6 +28,13 @@ def require_positive(setting: str, value: float) -> None:
         raise UserError(f"{setting} must be above 0, got {value:g}.")
 
 
+def require_not_negative(setting: str, value: float) -> None:
+    """Raises UserError unless value >= 0."""
+    require_number(setting, value)
+    if not value >= 0:
+        raise UserError(f"{setting} must be 0 or above, got {value:g}.")
+
+
 def require_count(setting: str, value: int) -> None:
     """Raises UserError unless value is a whole number above 0."""
     require_positive(setting, value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from optim.run.point import Point
 from optim.run.starts import Start
 from optim.run.step import Stages, Step
 from optim.run.surgery import Patient, Surgery
-from optim.train.fit import FitSettings, Journal, Task
+from optim.train.fit import FitSettings, Journal, Recipe, Task
 from optim.train.objective import Loss
 from optim.train.wrap import Wrapper
 
@@ -80,6 +81,7 @@ class FitStep(Step):
         self.loss, self.loss_spec, self.wrappers, self.wrapper_specs = loss, loss_spec, wrappers, wrapper_specs
         self.answers = answers if loss.needs_logits else ()
         self.teachers = teachers if loss.needs_models else ()
+        self.recipe: Recipe = getattr(point.schedule, kind)
         self.classes = len(tokens.corpus.label_names)
 
     def inputs(self) -> Sequence[Step]:
@@ -107,7 +109,7 @@ class FitStep(Step):
 
         prepare_tensorflow()
         shape = self._shape(stages)
-        model = self._fresh(shape, stages)
+        model = self._fresh(self._trained(shape), stages)
         answers = [step.read(stages) for step in self.answers]
         task = Task(
             model=model, tokens=self.tokens.read(stages, "train"), loss=self.loss, wrappers=self.wrappers,
@@ -126,6 +128,17 @@ class FitStep(Step):
             raise UserError(
                 f"data.max_length must be at most {shape.position_count}, the positions of the model, "
                 f"got {self.tokens.max_length}."
+            )
+        return shape
+
+    def _trained(self, shape: Architecture) -> Architecture:
+        """The shape with the recipe's dropout. What is kept has its own: a student of this model may want another."""
+        own = self.recipe.head_dropout
+        shape = shape if own is None else replace(shape, head_dropout=own)
+        if self.recipe.r_drop and not (shape.hidden_dropout or shape.attention_dropout or shape.head_dropout):
+            raise UserError(
+                f"fit.{self.kind}.r_drop compares two draws of dropout, and this model has none, "
+                f"got {self.recipe.r_drop:g}. Set fit.{self.kind}.head_dropout, or fit.{self.kind}.r_drop=0."
             )
         return shape
 
@@ -149,12 +162,11 @@ class FitStep(Step):
         """Fits, writes the curve, and returns the wrappers' ranges at the epoch that was kept."""
         from optim.train.fit import Fit
 
-        recipe = getattr(self.point.schedule, self.kind)
-        settings = FitSettings(recipe=recipe, schedule=self.point.schedule, seed=self.point.seed)
+        settings = FitSettings(recipe=self.recipe, schedule=self.point.schedule, seed=self.point.seed)
         with bar(self.kind) as shown:
             journal = Journal(scratch=scratch, on_row=lambda row: stages.curve(self.kind, row), bar=shown)
             fit = Fit(task, settings, journal)
-            log.info("%-9s %d epochs of %d steps, %s", self.kind, recipe.epochs, fit.epoch_steps,
+            log.info("%-9s %d epochs of %d steps, %s", self.kind, self.recipe.epochs, fit.epoch_steps,
                      self.point.schedule.precision)  # fmt: skip
             fitted = fit.run()
         (folder / "fit.json").write_text(json.dumps(fitted.to_json()) + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import Any
 
 from optim.common.build import method
 from optim.common.errors import UserError, require_fraction, require_positive
-from optim.train.objective import Objective, View
+from optim.train.objective import Objective, View, hard_loss
 
 SAME = "same"  # the teacher that is the model itself, fine-tuned
 
@@ -22,10 +22,8 @@ class HardLabels:
     needs_models: bool = False
 
     def __call__(self, labels, student, teachers: Sequence[Any]):
-        """labels: int [batch]; student: logits [batch, classes] -> float [batch]."""
-        import tensorflow as tf
-
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=student)
+        """labels: as `hard_loss` has them; student: logits [batch, classes] -> float [batch]."""
+        return hard_loss(labels, student)
 
     def attach(self, student: Any, teachers: Sequence[Any]) -> Objective:
         """Nothing but the answers."""
@@ -51,10 +49,10 @@ class SoftTargets:
         require_fraction("distill.teacher_weight", self.teacher_weight, one=True)
 
     def __call__(self, labels, student, teachers: Sequence[Any]):
-        """labels: int [batch]; student and each teacher: logits [batch, classes] -> float [batch]."""
+        """labels: as `hard_loss` has them; student and each teacher: logits [batch, classes] -> float [batch]."""
         import tensorflow as tf
 
-        hard = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=student)
+        hard = hard_loss(labels, student)
         log_student = tf.nn.log_softmax(student / self.temperature)
         divergence = tf.add_n([self._divergence(log_student, teacher) for teacher in teachers]) / len(teachers)
         return (1 - self.teacher_weight) * hard + self.teacher_weight * self.temperature**2 * divergence

@@ -102,6 +102,8 @@ class HiddenAndAttention:
     def attach(self, student: Any, teachers: Any) -> Objective:
         import tensorflow as tf
 
+        from optim.train.objective import hard_loss
+
         width = student.get_layer("layer0_ffn_norm").output_shape[-1]
         projection = tf.Variable(tf.eye(width), name="projection/kernel")
         watched = ("layer0_ffn_norm", "layer0_query", "layer0_key")
@@ -114,8 +116,7 @@ class HiddenAndAttention:
             return tf.reduce_mean(hidden**2) + 0.01 * tf.reduce_mean((scores[0] - scores[1]) ** 2)
 
         def value(labels, own: View, others):
-            hard = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=own.logits)
-            return hard + distance(own, others[0])
+            return hard_loss(labels, own.logits) + distance(own, others[0])
 
         return Objective(value=value, student_layers=watched, teacher_layers=(watched,), variables=(projection,))
 
@@ -140,6 +141,19 @@ def test_the_variable_of_a_loss_is_in_the_journal(tmp_path):
     fit_of(new_model(2), tokens, tmp_path, loss=losses[1], teachers=[teacher]).run()  # nothing is left to be done
     first, restored = (loss.seen["projection"].numpy() for loss in losses)
     np.testing.assert_array_equal(first, restored)
+
+
+def test_a_loss_that_sees_inner_states_is_smoothed_and_sees_both_passes(tmp_path):
+    """Teachers that run in every step answer the doubled batch as well: states of one shape are compared."""
+    from small_fit import RECIPE, SHAPE, fit_of, new_model, tokens_of
+
+    from optim.encoder import graph
+
+    loss, tokens = HiddenAndAttention(), tokens_of(60)
+    student = graph.classifier(replace(SHAPE, hidden_dropout=0.3))
+    recipe = replace(RECIPE, epochs=1, r_drop=1.0, label_smoothing=0.1, average=0.9, layer_decay=0.9)
+    fit_of(student, tokens, tmp_path, loss=loss, teachers=[new_model()], recipe=recipe).run()
+    assert np.abs(loss.seen["projection"].numpy() - np.eye(SHAPE.width)).max() > 1e-3, "trained, at the full rate"
 
 
 # (c)

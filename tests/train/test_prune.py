@@ -9,13 +9,10 @@ import numpy as np
 import pytest
 from conftest import CONF
 from hydra import compose, initialize_config_dir
-from small_fit import FIXED, SHAPE, fit_of, new_model, tokens_of
+from small_fit import FIXED, RECIPE, SHAPE, fit_of, new_model, tokens_of
 
 from optim.common.build import build
 from optim.train.distill import SoftTargets
-from optim.train.fit import (
-    Recipe,
-)
 from optim.train.prune import Magnitude, prunable, zeroed_fractions
 
 
@@ -40,7 +37,7 @@ def test_the_smallest_weights_go_and_stay_away(tmp_path):
     """fixed: after one step of no learning, what is zero is the smaller half of what there was."""
     tokens, model = tokens_of(60), new_model()
     before = {name: model.get_layer(name).kernel.numpy().copy() for name in prunable(model)}
-    still = Recipe(epochs=1, batch_size=64, learning_rate=1e-12, warmup=0.0, weight_decay=0.0)
+    still = dataclasses.replace(RECIPE, epochs=1, batch_size=64, learning_rate=1e-12, warmup=0.0, weight_decay=0.0)
     pruner = Magnitude(schedule="constant", sparsity=0.5, **FIXED)
     fit_of(model, tokens, tmp_path, wrappers=[pruner], recipe=still).run()
     for name, kernel in before.items():
