@@ -166,6 +166,7 @@ class FitSettings:
     recipe: Recipe
     schedule: Schedule
     seed: int
+    holdout_seed: int  # of the slice that chooses the epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +187,7 @@ class Fit:
         recipe, schedule = settings.recipe, settings.schedule
         self.task, self.settings, self.journal = task, settings, journal
         self.chosen, self.held = split(
-            len(task.tokens), holdout=schedule.holdout, minimum=schedule.holdout_minimum, seed=settings.seed
+            len(task.tokens), holdout=schedule.holdout, minimum=schedule.holdout_minimum, seed=settings.holdout_seed
         )
         classes = task.model.output_shape[-1]
         self.weights = class_weights(task.tokens.labels[self.chosen], classes, schedule.class_weights)
