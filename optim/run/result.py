@@ -167,7 +167,8 @@ def _teaching_rows(result: Result) -> list[tuple[str, str, str]]:
         return [*together, ("teacher helps?", "not known", "the same with distill=none would tell")]
     student, other, p = q["student_accuracy_fraction"], q["untaught_accuracy_fraction"], q["untaught_p"]
     sure = "hardly chance" if p < SIGNIFICANT else "may be chance"
-    beside = f"as Keras {student:.4f}, without it {other:.4f}: p = {p:.3f}, {sure}"
+    chance = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    beside = f"as Keras {student:.4f}, without it {other:.4f}: {chance}, {sure}"
     worse = [] if q["teacher_accuracy_fraction"] >= other else [
         ("teacher itself", f"{q['teacher_accuracy_fraction']:.4f}", f"is worse than a student without it, {other:.4f}")
     ]  # fmt: skip
@@ -204,7 +205,7 @@ def table(result: Result, folder: Path) -> str:
     """The result for a screen of 100 columns."""
     body = "\n".join(f"  {what:<16}{value:>18}   {beside}" for what, value, beside in rows(result))
     predict = f'python -m optim.predict {_bundle(folder)} "a charming film"'
-    return f"\n{title(result)}\n{body}\n\n  {folder / FILE}\n  {predict}\n{_to_know(result, folder)}"
+    return f"\n{title(result)}\n{body}\n\n  {folder / FILE}\n  {predict}\n{_to_know(result)}"
 
 
 def _teaching_line(result: Result) -> str:
@@ -219,11 +220,11 @@ def _teaching_line(result: Result) -> str:
     return f"{told}, which was not made: `{command}`.\n"
 
 
-def _to_know(result: Result, folder: Path) -> str:
+def _to_know(result: Result) -> str:
     """How to learn whether the teachers help, where that is not known."""
     if (command := untaught_command(result)) is None:
         return ""
-    return f"\n  Whether the teacher helps is not known. Run this, delete {folder}, and run it again:\n  {command}\n"
+    return f"\n  Does the teacher help? Run this, then this point again after deleting its folder:\n  {command}\n"
 
 
 def card(result: Result) -> str:

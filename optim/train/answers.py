@@ -20,10 +20,10 @@ def halved(logits: np.ndarray) -> np.ndarray:
 
     Smaller ones lose at most 2^-25. Raises UserError for logits that half precision cannot hold.
     """
-    largest = float(np.abs(logits).max(initial=0.0))
-    if not largest <= np.finfo(STORED).max:
+    largest, bound = float(np.abs(logits).max(initial=0.0)), float(np.finfo(STORED).max)
+    if not largest <= bound:
         raise UserError(
-            f"A teacher's logits must be finite and within {np.finfo(STORED).max:g} to be stored, got {largest:g}: "
+            f"A teacher's logits must be finite and within {bound:g} to be stored, got {largest:g}: "
             "its fit went wrong. Lower fit.teacher.learning_rate."
         )
     return logits.astype(STORED)
