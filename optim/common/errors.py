@@ -40,3 +40,9 @@ def require_count(setting: str, value: int) -> None:
     require_positive(setting, value)
     if not isinstance(value, int):
         raise UserError(f"{setting} must be a whole number, got {value:g}.")
+
+
+def require_seed(setting: str, value: int, *, count: int = 1) -> None:
+    """Raises UserError unless value and the `count` - 1 numbers after it are seeds: 0 to 2^31 - 1."""
+    if not 0 <= value <= 2**31 - count:
+        raise UserError(f"{setting} must be a whole number from 0 to {2**31 - count}, got {value}.")

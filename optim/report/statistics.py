@@ -9,25 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from optim.report.finished import COSTS, Finished, factors
+from optim.measure.quality import SIGNIFICANT, mcnemar
+from optim.report.finished import COSTS, Finished, distinct, factors, set_on_command_line
 
-SIGNIFICANT = 0.05  # p below which a difference counts
 RESAMPLES = 10_000
 
 
 # Which differences are real
-def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
-    """p of McNemar's exact two-sided test (McNemar 1947): could both be right equally often?
-
-    first, second: bool [n], right or wrong on the same sentences. Only sentences on which they differ count: b that
-    the first alone has right, c the second alone; p = P(a fair coin falls at least as unevenly in b + c throws).
-    """
-    from scipy.special import bdtr  # scipy.stats has this test too, and takes a second to import
-
-    b, c = int(np.sum(first & ~second)), int(np.sum(~first & second))
-    return min(1.0, 2 * float(bdtr(min(b, c), b + c, 0.5)))
-
-
 def p_value(first: Finished, second: Finished) -> float | None:
     """McNemar's p of two points; None where they were not scored on the same sentences."""
     same = first.result.data["digest"] == second.result.data["digest"]
@@ -111,6 +99,9 @@ def _geometric(ratios) -> float:
 
 
 # Seeds
+FOLLOWS = (("distill", "teacher_seed"), ("quant", "seed"))  # keys that are the run's seed unless they are set
+
+
 @dataclass(frozen=True)
 class Pooled:
     """The points that differ in their seed alone."""
@@ -126,12 +117,16 @@ def pooled(points: Sequence[Finished]) -> list[Pooled]:
 
     def rest(point: Finished) -> str:
         cfg = {k: v for k, v in point.result.cfg.items() if k not in ("seed", "results_dir", "cache_dir", "track")}
+        given = set_on_command_line(point)
+        for group, key in FOLLOWS:
+            if f"{group}.{key}" not in given:
+                cfg[group] = {k: v for k, v in cfg.get(group, {}).items() if k != key}
         return json.dumps([cfg, point.result.data.get("digest")], sort_keys=True, default=str)
 
     order = {key: i for i, key in enumerate(dict.fromkeys(map(rest, points)))}
     groups = [list(g) for _, g in itertools.groupby(sorted(points, key=lambda p: order[rest(p)]), key=rest)]
     out = []
-    for group in groups:
+    for group in map(distinct, groups):  # two seeds whose teacher is one, and the file itself, are one fit
         values = np.array([p.accuracy for p in group])
         spread = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
         out.append(Pooled(group, float(values.mean()), spread, sorted(p.result.seed for p in group)))

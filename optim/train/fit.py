@@ -193,6 +193,7 @@ class FitSettings:
     recipe: Recipe
     schedule: Schedule
     seed: int
+    holdout_seed: int  # of the slice that chooses the epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +214,7 @@ class Fit:
         recipe, schedule = settings.recipe, settings.schedule
         self.task, self.settings, self.journal = task, settings, journal
         self.chosen, self.held = split(
-            len(task.tokens), holdout=schedule.holdout, minimum=schedule.holdout_minimum, seed=settings.seed,
+            len(task.tokens), holdout=schedule.holdout, minimum=schedule.holdout_minimum, seed=settings.holdout_seed,
             parts=task.parts,
         )  # fmt: skip
         classes = task.model.output_shape[-1]

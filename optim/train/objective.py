@@ -38,6 +38,11 @@ class Loss(Protocol):
         ...
 
     @property
+    def teacher_seeds(self) -> tuple[int, ...]:
+        """The seeds of the fits of each teacher; the first is that of the one results compare with."""
+        ...
+
+    @property
     def needs_logits(self) -> bool:
         """Whether it wants the teachers' answers, which are computed once and stored."""
         ...

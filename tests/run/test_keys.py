@@ -47,6 +47,8 @@ LEAVES: dict[str, tuple[Any, bool, frozenset[str]]] = {
     "prune.every_steps": (50, OTHER, STUDENT),
     "distill.temperature": (4, OTHER, STUDENT),
     "distill.teacher_weight": (0.5, OTHER, STUDENT),
+    "distill.seeds": (2, OTHER, frozenset({"logits"}) | STUDENT),  # of the second fit; the first stays the teacher
+    "distill.teacher_seed": (1, OTHER, TEACHER),
     "distill.teacher": ("other", OTHER, frozenset({"teacher", "logits"}) | STUDENT),
     "quant.max_disagreement": (0.5, OTHER, NONE),  # measure.max_disagreement is taken from it: it may fail the run
     "quant.samples": (8, OTHER, FILE),
@@ -169,6 +171,12 @@ def test_the_seed_of_the_fit_alone_is_another_point(config, runs):
     """quant.seed follows it unless it is set; held here, the id and the fits must still differ."""
     one, other = (changed(config, **{"quant.seed": 7, "seed": seed}) for seed in (0, 1))
     assert difference(one, other, runs) == (True, set(TEACHER))
+
+
+def test_a_teacher_is_held_while_the_seed_of_the_student_changes(config, runs):
+    held = {"distill.teacher_seed": 0, "quant.seed": 7}
+    one, other = (changed(config, seed=seed, **held) for seed in (0, 1))
+    assert difference(one, other, runs) == (True, set(STUDENT))
 
 
 @pytest.mark.parametrize(
