@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from optim.common.build import as_json
 from optim.common.stages import SCHEMA, digest_of
 from optim.common.versions import versions_of
+from optim.data.augment import VERSION as AUGMENTING
+from optim.data.augment import Augment
 from optim.encoder.architecture import GRAPH
 from optim.run import result
 from optim.run.point import Point
@@ -31,7 +34,7 @@ def identity(point: Point) -> dict[str, Any]:
     groups = ("prune", "quant", "fit", "bench", "measure")
     return {
         **{group: point.specs[group] for group in groups},
-        "distill": loss_key(point.specs["distill"]),
+        "distill": {**loss_key(point.specs["distill"]), **transfer_key(point)},
         "surgery": point.surgery.spec,
         "data": point.source.fingerprint(),
         "model": point.checkpoint.fingerprint(),
@@ -41,8 +44,23 @@ def identity(point: Point) -> dict[str, Any]:
 
 
 def loss_key(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A loss without the names of its teachers: what they are stands elsewhere."""
-    return {key: value for key, value in spec.items() if key != "teacher"}
+    """A loss without the names of its teachers and of sentences: what they are stands elsewhere."""
+    return {key: value for key, value in spec.items() if key not in ("teacher", "augment", "unlabelled")}
+
+
+def augment_key(augment: Augment) -> dict[str, Any]:
+    """How sentences are made from those of train."""
+    return {"version": AUGMENTING, **as_json(augment)}
+
+
+def transfer_key(point: Point) -> dict[str, Any]:
+    """The sentences that only the teachers answer; empty where there are none."""
+    key: dict[str, Any] = {}
+    if point.augment is not None:
+        key["augment"] = augment_key(point.augment)
+    if point.unlabelled is not None:
+        key["unlabelled"] = point.unlabelled.fingerprint()
+    return key
 
 
 def file_key(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,7 +71,8 @@ def file_key(spec: Mapping[str, Any]) -> dict[str, Any]:
 def recipe_key(spec: Mapping[str, Any], fit: str) -> dict[str, Any]:
     """What the fit named `fit`, teacher or student, takes from `conf/fit`."""
     shared = {key: value for key, value in spec.items() if key not in ("teacher", "student")}
-    return {**shared, "recipe": spec[fit]}
+    recipe = {key: value for key, value in spec[fit].items() if key != "steps" or value is not None}
+    return {**shared, "recipe": recipe}
 
 
 def made_by(*packages: str) -> dict[str, Any]:

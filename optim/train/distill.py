@@ -8,7 +8,8 @@ from typing import Any
 
 from optim.common.build import method
 from optim.common.errors import UserError, require_fraction, require_positive
-from optim.train.objective import Objective, View
+from optim.data.augment import Augment
+from optim.train.objective import Objective, View, hard_loss
 
 SAME = "same"  # the teacher that is the model itself, fine-tuned
 
@@ -38,6 +39,9 @@ class SoftTargets:
 
     KL is between soft-maxes of logits / temperature, summed over classes, averaged over the teachers; the loop averages
     over the batch. temperature² keeps the gradient's size (Hinton et al. 2015, section 2, arXiv:1503.02531).
+
+    A sentence without a label has the second part alone, of the same weight: teacher_weight says how much the teachers
+    count on every sentence, and a student learns from a labelled one what it would without the others.
     """
 
     temperature: float
@@ -54,7 +58,7 @@ class SoftTargets:
         """labels: int [batch]; student and each teacher: logits [batch, classes] -> float [batch]."""
         import tensorflow as tf
 
-        hard = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=student)
+        hard = hard_loss(labels, student)
         log_student = tf.nn.log_softmax(student / self.temperature)
         divergence = tf.add_n([self._divergence(log_student, teacher) for teacher in teachers]) / len(teachers)
         return (1 - self.teacher_weight) * hard + self.teacher_weight * self.temperature**2 * divergence
@@ -79,15 +83,29 @@ def on_logits(loss) -> Objective:
     return Objective(value=value)
 
 
+@dataclass(frozen=True, kw_only=True)
+class NoAugment:
+    """`distill.augment` where there is no teacher."""
+
+    copies: int
+
+
 @method("distill", "hard_labels")
-def hard_labels(*, teacher: str | Sequence[str]) -> HardLabels:
+def hard_labels(*, teacher: str | Sequence[str], augment: NoAugment, unlabelled: str | None) -> HardLabels:
     """The loss of `distill=none`."""
+    if augment.copies or unlabelled is not None:
+        given = f"augment.copies={augment.copies}" if augment.copies else f"unlabelled={unlabelled}"
+        raise UserError(f"distill.{given}: nobody answers these sentences under distill=none; choose distill=kd.")
     return HardLabels(teachers=_listed(teacher))
 
 
 @method("distill", "soft_targets")
-def soft_targets(*, temperature: float, teacher_weight: float, teacher: str | Sequence[str]) -> SoftTargets:
-    """The loss of `distill=kd`."""
+def soft_targets(
+    *, temperature: float, teacher_weight: float, teacher: str | Sequence[str], augment: Augment, unlabelled: str | None
+) -> SoftTargets:
+    """The loss of `distill=kd`. `augment` and `unlabelled` name sentences beside those of train (data/transfer.py)."""
+    if (augment.copies or unlabelled is not None) and teacher_weight == 0:
+        raise UserError("distill.teacher_weight must be above 0 with distill.augment or distill.unlabelled, got 0.")
     return SoftTargets(temperature=temperature, teacher_weight=teacher_weight, teachers=_listed(teacher))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from optim.data.tokens import UNLABELLED
 
 @dataclass(frozen=True)
 class View:
@@ -16,11 +17,24 @@ class View:
     mask: Any  # int [batch, length]: which tokens are real; tf.where(mask) is the order of `tokens`
 
 
+def hard_loss(labels, logits):
+    """Cross-entropy against the labels, float [batch]; 0 for a sentence whose label is UNLABELLED.
+
+    labels: int [batch]; logits: float [batch, classes].
+    """
+    import tensorflow as tf
+
+    known = tf.not_equal(labels, UNLABELLED)
+    value = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tf.maximum(labels, 0), logits=logits)
+    return tf.where(known, value, tf.zeros_like(value))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Objective:
     """A loss at work on one student and its teachers."""
 
-    value: Callable[[Any, View, Sequence[View]], Any]  # (labels int [batch], student, teachers) -> float [batch]
+    # (labels int [batch], student, teachers) -> float [batch]; a label may be UNLABELLED where teachers answer
+    value: Callable[[Any, View, Sequence[View]], Any]
     student_layers: tuple[str, ...] = ()  # whose outputs it wants of the student
     teacher_layers: tuple[tuple[str, ...], ...] = ()  # and of each teacher
     variables: tuple[Any, ...] = ()  # of its own, trained with the student's and kept with them when a fit is resumed
