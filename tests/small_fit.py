@@ -24,7 +24,7 @@ SHAPE = Architecture(
 )  # fmt: skip
 
 
-RECIPE = Recipe(epochs=2, batch_size=8, learning_rate=1e-2, warmup=0.1, weight_decay=0.01)
+RECIPE = Recipe(epochs=2, steps=None, batch_size=8, learning_rate=1e-2, warmup=0.1, weight_decay=0.01)
 
 
 SCHEDULE = Schedule(teacher=RECIPE, student=RECIPE, holdout=0.1, holdout_minimum=20, class_weights="none",

@@ -1,7 +1,7 @@
 """Sentences made from the training sentences alone, for the teachers to answer.
 
-The data augmentation of TinyBERT (Jiao et al. 2019, arXiv:1909.10351, section 3.4, Algorithm 1) by the means at hand:
-words become near words of an encoder's own embedding table, words are left out, and phrases of two sentences are joined.
+After the data augmentation of TinyBERT (Jiao et al. 2019, arXiv:1909.10351, Algorithm 1), by the means at hand: words
+become near words of an encoder's own embedding table, words are left out, and phrases of two sentences are joined.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ def _read_parquet(path: Path, columns: tuple[str, str]) -> list[Cells]:
 
     try:
         _places(path, pyarrow.parquet.read_schema(path).names, columns)
-        read = pyarrow.parquet.read_table(path, columns=list(columns))
+        read = pyarrow.parquet.read_table(path, columns=list(dict.fromkeys(columns)))
     except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as error:
         raise UserError(f"data: {path} is no readable Parquet file ({first_line(error)}).") from error
     texts, labels = (read[column].to_pylist() for column in columns)

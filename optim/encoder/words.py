@@ -11,7 +11,9 @@ from safetensors import safe_open
 from optim.common.errors import UserError
 
 TABLE = "embeddings.word_embeddings.weight"
-STUMPS = frozenset("aren couldn didn doesn don hadn hasn isn mustn needn shouldn wasn weren wouldn".split())  # of n't
+# What a tokenizer leaves of aren't, couldn't, ...: no words.
+STUMPS = {"aren", "couldn", "didn", "doesn", "don", "hadn", "hasn", "isn", "mustn", "needn", "shouldn", "wasn", "weren",
+          "wouldn"}  # fmt: skip
 
 
 def word_table(folder: Path) -> tuple[list[str], np.ndarray]:

@@ -88,7 +88,7 @@ def _student(point: Point, teachers: Sequence[FitStep], corpus: Corpus, cache_di
 
 
 def _unlabelled_texts(point: Point, corpus: Corpus, cache_dir: Path) -> list[TextsStep]:
-    """The sentences beside train that only the teachers answer; by the words of the first of them, where any are made."""
+    """The sentences beside train that only the teachers answer; they are made by the words that the first one knows."""
     texts: list[TextsStep] = []
     if point.augment is not None:
         texts.append(AugmentedStep(corpus, point.augment, FromCheckpoint(point.teachers[0], cache_dir)))

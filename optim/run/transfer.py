@@ -1,4 +1,4 @@
-"""The steps that make the sentences which only teachers answer: from train, or from the user's file; and their tokens."""
+"""The steps that make sentences which only teachers answer, from train or from the user's file, and their tokens."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ from optim.run.keys import run_id_of
 from optim.run.point import Point, point_of
 from optim.run.steps import steps_of
 
-STAGES = ("augmented", "unlabelled", "tokens", "teacher", "logits", "surgery", "student", "float32", "table", "file", "figures")
+STAGES = ("augmented", "unlabelled", "tokens", "teacher", "logits", "surgery", "student", "float32", "table", "file",
+          "figures")  # fmt: skip
 
 
 @dataclass

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from optim.data.tokens import UNLABELLED
 
+
 @dataclass(frozen=True)
 class View:
     """What one model says of a batch."""

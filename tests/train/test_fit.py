@@ -29,7 +29,7 @@ def test_split_is_seeded_disjoint_and_complete():
 
 
 def test_rate_rises_and_falls_in_straight_lines():
-    recipe = Recipe(epochs=1, batch_size=1, learning_rate=1.0, warmup=0.2, weight_decay=0.0)
+    recipe = Recipe(epochs=1, steps=None, batch_size=1, learning_rate=1.0, warmup=0.2, weight_decay=0.0)
     assert [recipe.rate(p) for p in (0.0, 0.1, 0.2, 0.6, 1.0)] == pytest.approx([0, 0.5, 1, 0.5, 0])
 
 
@@ -95,7 +95,7 @@ def test_a_killed_fit_goes_on_from_its_last_epoch(tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_with_the_way_out(tmp_path):
-    hot = Recipe(epochs=1, batch_size=16, learning_rate=1e30, warmup=0.0, weight_decay=0.0)
+    hot = Recipe(epochs=1, steps=None, batch_size=16, learning_rate=1e30, warmup=0.0, weight_decay=0.0)
     with pytest.raises(TrainingDiverged, match=r"learning_rate.*fit\.precision=float32"):
         fit_of(new_model(), tokens_of(240), tmp_path, recipe=hot).run()
 

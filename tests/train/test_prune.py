@@ -40,7 +40,7 @@ def test_the_smallest_weights_go_and_stay_away(tmp_path):
     """fixed: after one step of no learning, what is zero is the smaller half of what there was."""
     tokens, model = tokens_of(60), new_model()
     before = {name: model.get_layer(name).kernel.numpy().copy() for name in prunable(model)}
-    still = Recipe(epochs=1, batch_size=64, learning_rate=1e-12, warmup=0.0, weight_decay=0.0)
+    still = Recipe(epochs=1, steps=None, batch_size=64, learning_rate=1e-12, warmup=0.0, weight_decay=0.0)
     pruner = Magnitude(schedule="constant", sparsity=0.5, **FIXED)
     fit_of(model, tokens, tmp_path, wrappers=[pruner], recipe=still).run()
     for name, kernel in before.items():
