@@ -3,20 +3,16 @@
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportUnusedExpression=false
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from conftest import sentences
 
 from optim.data.tokens import Tokens
 from optim.encoder.architecture import Architecture
 from optim.train.distill import HardLabels
-from optim.train.fit import (
-    Fit,
-    FitSettings,
-    Journal,
-    Recipe,
-    Schedule,
-    Task,
-)
+from optim.train.fit import Fit, FitSettings, Journal, Task
+from optim.train.recipe import OpenRecipe, Recipe, Schedule, Usual
 
 SHAPE = Architecture(
     family="bert", vocabulary_size=40, position_count=32, width=16, head_width=8, heads=(2, 2), ffn_widths=(32, 32),
@@ -25,12 +21,15 @@ SHAPE = Architecture(
 
 
 RECIPE = Recipe(
-    epochs=2, batch_size=8, learning_rate=1e-2, warmup=0.1, weight_decay=0.01, average=0.0, layer_decay=1.0,
+    epochs=2, steps=None, batch_size=8, learning_rate=1e-2, warmup=0.1, weight_decay=0.01, average=0.0, layer_decay=1.0,
     label_smoothing=0.0, r_drop=0.0, head_dropout=None,
 )  # fmt: skip
 
+# Every key is set, so nothing is left to what is usual.
+OPEN = OpenRecipe(**dataclasses.asdict(RECIPE))
+USUAL = {"other": Usual(epochs=1, batch_size=8, learning_rate=1e-2, warmup=0.1)}
 
-SCHEDULE = Schedule(teacher=RECIPE, student=RECIPE, holdout=0.1, holdout_minimum=20, class_weights="none",
+SCHEDULE = Schedule(teacher=OPEN, usual=USUAL, student=RECIPE, holdout=0.1, holdout_minimum=20, class_weights="none",
                     precision="float32")  # fmt: skip
 
 

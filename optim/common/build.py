@@ -26,7 +26,7 @@ HOMES = {
     "prune": ("optim.train.prune",),
     "distill": ("optim.train.distill",),
     "quant": ("optim.export.quantize",),
-    "fit": ("optim.train.fit",),
+    "fit": ("optim.train.recipe",),
     "bench": ("optim.measure.latency",),
     "track": ("optim.track.sender",),
     "sweep": ("optim.sweep.verbs", "optim.sweep.baselines", "optim.sweep.cache"),

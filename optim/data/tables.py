@@ -107,7 +107,7 @@ def _read_parquet(path: Path, columns: tuple[str, str]) -> list[Cells]:
 
     try:
         _places(path, pyarrow.parquet.read_schema(path).names, columns)
-        read = pyarrow.parquet.read_table(path, columns=list(columns))
+        read = pyarrow.parquet.read_table(path, columns=list(dict.fromkeys(columns)))
     except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as error:
         raise UserError(f"data: {path} is no readable Parquet file ({first_line(error)}).") from error
     texts, labels = (read[column].to_pylist() for column in columns)
@@ -116,7 +116,7 @@ def _read_parquet(path: Path, columns: tuple[str, str]) -> list[Cells]:
 
 def _places(path: Path, header: list[str], columns: tuple[str, str]) -> list[int]:
     """Where the columns stand. Raises UserError listing the columns that are there."""
-    absent = [column for column in columns if column not in header]
+    absent = [column for column in dict.fromkeys(columns) if column not in header]
     if absent:
         lacks, has = (", ".join(map(repr, names)) or "none" for names in (absent, header))
         fix = "For data=csv set data.text_column and data.label_column."

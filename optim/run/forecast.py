@@ -94,7 +94,7 @@ class Forecast:
         weights, schedule = weights_of(_shape(step)), step.point.schedule
         live = sum(weights_of(_shape(teacher)) for teacher in step.teachers)
         each = FIT_OPERATIONS * weights + ANSWER_OPERATIONS * live
-        return Work(step.kind, weights, schedule.precision, each * tokens * getattr(schedule, step.kind).epochs)
+        return Work(step.kind, weights, schedule.precision, each * tokens * step.recipe.epochs)
 
     def _tokens(self, step: TokensStep) -> int:
         """Tokens of the training sentences, counted where the cache has them; else from their words."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from optim.common.build import as_json, bind, build, typed
 from optim.common.errors import UserError, require_fraction, require_seed
+from optim.data.augment import Augment
 from optim.data.corpus import Source
+from optim.data.transfer import UnlabelledFile
 from optim.encoder.assets import Checkpoint
 from optim.export.quantize import Quantizer
 from optim.measure.latency import Bench
@@ -18,9 +21,11 @@ from optim.measure.machine import has_bfloat16
 from optim.run.config import GROUPS, MODELS, General
 from optim.run.surgery import NoSurgery, Surgery
 from optim.train.distill import SAME
-from optim.train.fit import Schedule
 from optim.train.objective import Loss
+from optim.train.recipe import Schedule
 from optim.train.wrap import Wrapper
+
+TEXT_COLUMN = "text"  # of distill.unlabelled, where the data have no data.text_column
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ class Point:
     surgery: Surgery
     pruner: Wrapper
     loss: Loss
+    augment: Augment | None  # None: no sentences are made
+    unlabelled: UnlabelledFile | None
     quantizer: Quantizer
     schedule: Schedule  # its precision is float32 or bfloat16
     bench: Bench
@@ -77,6 +84,7 @@ def point_of(cfg: DictConfig) -> Point:
         surgery=NoSurgery(),
         pruner=bound["prune"].make(),
         loss=loss,
+        **_transfer(bound["distill"].arguments, specs["data"].get("text_column", TEXT_COLUMN)),
         quantizer=bound["quant"].make(),
         schedule=schedule,
         bench=bound["bench"].make(),
@@ -85,6 +93,13 @@ def point_of(cfg: DictConfig) -> Point:
         specs=specs,
     )
     return point
+
+
+def _transfer(distill: Mapping[str, Any], column: str) -> dict[str, Any]:
+    """The sentences beside train that a loss names; there are none where its config has no such keys."""
+    augment, path = distill.get("augment"), distill.get("unlabelled")
+    file = None if path is None else UnlabelledFile(Path(path).expanduser(), column)
+    return {"augment": augment if augment and augment.copies else None, "unlabelled": file}
 
 
 def _resolved(cfg: DictConfig) -> dict[str, Any]:

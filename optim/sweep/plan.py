@@ -21,7 +21,8 @@ from optim.run.point import Point, point_of
 from optim.run.step import Step
 from optim.run.steps import steps_of
 
-STAGES = ("tokens", "teacher", "logits", "surgery", "student", "float32", "table", "file", "figures")
+STAGES = ("augmented", "unlabelled", "tokens", "teacher", "logits", "surgery", "student", "float32", "table", "file",
+          "figures")  # fmt: skip
 
 
 @dataclass

@@ -9,6 +9,7 @@ from typing import Any
 
 from optim.common.build import method
 from optim.common.errors import UserError, require_count, require_fraction, require_positive, require_seed
+from optim.data.augment import Augment
 from optim.train.objective import Objective, View, hard_loss
 
 SAME = "same"  # the teacher that is the model itself, fine-tuned
@@ -39,6 +40,9 @@ class SoftTargets:
     KL is between soft answers, soft-maxes of logits / temperature, and summed over classes; the loop averages over the
     batch. Several teachers answer with the mean of their soft answers. temperature² keeps the gradient's size (Hinton
     et al. 2015, section 2, arXiv:1503.02531).
+
+    A sentence without a label has the second part alone, of the same weight: teacher_weight says how much the teachers
+    count on every sentence, and a student learns from a labelled one what it would without the others.
     """
 
     temperature: float
@@ -83,16 +87,29 @@ def on_logits(loss) -> Objective:
     return Objective(value=value)
 
 
+@dataclass(frozen=True, kw_only=True)
+class NoAugment:
+    """`distill.augment` where there is no teacher."""
+
+    copies: int
+
+
 @method("distill", "hard_labels")
-def hard_labels(*, teacher: str | Sequence[str], teacher_seed: int) -> HardLabels:
+def hard_labels(*, teacher: str | Sequence[str], teacher_seed: int, augment: NoAugment,
+                unlabelled: str | None) -> HardLabels:  # fmt: skip
     """The loss of `distill=none`."""
+    if augment.copies or unlabelled is not None:
+        given = f"augment.copies={augment.copies}" if augment.copies else f"unlabelled={unlabelled}"
+        raise UserError(f"distill.{given}: nobody answers these sentences under distill=none; choose distill=kd.")
     return HardLabels(teachers=_listed(teacher), teacher_seeds=_seeds(teacher_seed, 1))
 
 
 @method("distill", "soft_targets", version=2)
 def soft_targets(*, temperature: float, teacher_weight: float, teacher: str | Sequence[str], seeds: int,
-                 teacher_seed: int) -> SoftTargets:  # fmt: skip
-    """The loss of `distill=kd`."""
+                 teacher_seed: int, augment: Augment, unlabelled: str | None) -> SoftTargets:  # fmt: skip
+    """The loss of `distill=kd`. `augment` and `unlabelled` name sentences beside those of train (data/transfer.py)."""
+    if (augment.copies or unlabelled is not None) and teacher_weight == 0:
+        raise UserError("distill.teacher_weight must be above 0 with distill.augment or distill.unlabelled, got 0.")
     return SoftTargets(temperature=temperature, teacher_weight=teacher_weight, teachers=_listed(teacher),
                        teacher_seeds=_seeds(teacher_seed, seeds))  # fmt: skip
 

@@ -24,8 +24,9 @@ def smoothed(objective: Objective, share: float, classes: int) -> Objective:
     import tensorflow as tf
 
     def value(labels, student: View, teachers: Sequence[View]):
-        whole = labels if len(labels.shape) == 2 else tf.one_hot(labels, classes)
-        return objective.value((1 - share) * whole + share / classes, student, teachers)
+        whole = labels if len(labels.shape) == 2 else tf.one_hot(labels, classes)  # zeros for a sentence without one
+        spread = tf.reduce_sum(whole, axis=1, keepdims=True) * share / classes
+        return objective.value((1 - share) * whole + spread, student, teachers)
 
     return replace(objective, value=value)
 

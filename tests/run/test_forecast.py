@@ -1,5 +1,6 @@
 """How long fits take, said before they start: by hand, on a made-up cache."""
 
+# pyright: reportGeneralTypeIssues=false
 from __future__ import annotations
 
 import json

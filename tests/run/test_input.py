@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Runs
+from conftest import DEV_COUNT, ROOT, Runs, sentences
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +24,9 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "train.csv").write_text("text,label\n" + "good,1\nbad,0\n" * 20)
     (folder / "dev.csv").write_text("text,label\ngood,7\n")
     (folder / "file").write_text("not a folder")
+    (folder / "blank.txt").write_text(" \n\n")
+    scored = [text for text, _ in sentences(DEV_COUNT, seed=1)]
+    (folder / "scored.txt").write_text(f"a new one\n{scored[3].upper()}\n{scored[5]} .\n")
     return folder
 
 
@@ -45,6 +48,24 @@ CASES = {
     "a teacher weight above one": (["distill.teacher_weight=1.5"], "distill.teacher_weight must be a fraction"),
     "an unknown teacher": (["distill.teacher=gpt"], "distill.teacher must be same or one of", "distilbert"),
     "a teacher that teaches nothing": (["distill=none", "distill.teacher=distilbert"], "choose distill=kd"),
+    "too many copies": (["distill.augment.copies=21"], "distill.augment.copies must be from 0 (none) to 20, got 21"),
+    "half a copy": (["distill.augment.copies=0.5"], "distill.augment.copies must be a whole number, got 0.5"),
+    "copies that nobody answers": (["distill=none", "distill.augment.copies=4"], "distill.augment.copies=4: nobody"),
+    "a file that nobody answers": (
+        ["distill=none", "distill.unlabelled={bad}/train.csv"],
+        "distill.unlabelled=",
+        "choose distill=kd",
+    ),
+    "a missing file of sentences": (["distill.unlabelled={bad}/nowhere.txt"], "distill.unlabelled: no file"),
+    "an empty file of sentences": (["distill.unlabelled={bad}/empty.csv"], "distill.unlabelled: ", "is empty"),
+    "a blank file of sentences": (["distill.unlabelled={bad}/blank.txt"], "distill.unlabelled: ", "has no sentences"),
+    "sentences in no column": (["distill.unlabelled={bad}/columns.csv"], "no column 'text'; it has 'review', 'stars'"),
+    "sentences that are scored": (
+        ["distill.unlabelled={bad}/scored.txt"],
+        "distill.unlabelled: ",
+        "holds 2 sentences that are scored (dev)",
+    ),
+    "a fit of no steps": (["fit.student.steps=0"], "fit.*.steps must be above 0, got 0"),
     "half an epoch": (["fit.teacher.epochs=0.5"], "fit.teacher.epochs must be a whole number, got 0.5"),
     "a seed that is a word": (["seed=x"], "seed must be a whole number"),
     "no epochs": (["fit.teacher.epochs=0"], "fit", "epochs must be above 0"),

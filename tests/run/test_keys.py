@@ -50,10 +50,16 @@ LEAVES: dict[str, tuple[Any, bool, frozenset[str]]] = {
     "distill.seeds": (2, OTHER, frozenset({"logits"}) | STUDENT),  # of the second fit; the first stays the teacher
     "distill.teacher_seed": (1, OTHER, TEACHER),
     "distill.teacher": ("other", OTHER, frozenset({"teacher", "logits"}) | STUDENT),
+    "distill.augment.replace": (0.1, SAME, NONE),  # nothing is made here
+    "distill.augment.neighbours": (3, SAME, NONE),
+    "distill.augment.drop": (0.2, SAME, NONE),
+    "distill.augment.join": (0.1, SAME, NONE),
+    "distill.augment.seed": (5, SAME, NONE),
     "quant.max_disagreement": (0.5, OTHER, NONE),  # measure.max_disagreement is taken from it: it may fail the run
     "quant.samples": (8, OTHER, FILE),
     "quant.seed": (7, OTHER, FILE),
     "fit.teacher.epochs": (4, OTHER, TEACHER),
+    "fit.teacher.steps": (50, OTHER, TEACHER),
     "fit.teacher.batch_size": (16, OTHER, TEACHER),
     "fit.teacher.learning_rate": (1e-3, OTHER, TEACHER),
     "fit.teacher.warmup": (0.2, OTHER, TEACHER),
@@ -63,7 +69,17 @@ LEAVES: dict[str, tuple[Any, bool, frozenset[str]]] = {
     "fit.teacher.label_smoothing": (0.1, OTHER, TEACHER),
     "fit.teacher.r_drop": (0.5, OTHER, TEACHER),
     "fit.teacher.head_dropout": (0.3, OTHER, TEACHER),
+    "fit.usual.other.epochs": (4, SAME, NONE),  # fit.teacher says these itself, all but the warm-up
+    "fit.usual.other.batch_size": (16, SAME, NONE),
+    "fit.usual.other.learning_rate": (1e-3, SAME, NONE),
+    "fit.usual.other.warmup": (0.2, OTHER, TEACHER),
+    **{
+        f"fit.usual.{model}.{key}": (value, SAME, NONE)  # of models that this point does not have
+        for model in ("mpnet", "bert_base", "distilbert")
+        for key, value in (("epochs", 4), ("batch_size", 16), ("learning_rate", 1e-3), ("warmup", 0.2))
+    },
     "fit.student.epochs": (4, OTHER, STUDENT),
+    "fit.student.steps": (50, OTHER, STUDENT),
     "fit.student.batch_size": (16, OTHER, STUDENT),
     "fit.student.learning_rate": (1e-3, OTHER, STUDENT),
     "fit.student.warmup": (0.2, OTHER, STUDENT),
@@ -105,7 +121,8 @@ LEAVES: dict[str, tuple[Any, bool, frozenset[str]]] = {
     "measure.max_disagreement": (0.5, OTHER, NONE),
     "sweep.dry_run": (True, SAME, NONE),
 }
-ELSEWHERE = {"model.path", "data.path", "cache_dir"}  # a path says nothing, its content does: tests below
+# A path says nothing, its content does: tests below. Those of distill bring stages of their own: test_transfer.py.
+ELSEWHERE = {"model.path", "data.path", "cache_dir", "distill.augment.copies", "distill.unlabelled"}
 METHODS = {f"{group}.method" for group in ("model", "prune", "distill", "quant", "fit", "data", "bench", "track")}
 
 
