@@ -24,7 +24,10 @@ SHAPE = Architecture(
 )  # fmt: skip
 
 
-RECIPE = Recipe(epochs=2, batch_size=8, learning_rate=1e-2, warmup=0.1, weight_decay=0.01)
+RECIPE = Recipe(
+    epochs=2, batch_size=8, learning_rate=1e-2, warmup=0.1, weight_decay=0.01, average=0.0, layer_decay=1.0,
+    label_smoothing=0.0, r_drop=0.0, head_dropout=None,
+)  # fmt: skip
 
 
 SCHEDULE = Schedule(teacher=RECIPE, student=RECIPE, holdout=0.1, holdout_minimum=20, class_weights="none",
@@ -70,8 +73,9 @@ def fit_of(model, tokens, scratch, *, wrappers=(), loss=None, recipe=RECIPE, sch
            teachers=(), seed=0, on_row=lambda row: None, bar=None) -> Fit:  # fmt: skip
     """A fit with what the test does not care about filled in; logits: float32 [n, classes] of one teacher."""
     task = Task(
-        model=model, tokens=tokens, loss=loss or HardLabels(teachers=("same",)), wrappers=wrappers, teachers=teachers,
+        model=model, tokens=tokens, wrappers=wrappers, teachers=teachers,
+        loss=loss or HardLabels(teachers=("same",), teacher_seeds=(0,)),
         teacher_logits=None if logits is None else logits[:, None],
     )  # fmt: skip
-    settings = FitSettings(recipe=recipe, schedule=schedule, seed=seed)
+    settings = FitSettings(recipe=recipe, schedule=schedule, seed=seed, holdout_seed=seed)
     return Fit(task, settings, Journal(scratch=scratch, on_row=on_row, bar=bar or NoBar()))

@@ -62,6 +62,11 @@ class Wanted:
             return json.loads((cache_dir / "stages" / self.key / SUMS).read_text(encoding="utf-8"))["seconds"]
         return None
 
+    def intact(self, cache_dir: Path) -> Path | None:
+        """Its folder, if the cache has it with every file as it was written."""
+        folder = cache_dir / "stages" / self.key
+        return folder if _intact(folder) else None
+
 
 def stage(cache_dir: Path, wanted: Wanted, build: Callable[[Path, Path], None]) -> Stage:
     """The stage that is wanted, made by build(folder, scratch) unless it is there and intact.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from optim.run.point import Point
 from optim.run.starts import Start
 from optim.run.step import Stages, Step
 from optim.run.surgery import Patient, Surgery
-from optim.train.fit import FitSettings, Journal, Task
+from optim.train.answers import STORED, halved
+from optim.train.fit import FitSettings, Journal, Recipe, Task
 from optim.train.objective import Loss
 from optim.train.wrap import Wrapper
 
@@ -75,11 +77,16 @@ class FitStep(Step):
 
     def __init__(self, kind: str, point: Point, tokens: TokensStep, start: Start, *, loss: Loss,
                  loss_spec: Mapping[str, Any], wrappers: Sequence[Wrapper] = (), wrapper_specs: Sequence[Any] = (),
-                 answers: Sequence[LogitsStep] = (), teachers: Sequence[FitStep] = ()) -> None:  # fmt: skip
+                 answers: Sequence[LogitsStep] = (), teachers: Sequence[FitStep] = (),
+                 holdout_seed: int | None = None) -> None:  # fmt: skip
         self.kind, self.point, self.tokens, self.start = kind, point, tokens, start  # type: ignore[misc]
         self.loss, self.loss_spec, self.wrappers, self.wrapper_specs = loss, loss_spec, wrappers, wrapper_specs
         self.answers = answers if loss.needs_logits else ()
         self.teachers = teachers if loss.needs_models else ()
+        self.recipe: Recipe = getattr(point.schedule, kind)
+        # Of the slice that chooses the epoch. A student that starts from its teacher takes the teacher's: the weights
+        # that it starts from have not seen that one. It follows from the start, so it is in the key already.
+        self.holdout_seed = point.seed if holdout_seed is None else holdout_seed
         self.classes = len(tokens.corpus.label_names)
 
     def inputs(self) -> Sequence[Step]:
@@ -107,7 +114,7 @@ class FitStep(Step):
 
         prepare_tensorflow()
         shape = self._shape(stages)
-        model = self._fresh(shape, stages)
+        model = self._fresh(self._trained(shape), stages)
         answers = [step.read(stages) for step in self.answers]
         task = Task(
             model=model, tokens=self.tokens.read(stages, "train"), loss=self.loss, wrappers=self.wrappers,
@@ -126,6 +133,17 @@ class FitStep(Step):
             raise UserError(
                 f"data.max_length must be at most {shape.position_count}, the positions of the model, "
                 f"got {self.tokens.max_length}."
+            )
+        return shape
+
+    def _trained(self, shape: Architecture) -> Architecture:
+        """The shape with the recipe's dropout. What is kept has its own: a student of this model may want another."""
+        own = self.recipe.head_dropout
+        shape = shape if own is None else replace(shape, head_dropout=own)
+        if self.recipe.r_drop and not (shape.hidden_dropout or shape.attention_dropout or shape.head_dropout):
+            raise UserError(
+                f"fit.{self.kind}.r_drop compares two draws of dropout, and this model has none, "
+                f"got {self.recipe.r_drop:g}. Set fit.{self.kind}.head_dropout, or fit.{self.kind}.r_drop=0."
             )
         return shape
 
@@ -149,12 +167,12 @@ class FitStep(Step):
         """Fits, writes the curve, and returns the wrappers' ranges at the epoch that was kept."""
         from optim.train.fit import Fit
 
-        recipe = getattr(self.point.schedule, self.kind)
-        settings = FitSettings(recipe=recipe, schedule=self.point.schedule, seed=self.point.seed)
+        settings = FitSettings(recipe=self.recipe, schedule=self.point.schedule, seed=self.point.seed,
+                               holdout_seed=self.holdout_seed)  # fmt: skip
         with bar(self.kind) as shown:
             journal = Journal(scratch=scratch, on_row=lambda row: stages.curve(self.kind, row), bar=shown)
             fit = Fit(task, settings, journal)
-            log.info("%-9s %d epochs of %d steps, %s", self.kind, recipe.epochs, fit.epoch_steps,
+            log.info("%-9s %d epochs of %d steps, %s", self.kind, self.recipe.epochs, fit.epoch_steps,
                      self.point.schedule.precision)  # fmt: skip
             fitted = fit.run()
         (folder / "fit.json").write_text(json.dumps(fitted.to_json()) + "\n", encoding="utf-8")
@@ -193,7 +211,7 @@ class FitStep(Step):
 
 
 class LogitsStep(Step):
-    """What a teacher says of every training sentence, computed once: train.npy, float32 [n, classes]."""
+    """What a teacher says of every training sentence, computed once: train.npy, float16 [n, classes]."""
 
     kind = "logits"
 
@@ -206,7 +224,8 @@ class LogitsStep(Step):
 
     def key(self) -> Mapping[str, Any]:
         """Who speaks, of what."""
-        return {"teacher": self.teacher.wanted.key, "tokens": self.teacher.tokens.wanted.key, **made_by(*TRAINING)}
+        spoken = {"teacher": self.teacher.wanted.key, "tokens": self.teacher.tokens.wanted.key}
+        return {**spoken, "stored": STORED, **made_by(*TRAINING)}
 
     def build(self, folder: Path, scratch: Path, stages: Stages) -> None:
         """Runs the teacher over train."""
@@ -217,11 +236,11 @@ class LogitsStep(Step):
         model, train = store.load(stages.folder(self.teacher)), self.teacher.tokens.read(stages, "train")
         with bar("teacher's answers", len(train), "sentence") as shown:
             logits = logits_of(model, train, progress=lambda done: shown.update(done - shown.n))
-        np.save(folder / "train.npy", logits)
+        np.save(folder / "train.npy", halved(logits))
 
     def read(self, stages: Stages) -> np.ndarray:
-        """float32 [n, classes]."""
-        return np.load(stages.folder(self) / "train.npy")
+        """float32 [n, classes], as exact as they are stored."""
+        return np.load(stages.folder(self) / "train.npy").astype(np.float32)
 
 
 class SurgeryStep(Step):

@@ -35,14 +35,14 @@ def identity(point: Point) -> dict[str, Any]:
         "surgery": point.surgery.spec,
         "data": point.source.fingerprint(),
         "model": point.checkpoint.fingerprint(),
-        "teachers": [teacher.fingerprint() for teacher in point.teachers],
+        "teachers": [{**teacher.checkpoint.fingerprint(), "fit_seed": teacher.seed} for teacher in point.teachers],
         "seed": point.seed,
     }
 
 
 def loss_key(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A loss without the names of its teachers: what they are stands elsewhere."""
-    return {key: value for key, value in spec.items() if key != "teacher"}
+    """A loss without the names and seeds of its teachers: what they are stands elsewhere."""
+    return {key: value for key, value in spec.items() if key not in ("teacher", "seeds", "teacher_seed")}
 
 
 def file_key(spec: Mapping[str, Any]) -> dict[str, Any]:

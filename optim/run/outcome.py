@@ -16,6 +16,7 @@ from optim.run.exports import MODEL
 from optim.run.point import Point
 from optim.run.step import Stages
 from optim.run.steps import Steps
+from optim.run.teaching import teaching_of
 
 # Part of `cost` -> the kinds of stage that it adds up.
 COSTS = {
@@ -53,6 +54,7 @@ def outcome_of(point: Point, corpus: Corpus, steps: Steps, stages: Stages) -> Ou
         quality={
             **quality.scores(logits, dev.labels),
             "teacher_accuracy_fraction": float(np.mean(teacher == dev.labels)),
+            **teaching_of(point, corpus, steps, stages, dev.labels),
             "agreement_fraction": agreement,
         },
         size={**figures["size"], **steps.student.weights(stages)},

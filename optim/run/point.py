@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from optim.common.build import as_json, bind, build, typed
-from optim.common.errors import UserError, require_fraction
+from optim.common.errors import UserError, require_fraction, require_seed
 from optim.data.corpus import Source
 from optim.encoder.assets import Checkpoint
 from optim.export.quantize import Quantizer
@@ -23,13 +23,21 @@ from optim.train.objective import Loss
 from optim.train.wrap import Wrapper
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """One fine-tuning that teaches: of what, and by which seed."""
+
+    checkpoint: Checkpoint
+    seed: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Point:
     """One point of the trade-off: the values that make it, and their settings as plain dictionaries."""
 
     source: Source
     checkpoint: Checkpoint  # of the student
-    teachers: tuple[Checkpoint, ...]  # the first is the one that results compare with
+    teachers: tuple[Teacher, ...]  # the first is the one that results compare with
     surgery: Surgery
     pruner: Wrapper
     loss: Loss
@@ -43,7 +51,7 @@ class Point:
     @property
     def self_taught(self) -> bool:
         """True if the first teacher and the student have one architecture and one origin."""
-        return self.teachers[0].fingerprint() == self.checkpoint.fingerprint()
+        return self.teachers[0].checkpoint.fingerprint() == self.checkpoint.fingerprint()
 
     @property
     def wrappers(self) -> tuple[Wrapper, ...]:
@@ -85,8 +93,7 @@ def _resolved(cfg: DictConfig) -> dict[str, Any]:
 
 def _check(general: General) -> None:
     require_fraction("measure.max_disagreement", general.measure.max_disagreement, one=True)
-    if not 0 <= general.seed < 2**31:
-        raise UserError(f"seed must be a whole number from 0 to {2**31 - 1}, got {general.seed}.")
+    require_seed("seed", general.seed)
 
 
 def _schedule(schedule: Schedule) -> Schedule:
@@ -96,13 +103,14 @@ def _schedule(schedule: Schedule) -> Schedule:
     return replace(schedule, precision="bfloat16" if has_bfloat16() else "float32")
 
 
-def _teachers(cfg: DictConfig, loss: Loss) -> tuple[Checkpoint, ...]:
-    """The checkpoints of the teachers: the student's own for `same`, else another of conf/model."""
+def _teachers(cfg: DictConfig, loss: Loss) -> tuple[Teacher, ...]:
+    """The teachers, the seeds of each side by side: the student's own checkpoint for `same`, else one of conf/model."""
     _check_teachers(loss)
     nodes: Sequence[Any] = [
         cfg.model if name == SAME else OmegaConf.load(MODELS / f"{name}.yaml") for name in loss.teachers
     ]
-    return tuple(build(node, "model") for node in nodes)
+    checkpoints = [build(node, "model") for node in nodes]
+    return tuple(Teacher(checkpoint, seed) for checkpoint in checkpoints for seed in loss.teacher_seeds)
 
 
 def _check_teachers(loss: Loss) -> None:

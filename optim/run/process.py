@@ -110,6 +110,7 @@ def _compute(point: Point, draft: Result, folder: Path, cache_dir: Path, curve) 
 
 def computed(point: Point, cache_dir: Path, curve: Curve) -> Outcome:
     """Makes every step that is missing, in order, and what they come to."""
+    from optim.run.forecast import Forecast
     from optim.run.outcome import outcome_of
     from optim.run.step import Stages
     from optim.run.steps import steps_of
@@ -120,6 +121,8 @@ def computed(point: Point, cache_dir: Path, curve: Curve) -> Outcome:
     steps, stages = steps_of(point, corpus, cache_dir), Stages(cache_dir, curve)
     if steps.student is steps.teachers[0]:
         log.info("student   nothing is done to the model: the teacher is the student")
+    for line in Forecast(cache_dir).lines(steps.all()):
+        log.info("plan      %s", line)
     for step in steps.all():
         stages.make(step)
     return outcome_of(point, corpus, steps, stages)

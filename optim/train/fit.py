@@ -20,10 +20,18 @@ from typing import Any
 import numpy as np
 
 from optim.common.build import method
-from optim.common.errors import UserError, require_count, require_fraction, require_positive
+from optim.common.errors import (
+    UserError,
+    require_count,
+    require_fraction,
+    require_not_negative,
+    require_positive,
+)
 from optim.data.phrases import Parts
 from optim.data.tokens import Tokens, bucketed_batches, pad
+from optim.train.average import average_of
 from optim.train.objective import Loss, Objective, View, watching
+from optim.train.regularize import regularized
 from optim.train.wrap import Stack, Wrapper
 
 SCORE_BATCH = 64
@@ -37,20 +45,30 @@ class TrainingDiverged(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One fit: AdamW with a linear warm-up and a linear decay to zero."""
+    """One fit: AdamW with a linear warm-up and a linear decay to zero, and what may be added to that."""
 
     epochs: int
     batch_size: int  # sentences
     learning_rate: float  # at its peak
     warmup: float  # training progress at the peak, [0, 1)
     weight_decay: float  # of kernels alone, times the learning rate in each step
+    average: float  # decay in each step of the average of the weights that is judged and kept; 0: the weights
+    layer_decay: float  # factor of the learning rate from each layer to the one below it, (0, 1]
+    label_smoothing: float  # share of each label that all classes have alike
+    r_drop: float  # weight of the divergence of two answers under different dropout
+    head_dropout: float | None  # before the classifier; None: as the checkpoint has it
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
             require_count(f"fit.*.{name}", getattr(self, name))
         require_positive("fit.*.learning_rate", self.learning_rate)
-        require_fraction("fit.*.warmup", self.warmup)
-        require_fraction("fit.*.weight_decay", self.weight_decay)
+        for name in ("warmup", "weight_decay", "average", "label_smoothing"):
+            require_fraction(f"fit.*.{name}", getattr(self, name))
+        require_positive("fit.*.layer_decay", self.layer_decay)
+        require_fraction("fit.*.layer_decay", self.layer_decay, one=True)
+        require_not_negative("fit.*.r_drop", self.r_drop)
+        if self.head_dropout is not None:
+            require_fraction("fit.*.head_dropout", self.head_dropout)
 
     def rate(self, progress: float) -> float:
         """The learning rate at a training progress in [0, 1]."""
@@ -175,6 +193,7 @@ class FitSettings:
     recipe: Recipe
     schedule: Schedule
     seed: int
+    holdout_seed: int  # of the slice that chooses the epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,12 +209,12 @@ class Fit:
     """One fit in progress. `run` gives the result; the model then holds the best epoch's weights."""
 
     def __init__(self, task: Task, settings: FitSettings, journal: Journal) -> None:
-        from optim.train.optimizer import optimizer_for
+        from optim.train.optimizer import layer_scales, optimizer_for
 
         recipe, schedule = settings.recipe, settings.schedule
         self.task, self.settings, self.journal = task, settings, journal
         self.chosen, self.held = split(
-            len(task.tokens), holdout=schedule.holdout, minimum=schedule.holdout_minimum, seed=settings.seed,
+            len(task.tokens), holdout=schedule.holdout, minimum=schedule.holdout_minimum, seed=settings.holdout_seed,
             parts=task.parts,
         )  # fmt: skip
         classes = task.model.output_shape[-1]
@@ -203,9 +222,12 @@ class Fit:
         self.epoch_steps = math.ceil(len(self.chosen) / recipe.batch_size)
         self.total_steps = recipe.epochs * self.epoch_steps
         self.stack = Stack(task.wrappers, task.model, total_steps=self.total_steps)
-        self.objective = task.loss.attach(task.model, task.teachers)
+        self.objective = regularized(task.loss.attach(task.model, task.teachers), classes=classes,
+                                     label_smoothing=recipe.label_smoothing, r_drop=recipe.r_drop)  # fmt: skip
         self.trained = [*self.stack.model.trainable_variables, *self.objective.variables]
-        self.optimizer = optimizer_for(self.trained, rate=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        self.optimizer = optimizer_for(self.trained, rate=recipe.learning_rate, weight_decay=recipe.weight_decay,
+                                       scales=layer_scales(task.model, recipe.layer_decay))  # fmt: skip
+        self.average = average_of(task.model.trainable_variables, decay=recipe.average)
         self.train_step = _train_step(self)
         self.fitted, self.best, self.ranges = Fitted(), None, {}
 
@@ -216,7 +238,8 @@ class Fit:
         self.journal.bar.update(first * self.epoch_steps)
         for epoch in range(first, self.settings.recipe.epochs):
             self._epoch(epoch)
-            self._judge(epoch)
+            with self.average.in_place((epoch + 1) * self.epoch_steps, self.stack.after_epoch):
+                self._judge(epoch)
             self._save(epoch)
         self.task.model.set_weights(self.best)
         return self.fitted
@@ -240,6 +263,7 @@ class Fit:
         import tensorflow as tf
 
         rate = self.settings.recipe.rate((step + 0.5) / self.total_steps)
+        index = np.tile(index, self.objective.passes)
         ids, mask = pad(self.task.tokens, index)
         labels = self.task.tokens.labels[index]
         draw = np.array([self.settings.seed, step], np.int32)
@@ -250,6 +274,7 @@ class Fit:
                 f"the loss became {loss} at step {step} of {self.total_steps}: lower fit.*.learning_rate "
                 f"(now {self.settings.recipe.learning_rate:g}), or set fit.precision=float32."
             )
+        self.average.after_step(step + 1)
         return loss
 
     def _teacher_logits(self, index: np.ndarray) -> np.ndarray:
@@ -276,7 +301,8 @@ class Fit:
         self.journal.on_row(row)
 
     def _variables(self) -> list:
-        return [*self.stack.model.variables, *self.objective.variables, *self.optimizer.variables()]
+        return [*self.stack.model.variables, *self.objective.variables, *self.optimizer.variables(),
+                *self.average.variables]  # fmt: skip
 
     def _save(self, epoch: int) -> None:
         """Everything that the next epoch needs, written beside the last and then put in its place."""

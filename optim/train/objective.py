@@ -20,10 +20,13 @@ class View:
 class Objective:
     """A loss at work on one student and its teachers."""
 
-    value: Callable[[Any, View, Sequence[View]], Any]  # (labels int [batch], student, teachers) -> float [batch]
+    value: Callable[
+        [Any, View, Sequence[View]], Any
+    ]  # (labels, student, teachers) -> float [batch]; labels as `hard_loss` has them
     student_layers: tuple[str, ...] = ()  # whose outputs it wants of the student
     teacher_layers: tuple[tuple[str, ...], ...] = ()  # and of each teacher
     variables: tuple[Any, ...] = ()  # of its own, trained with the student's and kept with them when a fit is resumed
+    passes: int = 1  # of each batch in a step, one below the other in every view, each with dropout of its own
 
 
 class Loss(Protocol):
@@ -32,6 +35,11 @@ class Loss(Protocol):
     @property
     def teachers(self) -> tuple[str, ...]:
         """`same`, the model itself fine-tuned, or names of conf/model; the first is the one results compare with."""
+        ...
+
+    @property
+    def teacher_seeds(self) -> tuple[int, ...]:
+        """The seeds of the fits of each teacher; the first is that of the one results compare with."""
         ...
 
     @property
@@ -47,6 +55,15 @@ class Loss(Protocol):
     def attach(self, student: Any, teachers: Sequence[Any]) -> Objective:
         """The loss on Keras models; `teachers` is empty unless it needs them."""
         ...
+
+
+def hard_loss(labels, logits):
+    """Cross-entropy, float [batch]. labels: int [batch], or the shares of the classes, float [batch, classes]."""
+    import tensorflow as tf
+
+    if len(labels.shape) == 2:
+        return tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
 
 def watching(model: Any, names: Sequence[str]) -> Callable[..., View]:

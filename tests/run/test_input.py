@@ -79,6 +79,18 @@ CASES = {
     "a truth for a number": (["bench.threads=true"], "bench.threads must be a whole number"),
     "a seed below nothing": (["seed=-1"], "seed must be a whole number from 0"),
     "one teacher twice": (["distill.teacher=[same,same]"], "distill.teacher must name one model, or several"),
+    "teachers, as if it were a key": (
+        ["distill.teachers=[tiny,minilm]"],
+        "distill.teacher takes a list: distill.teacher=[",
+    ),
+    "teachers, added": (["+distill.teachers=[tiny,minilm]"], "distill.teacher takes a list"),
+    "no seed for a teacher": (["distill.seeds=0"], "distill.seeds must be above 0, got 0"),
+    "half a seed": (["distill.seeds=1.5"], "distill.seeds must be a whole number, got 1.5"),
+    "a teacher's seed below nothing": (
+        ["distill.teacher_seed=-1"],
+        "distill.teacher_seed must be a whole number from 0",
+    ),
+    "seeds beyond the last": (["distill.seeds=2", "distill.teacher_seed=2147483647"], "from 0 to 2147483646"),
     "an unwritable results folder": (["results_dir={bad}/file/results"], "results_dir"),
     "an unwritable cache": (["cache_dir={bad}/file/cache"], "cache_dir"),
     "a full disk": (["cache_free_gb=1e9"], "cache_free_gb", "GB left"),

@@ -47,6 +47,8 @@ LEAVES: dict[str, tuple[Any, bool, frozenset[str]]] = {
     "prune.every_steps": (50, OTHER, STUDENT),
     "distill.temperature": (4, OTHER, STUDENT),
     "distill.teacher_weight": (0.5, OTHER, STUDENT),
+    "distill.seeds": (2, OTHER, frozenset({"logits"}) | STUDENT),  # of the second fit; the first stays the teacher
+    "distill.teacher_seed": (1, OTHER, TEACHER),
     "distill.teacher": ("other", OTHER, frozenset({"teacher", "logits"}) | STUDENT),
     "quant.max_disagreement": (0.5, OTHER, NONE),  # measure.max_disagreement is taken from it: it may fail the run
     "quant.samples": (8, OTHER, FILE),
@@ -56,12 +58,22 @@ LEAVES: dict[str, tuple[Any, bool, frozenset[str]]] = {
     "fit.teacher.learning_rate": (1e-3, OTHER, TEACHER),
     "fit.teacher.warmup": (0.2, OTHER, TEACHER),
     "fit.teacher.weight_decay": (0.1, OTHER, TEACHER),
+    "fit.teacher.average": (0.99, OTHER, TEACHER),
+    "fit.teacher.layer_decay": (0.9, OTHER, TEACHER),
+    "fit.teacher.label_smoothing": (0.1, OTHER, TEACHER),
+    "fit.teacher.r_drop": (0.5, OTHER, TEACHER),
+    "fit.teacher.head_dropout": (0.3, OTHER, TEACHER),
     "fit.student.epochs": (4, OTHER, STUDENT),
     "fit.student.batch_size": (16, OTHER, STUDENT),
     "fit.student.learning_rate": (1e-3, OTHER, STUDENT),
     "fit.student.warmup": (0.2, OTHER, STUDENT),
     "fit.student.weight_decay": (0.1, OTHER, STUDENT),
-    "fit.holdout": (0.05, OTHER, TEACHER),
+    "fit.student.average": (0.99, OTHER, STUDENT),
+    "fit.student.layer_decay": (0.9, OTHER, STUDENT),
+    "fit.student.label_smoothing": (0.1, OTHER, STUDENT),
+    "fit.student.r_drop": (0.5, OTHER, STUDENT),
+    "fit.student.head_dropout": (0.3, OTHER, STUDENT),
+    "fit.holdout": (0.1, OTHER, TEACHER),
     "fit.holdout_minimum": (100, OTHER, TEACHER),
     "fit.class_weights": ("none", OTHER, TEACHER),
     "fit.precision": ("bfloat16", OTHER, TEACHER),
@@ -69,6 +81,9 @@ LEAVES: dict[str, tuple[Any, bool, frozenset[str]]] = {
     "data.config": ("cola", SAME, NONE),
     "data.revision": ("main", SAME, NONE),
     "data.label_names": (["bad", "good"], OTHER, TOKENS),
+    "data.phrases": (False, OTHER, TOKENS),
+    "data.held_sentences": (20, OTHER, TOKENS),
+    "data.split_seed": (1, SAME, NONE),  # no sentence is held out: nothing is drawn
     "data.max_length": (64, OTHER, TOKENS),
     "bench.sequence_length": (64, OTHER, FIGURES),
     "bench.threads": (2, OTHER, FIGURES),
@@ -156,6 +171,12 @@ def test_the_seed_of_the_fit_alone_is_another_point(config, runs):
     """quant.seed follows it unless it is set; held here, the id and the fits must still differ."""
     one, other = (changed(config, **{"quant.seed": 7, "seed": seed}) for seed in (0, 1))
     assert difference(one, other, runs) == (True, set(TEACHER))
+
+
+def test_a_teacher_is_held_while_the_seed_of_the_student_changes(config, runs):
+    held = {"distill.teacher_seed": 0, "quant.seed": 7}
+    one, other = (changed(config, seed=seed, **held) for seed in (0, 1))
+    assert difference(one, other, runs) == (True, set(STUDENT))
 
 
 @pytest.mark.parametrize(
