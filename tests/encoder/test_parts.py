@@ -236,6 +236,19 @@ def test_mpnet_asks_for_the_room_that_its_header_says(tmp_path, monkeypatch):
     )
 
 
+def test_what_a_killed_fetch_had_joined_is_cleared_before_room_is_asked_for(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(parts_module.PartsCheckpoint, "_join", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        made.source().fetch(tmp_path / "cache")
+    scratch = next((tmp_path / "cache" / "stages").glob(".scratch-*"))
+    left = scratch / f".partial-{files._host()}-999999999-5-a"  # of a process that is gone
+    left.mkdir()
+    monkeypatch.setattr(parts_module, "require_disk", lambda *_: pytest.fail("too late") if left.exists() else None)
+    with pytest.raises(KeyboardInterrupt):
+        made.source().fetch(tmp_path / "cache")
+    assert not left.exists()
+
+
 def test_parts_that_are_there_need_no_room_again(made, tmp_path, monkeypatch):
     """The second fetch is of the same stage, with room for the joined zip and the weights alone."""
     join = parts_module.PartsCheckpoint._join
