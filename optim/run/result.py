@@ -231,6 +231,9 @@ def card(result: Result) -> str:
     """The model card: the numbers, how they were taken, what they do not show."""
     body = "\n".join(f"| {what} | {value} | {beside} |" for what, value, beside in rows(result))
     data, machine = result.data, result.machine
+    more = data.get("augmented_examples", 0) + data.get("unlabelled_examples", 0)
+    learnt = f"{data['train_examples']:,} sentences of {data['name']}"
+    learnt += f" and on {more:,} more, which have no labels and were answered by the teacher" if more else ""
     return f"""# {title(result)}
 
 Text classifier for LiteRT, made and measured by DistilBERT-Optim. Labels: {", ".join(data["labels"])}.
@@ -240,7 +243,7 @@ Text classifier for LiteRT, made and measured by DistilBERT-Optim. Labels: {", "
 {body}
 
 - Every figure is of `model.tflite` in this folder, run by LiteRT on {machine["cpu"]} ({", ".join(machine["isa"])}).
-- Trained on {data["train_examples"]:,} sentences of {data["name"]}; the {data["dev_examples"]:,} of dev chose nothing.
+- Trained on {learnt}; the {data["dev_examples"]:,} of dev chose nothing.
 - Inputs `input_ids` and `attention_mask`, int32 [1, length], bound by name; output `logits`, float32 [1, classes].
 - Run: `python -m optim.predict FOLDER "a charming film"`. Made by `{result.command}`, run {result.run_id}.
 {_teaching_line(result)}

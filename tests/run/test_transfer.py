@@ -68,6 +68,16 @@ def test_students_learn_the_task_and_the_result_counts_their_sentences(results):
     assert both["unlabelled_left_out"] == {"repeated": 40, "as_dev": 0, "of_held_out": 0}
 
 
+def test_the_card_says_that_more_was_learnt_from(results, runs):
+    cards = {
+        name: (runs.results / result["run_id"] / "bundle" / "README.md").read_text(encoding="utf-8")
+        for name, result in results.items()
+    }
+    more = results["both"]["data"]["augmented_examples"] + 160
+    assert f"Trained on {TRAIN_COUNT} sentences of sst2 and on {more:,} more, which have no labels" in cards["both"]
+    assert f"Trained on {TRAIN_COUNT} sentences of sst2; the {DEV_COUNT} of dev" in cards["plain"]
+
+
 def test_the_sentences_are_made_once_and_answered_once_by_each_teacher(results, runs):
     """One teacher, three students: the answers on train, on what was made and on the file are computed once."""
     assert [len(stages(runs, kind)) for kind in ("augmented", "unlabelled", "teacher", "student")] == [1, 1, 1, 3]

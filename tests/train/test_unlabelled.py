@@ -54,7 +54,7 @@ def test_no_gradient_comes_from_a_label_that_is_not_there():
         tape.watch(logits)
         value = hard_loss(tf.constant([UNLABELLED, 1]), logits)
     assert value.numpy() == pytest.approx([0, math.log(2)])
-    np.testing.assert_allclose(tape.gradient(value, logits), [[0, 0], [0.5, -0.5]], atol=1e-6)
+    np.testing.assert_allclose(np.asarray(tape.gradient(value, logits)), [[0, 0], [0.5, -0.5]], atol=1e-6)
 
 
 def test_joined_tokens_are_the_sentences_one_after_another():
@@ -73,6 +73,7 @@ def test_the_holdout_is_that_of_the_labelled_alone_and_nothing_made_from_it_is_l
     np.testing.assert_array_equal(fit.chosen[fit.chosen < LABELLED], chosen)
     more = fit.chosen[fit.chosen >= LABELLED]
     parents = fit.task.parents
+    assert parents is not None
     assert not np.isin(parents[more - LABELLED], held).any()
     left = np.setdiff1d(np.arange(MORE), more - LABELLED)
     assert np.isin(parents[left], held).any(axis=1).all()
