@@ -69,7 +69,7 @@ class FitStep(Step):
                  holdout_seed: int | None = None) -> None:  # fmt: skip
         self.kind, self.point, self.tokens, self.start = kind, point, tokens, start  # type: ignore[misc]
         self.loss, self.loss_spec, self.wrappers, self.wrapper_specs = loss, loss_spec, wrappers, wrapper_specs
-        self.answers = answers if loss.needs_logits else ()
+        self.answers: Sequence[LogitsStep] = answers if loss.needs_logits else ()
         self.teachers = teachers if loss.needs_models else ()
         # Of the slice that chooses the epoch. A student that starts from its teacher takes the teacher's: the weights
         # that it starts from have not seen that one. It follows from the start, so it is in the key already.
