@@ -84,7 +84,7 @@ class FitStep(Step):
                  transfer: Sequence[Transfer] = (), holdout_seed: int | None = None) -> None:  # fmt: skip
         self.kind, self.point, self.tokens, self.start = kind, point, tokens, start  # type: ignore[misc]
         self.loss, self.loss_spec, self.wrappers, self.wrapper_specs = loss, loss_spec, wrappers, wrapper_specs
-        self.answers = answers if loss.needs_logits else ()
+        self.answers: Sequence[LogitsStep] = answers if loss.needs_logits else ()
         self.teachers = teachers if loss.needs_models else ()
         self.transfer = transfer if loss.needs_logits else [replace(one, answers=()) for one in transfer]
         self.recipe = recipe

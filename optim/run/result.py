@@ -151,11 +151,11 @@ def rows(result: Result) -> list[tuple[str, str, str]]:
         (f"latency at {v['median_length']}", f"{v['median_length_latency_p50_ms']:.2f} ms", "the data's median length"),
         ("peak memory", f"{m['peak_rss_bytes'] / 1e6:.0f} MB",
          f"of a process that runs the file; {m['baseline_rss_bytes'] / 1e6:.0f} MB before loading it"),
-        *_teaching_rows(result),
+        *teaching_rows(result),
     ]  # fmt: skip
 
 
-def _teaching_rows(result: Result) -> list[tuple[str, str, str]]:
+def teaching_rows(result: Result) -> list[tuple[str, str, str]]:
     """What the teachers are worth, with the uncertainty in words; none where nothing was taught."""
     q = result.quality
     if not q["taught"]:

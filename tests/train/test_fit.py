@@ -28,6 +28,16 @@ def test_split_is_seeded_disjoint_and_complete():
     assert (split(1000, holdout=0.1, minimum=1, seed=0)[1] != split(1000, holdout=0.1, minimum=1, seed=1)[1]).any()
 
 
+def test_the_held_out_slice_has_a_seed_of_its_own(tmp_path):
+    """Students of several seeds that start from one teacher are judged by the sentences that this one has not seen."""
+    seeds = ((0, 7), (1, 7), (0, 8))
+    one, other, third = (
+        fit_of(new_model(), tokens_of(200), tmp_path, seed=seed, holdout_seed=held).held.tolist()
+        for seed, held in seeds
+    )
+    assert one == other != third
+
+
 def test_rate_rises_and_falls_in_straight_lines():
     recipe = dataclasses.replace(RECIPE, learning_rate=1.0, warmup=0.2)
     assert [recipe.rate(p) for p in (0.0, 0.1, 0.2, 0.6, 1.0)] == pytest.approx([0, 0.5, 1, 0.5, 0])
