@@ -40,6 +40,8 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    if code := guarded(lambda: config.require_known_keys(sys.argv[1:])):
+        sys.exit(code)
     try:
         main()
     except KeyboardInterrupt:

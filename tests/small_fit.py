@@ -3,20 +3,16 @@
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportUnusedExpression=false
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from conftest import sentences
 
 from optim.data.tokens import Tokens
 from optim.encoder.architecture import Architecture
 from optim.train.distill import HardLabels
-from optim.train.fit import (
-    Fit,
-    FitSettings,
-    Journal,
-    Recipe,
-    Schedule,
-    Task,
-)
+from optim.train.fit import Fit, FitSettings, Journal, Task
+from optim.train.recipe import OpenRecipe, Recipe, Schedule, Usual
 
 SHAPE = Architecture(
     family="bert", vocabulary_size=40, position_count=32, width=16, head_width=8, heads=(2, 2), ffn_widths=(32, 32),
@@ -24,10 +20,16 @@ SHAPE = Architecture(
 )  # fmt: skip
 
 
-RECIPE = Recipe(epochs=2, batch_size=8, learning_rate=1e-2, warmup=0.1, weight_decay=0.01)
+RECIPE = Recipe(
+    epochs=2, steps=None, batch_size=8, learning_rate=1e-2, warmup=0.1, weight_decay=0.01, average=0.0, layer_decay=1.0,
+    label_smoothing=0.0, r_drop=0.0, head_dropout=None,
+)  # fmt: skip
 
+# Every key is set, so nothing is left to what is usual.
+OPEN = OpenRecipe(**dataclasses.asdict(RECIPE))
+USUAL = {"other": Usual(epochs=1, batch_size=8, learning_rate=1e-2, warmup=0.1)}
 
-SCHEDULE = Schedule(teacher=RECIPE, student=RECIPE, holdout=0.1, holdout_minimum=20, class_weights="none",
+SCHEDULE = Schedule(teacher=OPEN, usual=USUAL, student=RECIPE, holdout=0.1, holdout_minimum=20, class_weights="none",
                     precision="float32")  # fmt: skip
 
 
@@ -67,11 +69,12 @@ def new_model(seed: int = 0):
 
 
 def fit_of(model, tokens, scratch, *, wrappers=(), loss=None, recipe=RECIPE, schedule=SCHEDULE, logits=None,
-           teachers=(), seed=0, on_row=lambda row: None, bar=None) -> Fit:  # fmt: skip
+           teachers=(), seed=0, holdout_seed=0, on_row=lambda row: None, bar=None) -> Fit:  # fmt: skip
     """A fit with what the test does not care about filled in; logits: float32 [n, classes] of one teacher."""
     task = Task(
-        model=model, tokens=tokens, loss=loss or HardLabels(teachers=("same",)), wrappers=wrappers, teachers=teachers,
+        model=model, tokens=tokens, wrappers=wrappers, teachers=teachers,
+        loss=loss or HardLabels(teachers=("same",), teacher_seeds=(0,)),
         teacher_logits=None if logits is None else logits[:, None],
     )  # fmt: skip
-    settings = FitSettings(recipe=recipe, schedule=schedule, seed=seed)
+    settings = FitSettings(recipe=recipe, schedule=schedule, seed=seed, holdout_seed=holdout_seed)
     return Fit(task, settings, Journal(scratch=scratch, on_row=on_row, bar=bar or NoBar()))

@@ -21,12 +21,12 @@ from optim.common.errors import UserError
 METHOD = "method"  # the key that names it
 # Where the methods of a group are registered: imported when the group is asked for, since most are slow to import.
 HOMES = {
-    "model": ("optim.encoder.assets", "optim.encoder.tiny"),
+    "model": ("optim.encoder.assets", "optim.encoder.onnx_weights", "optim.encoder.parts", "optim.encoder.tiny"),
     "data": ("optim.data.glue", "optim.data.hf", "optim.data.reviews", "optim.data.table"),
     "prune": ("optim.train.prune",),
     "distill": ("optim.train.distill",),
     "quant": ("optim.export.quantize",),
-    "fit": ("optim.train.fit",),
+    "fit": ("optim.train.recipe",),
     "bench": ("optim.measure.latency",),
     "track": ("optim.track.sender",),
     "sweep": ("optim.sweep.verbs", "optim.sweep.baselines", "optim.sweep.cache"),

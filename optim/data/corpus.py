@@ -24,6 +24,10 @@ class Sentences:
     texts: list[str]
     labels: np.ndarray  # int32 [n], index into the corpus's label_names
 
+    def take(self, rows: np.ndarray) -> Sentences:
+        """Those of `rows` (int [m]), in its order."""
+        return Sentences([self.texts[row] for row in rows], self.labels[rows])
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -34,6 +38,7 @@ class Corpus:
     dev: Sentences
     label_names: tuple[str, ...]
     digest: str  # sha256, hexadecimal
+    phrases: bool = False  # train's rows are whole sentences and phrases of them (`phrases.py`)
 
 
 class Source(Protocol):

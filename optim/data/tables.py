@@ -113,7 +113,7 @@ def _read_parquet(path: Path, columns: tuple[str, str]) -> list[Cells]:
 
     try:
         _places(path, pyarrow.parquet.read_schema(path).names, columns)
-        read = pyarrow.parquet.read_table(path, columns=list(columns))
+        read = pyarrow.parquet.read_table(path, columns=list(dict.fromkeys(columns)))
     except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as error:
         raise UserError(f"data: {path} is no readable Parquet file ({first_line(error)}).") from error
     texts, labels = (read[column].to_pylist() for column in columns)
@@ -122,7 +122,7 @@ def _read_parquet(path: Path, columns: tuple[str, str]) -> list[Cells]:
 
 def absent_columns(header: Sequence[str], columns: tuple[str, str]) -> str:
     """What is missing and what is there, for a message; nothing if both columns are there."""
-    absent = [column for column in columns if column not in header]
+    absent = [column for column in dict.fromkeys(columns) if column not in header]
     lacks, has = (", ".join(map(repr, names)) or "none" for names in (absent, header))
     return f"{lacks}; it has {has}" if absent else ""
 

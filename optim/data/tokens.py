@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from optim.common.errors import UserError
 from optim.common.files import first_line
 from optim.data.corpus import Sentences
 
+UNLABELLED = -1
+BLOCK = 10_000  # sentences tokenized at once: the library's answer for each takes a kilobyte
 WINDOW_BATCHES = 50  # sentences are sorted by length inside so many batches, shuffled beyond
 
 
@@ -21,7 +24,7 @@ class Tokens:
 
     ids: np.ndarray  # int32 [tokens]
     offsets: np.ndarray  # int64 [n + 1]; sentence i is ids[offsets[i] : offsets[i + 1]]
-    labels: np.ndarray  # int32 [n]
+    labels: np.ndarray  # int32 [n]; UNLABELLED for a sentence that only teachers answer
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -38,10 +41,10 @@ class Tokens:
     def take(self, index: np.ndarray) -> Tokens:
         """The sentences of `index` (int [m]), in its order."""
         index = np.asarray(index, np.int64)
-        lengths = self.lengths[index]
+        starts = self.offsets[index]
+        lengths = self.offsets[index + 1] - starts
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        places = np.arange(offsets[-1]) + np.repeat(self.offsets[index] - offsets[:-1], lengths)
-        return Tokens(self.ids[places], offsets, self.labels[index])
+        return Tokens(self.ids[places(starts, lengths)], offsets, self.labels[index])
 
     def save(self, path: Path) -> None:
         """Writes an .npz, at once or not at all."""
@@ -57,8 +60,34 @@ class Tokens:
             return Tokens(arrays["ids"], arrays["offsets"], arrays["labels"])
 
 
+def places(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The places of the stretches [start, start + length), end to end: int64 [sum of lengths]."""
+    before = np.cumsum(lengths) - lengths
+    return np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
+
+
+def joined(parts: Sequence[Tokens]) -> Tokens:
+    """The sentences of all parts, one part after another."""
+    ends = np.cumsum([0, *(len(part.ids) for part in parts)])
+    offsets = [part.offsets[1:] + end for part, end in zip(parts, ends, strict=False)]
+    return Tokens(
+        np.concatenate([part.ids for part in parts]),
+        np.concatenate([[0], *offsets]).astype(np.int64),
+        np.concatenate([part.labels for part in parts]),
+    )
+
+
 def tokenize(sentences: Sentences, *, tokenizer_path: Path, max_length: int) -> Tokens:
     """Token ids with the special tokens of the model, cut to `max_length`, never padded."""
+    texts = sentences.texts
+    blocks = (texts[start : start + BLOCK] for start in range(0, len(texts), BLOCK))
+    found = tokenize_blocks(blocks, tokenizer_path=tokenizer_path, max_length=max_length)
+    return Tokens(found.ids, found.offsets, sentences.labels.astype(np.int32))
+
+
+def tokenize_blocks(blocks: Iterable[list[str]], *, tokenizer_path: Path, max_length: int,
+                    progress: Callable[[int], object] = lambda done: None) -> Tokens:  # fmt: skip
+    """As `tokenize`, of sentences without labels that come some at a time; `progress` is told how many were done."""
     from tokenizers import Tokenizer
 
     try:
@@ -67,9 +96,14 @@ def tokenize(sentences: Sentences, *, tokenizer_path: Path, max_length: int) -> 
         raise UserError(f"model: {tokenizer_path} is no readable tokenizer ({first_line(error)}).") from error
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length)
-    encoded = [np.array(entry.ids, np.int32) for entry in tokenizer.encode_batch_fast(sentences.texts)]
-    offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in encoded])]).astype(np.int64)
-    return Tokens(np.concatenate([np.zeros(0, np.int32), *encoded]), offsets, sentences.labels.astype(np.int32))
+    ids, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+    for texts in blocks:
+        encoded = [np.array(entry.ids, np.int32) for entry in tokenizer.encode_batch_fast(texts)]
+        ids.append(np.concatenate([np.zeros(0, np.int32), *encoded]))
+        lengths.append(np.array([len(one) for one in encoded], np.int64))
+        progress(len(texts))
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
+    return Tokens(np.concatenate(ids), offsets, np.full(len(offsets) - 1, UNLABELLED, np.int32))
 
 
 def bucketed_batches(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:

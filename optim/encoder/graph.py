@@ -18,6 +18,7 @@ from optim.encoder.layers import (
     PackShared,
     Pool,
     Positions,
+    RelativeBias,
     Trigram,
     dense,
     initializer,
@@ -40,16 +41,17 @@ def classifier(shape: Architecture, *, single: bool = False, whole: bool = False
     ids = keras.Input((None,), batch_size=batch, dtype=tf.int32, name="input_ids")
     mask = keras.Input((None,), batch_size=batch, dtype=tf.int32, name="attention_mask")
     embed, layer = (_embeddings, _layer) if shape.bottleneck is None else (_mobile_embeddings, _mobile_layer)
+    masks = [mask, *_relative_bias(shape, ids)]
     x = embed(shape, ids, mask, single)
     x = drop(shape.hidden_dropout, name="embeddings_dropout")(x)
     pool, last = Pool(shape.pooling, single, name="pool"), len(shape.heads) - 1
     pooled_early = shape.pooling == "first" and last >= 0 and not whole
     for index in range(len(shape.heads)):
         own = pool([x, mask]) if pooled_early and index == last else x
-        x = layer(shape, index, own, x, mask, single, drop)
+        x = layer(shape, index, own, x, masks, single, drop)
     x = x if pooled_early else pool([x, mask])
     if shape.family != "mobilebert":
-        x = dense(shape.width, "pooler", activation="tanh" if shape.family == "bert" else "relu")(x)
+        x = dense(shape.width, "pooler", activation="relu" if shape.family == "distilbert" else "tanh")(x)
     x = drop(shape.head_dropout, name="head_dropout")(x)
     logits = keras.layers.Activation("linear", dtype="float32", name="logits")(dense(shape.classes, "classifier")(x))
     model = keras.Model({"input_ids": ids, "attention_mask": mask}, logits, name=shape.family)
@@ -75,14 +77,21 @@ def _embeddings(shape: Architecture, ids, mask, single: bool):
     return Norm(shape.norm_epsilon, name="embeddings_norm")(x)
 
 
-def _layer(shape: Architecture, index: int, x, seen, mask, single: bool, drop: Dropouts):
+def _relative_bias(shape: Architecture, ids) -> list:
+    """What all attentions add to their scores; nothing in most families."""
+    if not shape.relative_buckets:
+        return []
+    return [RelativeBias(shape.heads[0], shape.relative_buckets, shape.position_count, name="relative_bias")(ids)]
+
+
+def _layer(shape: Architecture, index: int, x, seen, masks, single: bool, drop: Dropouts):
     """One post-norm transformer layer, attention, then feed-forward, of the tokens `x`, which attend to `seen`."""
     name, inner = f"layer{index}", shape.heads[index] * shape.head_width
     sources = {"query": x, "key": seen, "value": seen}
     query, key, value = (dense(inner, f"{name}_{part}")(source) for part, source in sources.items())
     attention = _attention(shape, index, single, drop, first=x is not seen)
-    y = dense(shape.width, f"{name}_attention_output")(attention([query, key, value, mask]))
-    if shape.family == "bert":  # DistilBERT has no dropout here
+    y = dense(shape.width, f"{name}_attention_output")(attention([query, key, value, *masks]))
+    if shape.family != "distilbert":  # which has no dropout here
         y = drop(shape.hidden_dropout, name=f"{name}_attention_dropout")(y)
     x = Norm(shape.norm_epsilon, name=f"{name}_attention_norm")(keras.layers.Add(name=f"{name}_attention_sum")([x, y]))
     y = dense(shape.ffn_widths[index], f"{name}_ffn_in")(x)
@@ -109,7 +118,7 @@ def _mobile_embeddings(shape: Architecture, ids, mask, single: bool):
     return NoNorm(name="embeddings_norm")(keras.layers.Add(name="embeddings_sum")([x, places]))
 
 
-def _mobile_layer(shape: Architecture, index: int, x, seen, mask, single: bool, drop: Dropouts):
+def _mobile_layer(shape: Architecture, index: int, x, seen, masks, single: bool, drop: Dropouts):
     """One layer of the tokens `x`: into the bottleneck, attention to `seen`, feed-forward networks, and out again.
 
     Queries and keys have a bottleneck of their own, which they share; values are taken from the full width.
@@ -123,7 +132,7 @@ def _mobile_layer(shape: Architecture, index: int, x, seen, mask, single: bool, 
     query = dense(inner, f"{name}_query")(shared if x is seen else settle(squeeze(x)))
     key, value = dense(inner, f"{name}_key")(shared), dense(inner, f"{name}_value")(seen)
     attention = _attention(shape, index, single, drop, first=x is not seen)
-    z = dense(narrow, f"{name}_attention_output")(attention([query, key, value, mask]))
+    z = dense(narrow, f"{name}_attention_output")(attention([query, key, value, *masks]))
     y = NoNorm(name=f"{name}_attention_norm")(keras.layers.Add(name=f"{name}_attention_sum")([y, z]))
     for part in (*(f"ffn{j}" for j in range(shape.bottleneck.ffn_count - 1)), "ffn"):
         y = _mobile_feed_forward(shape.ffn_widths[index], narrow, f"{name}_{part}", y)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
 APART = 1_000_003  # between the seeds of two dropout layers: no user's seeds lie so far apart
+FARTHEST = 128  # distance beyond which the relative bias tells nothing apart, in MPNet and T5
 MASKED = -1e4  # added to a masked score: soft-max gives it 0 in float32, and int8 and float16 can still hold it
 
 
@@ -33,6 +35,52 @@ class Positions(keras.layers.Layer):
     def get_config(self):
         """Arguments that make this layer again."""
         return {**super().get_config(), "count": self.count, "width": self.width}
+
+
+@keras.utils.register_keras_serializable("optim")
+class RelativeBias(keras.layers.Layer):
+    """What is added to the score of two tokens for the distance between them, one number for each head.
+
+    One table [buckets, heads] for all layers of an MPNet (Song et al. 2020, arXiv:2004.09297); distances share T5's
+    buckets (Raffel et al. 2020, arXiv:1910.10683, section 2.1). A distance is looked up once for each length, and
+    the indices are made of running sums, as in `Positions`.
+    """
+
+    def __init__(self, heads: int, buckets: int, position_count: int, **kwargs):
+        super().__init__(**kwargs)
+        self.heads, self.buckets, self.position_count = heads, buckets, position_count
+
+    def build(self, input_shape):
+        """One row for each bucket."""
+        shape = (self.buckets, self.heads)
+        self.table = self.add_weight(name="embeddings", shape=shape, initializer=initializer())
+
+    def call(self, ids):
+        """int [batch, length] -> float [1, heads, length, length]: of the token in the row to that in the column."""
+        farthest = self.position_count - 1
+        of_distance = tf.gather(self.table, bucket_of(np.arange(-farthest, farthest + 1), self.buckets))
+        place = tf.cumsum(tf.ones_like(ids[:1]), axis=1)
+        distance = place[:, None, :] - place[:, :, None] + farthest
+        return tf.transpose(tf.gather(of_distance, distance), [0, 3, 1, 2])
+
+    def get_config(self):
+        """Arguments that make this layer again."""
+        own = {"heads": self.heads, "buckets": self.buckets, "position_count": self.position_count}
+        return {**super().get_config(), **own}
+
+
+def bucket_of(distance: np.ndarray, buckets: int) -> np.ndarray:
+    """int32, the bucket of each signed distance, int [n]: half of them for what comes before, half for what follows.
+
+    Of each half the first half holds one distance each, the rest are wider and wider, to 128 and all beyond.
+    """
+    half = buckets // 2
+    exact = half // 2
+    far = np.abs(distance)
+    # In float32 as everywhere else: at a few distances a float64 would choose another bucket.
+    growth = np.log(np.maximum(far, 1).astype(np.float32) / np.float32(exact)) / np.float32(np.log(FARTHEST / exact))
+    wide = np.minimum(exact + (growth * np.float32(half - exact)).astype(np.int32), half - 1)
+    return (np.where(distance > 0, half, 0) + np.where(far < exact, far, wide)).astype(np.int32)
 
 
 class Draws:
@@ -196,15 +244,21 @@ class Attention(keras.layers.Layer):
     def __init__(self, heads: int, head_width: int, drop: Dropout | float, single: bool, first: bool = False, **kwargs):
         super().__init__(**kwargs)
         self.heads, self.head_width, self.single = heads, head_width, single
+        self.of_first = first
         self.first = first and not single  # the tokens of a single sentence need no unpacking, however many they are
         self.drop = drop if isinstance(drop, Dropout) else Dropout(drop)
 
     def call(self, inputs, training=None):
-        """(query, key, value: [tokens, heads * head_width], mask: int [batch, length]) -> like query."""
-        query, key, value, mask = inputs
+        """(query, key, value: [tokens, heads * head_width], mask: int [batch, length]) -> like query.
+
+        A fifth input is added to the scores: float [1, heads, length, length].
+        """
+        query, key, value, mask, *relative = inputs
         query = self._split(query * self.head_width**-0.5, None if self.first else mask)
         key, value = (self._split(x, mask) for x in (key, value))
         bias = (1.0 - tf.cast(mask, query.dtype))[:, None, None, :] * MASKED
+        for one in relative:
+            bias += tf.cast(one[:, :, :1] if self.of_first else one, query.dtype)
         weights = tf.nn.softmax(tf.matmul(query, key, transpose_b=True) + bias)
         context = tf.transpose(tf.matmul(self.drop(weights, training=training), value), [0, 2, 1, 3])
         width = self.heads * self.head_width
@@ -224,7 +278,7 @@ class Attention(keras.layers.Layer):
     def get_config(self):
         """Arguments that make this layer again."""
         own = {"heads": self.heads, "head_width": self.head_width, "drop": self.drop.rate, "single": self.single}
-        return {**super().get_config(), **own, "first": self.first}
+        return {**super().get_config(), **own, "first": self.of_first}
 
 
 @keras.utils.register_keras_serializable("optim")

@@ -17,7 +17,7 @@ from optim.encoder.assets import Checkpoint, HubCheckpoint, LocalCheckpoint
 
 TRAINED_ON = "trained_on.json"
 HEAD = re.compile(r"\A---\n(.*?)\n---\s", re.DOTALL)  # of a model card: YAML between two lines
-OUR_CARD = re.compile(r"^- Trained on [\d,]+ sentences of (.+?);", re.MULTILINE)
+OUR_CARD = re.compile(r"^- Trained on [\d,]+ sentences of (.+?)(?: and on .+?)?;", re.MULTILINE)
 
 
 def trained_on(checkpoint: Checkpoint) -> tuple[str, ...]:

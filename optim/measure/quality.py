@@ -1,4 +1,4 @@
-"""Logits and labels -> accuracy, its interval, and the scores that forgive no class. NumPy only."""
+"""Logits and labels -> accuracy, its interval, and the scores that forgive no class; whether a difference is real."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from optim.common.errors import UserError
 
+SIGNIFICANT = 0.05  # p below which a difference counts
 Z95 = 1.959963984540054  # 97.5 % point of the normal distribution: two-sided 95 %
 
 
@@ -78,3 +79,15 @@ def agreement(logits: np.ndarray, other: np.ndarray) -> float:
     if logits.shape != other.shape or len(logits) == 0:
         raise UserError(f"Logits to compare must have one shape, got {logits.shape} and {other.shape}.")
     return float(np.mean(logits.argmax(axis=1) == other.argmax(axis=1)))
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
+    """p of McNemar's exact two-sided test (McNemar 1947): could both be right equally often?
+
+    first, second: bool [n], right or wrong on the same sentences. Only sentences on which they differ count: b that
+    the first alone has right, c the second alone; p = P(a fair coin falls at least as unevenly in b + c throws).
+    """
+    from scipy.special import bdtr  # scipy.stats has this test too, and takes a second to import
+
+    b, c = int(np.sum(first & ~second)), int(np.sum(~first & second))
+    return min(1.0, 2 * float(bdtr(min(b, c), b + c, 0.5)))

@@ -130,6 +130,11 @@ def factors(points: Sequence[Finished]) -> dict[str, list[Any]]:
     return {name: values for name, values in columns.items() if len({str(v) for v in values}) > 1}
 
 
+def set_on_command_line(point: Finished) -> list[str]:
+    """The keys that the command of a point names."""
+    return _keys(point.result.command)
+
+
 def _keys(command: str) -> list[str]:
     return [word.split("=", 1)[0].lstrip("+") for word in shlex.split(command) if "=" in word]
 

@@ -14,7 +14,8 @@ from optim.report.finished import factors, read_all
 
 COLUMNS = {
     "quality": ("accuracy_fraction", "ci95_low", "ci95_high", "examples", "mcc", "macro_f1",
-                "teacher_accuracy_fraction", "agreement_fraction"),
+                "teacher_accuracy_fraction", "ensemble_accuracy_fraction", "taught", "student_accuracy_fraction",
+                "untaught_accuracy_fraction", "untaught_p", "teacher_helps", "agreement_fraction"),
     "size": ("file_bytes", "gzip_bytes", "parameters", "zeroed_fraction"),
     "speed": ("latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "sequence_length", "threads",
               "float32_latency_p50_ms", "speedup_vs_float32", "median_length_latency_p50_ms"),

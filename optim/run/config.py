@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from optim.common import hub
+from optim.common.errors import UserError
 from optim.common.files import ROOT
 from optim.common.hub import when_hub
 from optim.common.secrets import masked
@@ -64,6 +65,21 @@ class General:
     cache_max_gb: float | None
     measure: MeasureKeys
     sweep: SweepKeys
+
+
+# Keys that people try -> what there is instead.
+MISSPELT = {
+    "distill.teachers": "distill.teacher takes a list: distill.teacher=[a,b]",
+    "distill.seed": "distill.seeds=3 fits each teacher three times; distill.teacher_seed is the first of their seeds",
+}
+
+
+def require_known_keys(words: Sequence[str]) -> None:
+    """Raises UserError for a key of the command line whose right name is known; Hydra refuses the others."""
+    for word in words:
+        key = word.lstrip("+~").split("=", 1)[0]
+        if key in MISSPELT:
+            raise UserError(f"{key} is no key: {MISSPELT[key]}. Got {word!r}.")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from optim.common.screen import bar
 from optim.common.stages import Stage
 from optim.data.corpus import Corpus
 from optim.data.leaks import names_learnt
-from optim.data.tokens import Tokens, tokenize
+from optim.data.phrases import Parts, parts_of
+from optim.data.tokens import Tokens, joined, tokenize
 from optim.encoder.architecture import Architecture
 from optim.encoder.origin import trained_on, write_trained_on
 from optim.encoder.tensorflow import prepare_tensorflow
@@ -24,11 +26,15 @@ from optim.run.point import Point
 from optim.run.starts import FromCheckpoint, Start
 from optim.run.step import Stages, Step
 from optim.run.surgery import Patient, Surgery
+from optim.run.transfer import TextsStep, TransferTokensStep
+from optim.train.answers import STORED, halved
 from optim.train.fit import FitSettings, Journal, Task
 from optim.train.objective import Loss
+from optim.train.recipe import Recipe
 from optim.train.wrap import Wrapper
 
-RANGES = "ranges.npz"
+RANGES, PARTS = "ranges.npz", "parts.npz"
+LEARNT = "learnt.json"  # of a student with sentences without labels: kind -> how many it learnt from
 
 log = logging.getLogger(__name__)
 
@@ -48,34 +54,51 @@ class TokensStep(Step):
     def key(self) -> Mapping[str, Any]:
         """Sentences, words, and where a sentence is cut."""
         words = {"tokenizer": self.start.words_key(), "max_length": self.max_length}
-        return {"corpus": self.corpus.digest, **words, "versions": made_by("tokenizers")["versions"]}
+        phrases = {"phrases": True} if self.corpus.phrases else {}
+        return {"corpus": self.corpus.digest, **words, **phrases, "versions": made_by("tokenizers")["versions"]}
 
     def build(self, folder: Path, scratch: Path, stages: Stages) -> None:
         """Tokenizes both splits."""
         path = self.start.tokenizer(stages)
         for name, split in (("train", self.corpus.train), ("dev", self.corpus.dev)):
             tokenize(split, tokenizer_path=path, max_length=self.max_length).save(folder / f"{name}.npz")
+        if self.corpus.phrases:
+            np.savez(folder / PARTS, **parts_of(self.corpus.train.texts).__dict__)
 
     def read(self, stages: Stages, split: str) -> Tokens:
         """`train` or `dev`."""
         return Tokens.load(stages.folder(self) / f"{split}.npz")
 
+    def parts(self, stages: Stages) -> Parts | None:
+        """Which rows of train are part of which whole sentence, where they are phrases."""
+        if not self.corpus.phrases:
+            return None
+        with np.load(stages.folder(self) / PARTS) as saved:
+            return Parts(**saved)
+
 
 class FitStep(Step):
     """A fitted classifier: weights and architecture, curve, its Keras answers on dev, what its wrappers measured."""
 
-    def __init__(self, kind: str, point: Point, tokens: TokensStep, start: Start, *, loss: Loss,
+    def __init__(self, kind: str, point: Point, tokens: TokensStep, start: Start, *, recipe: Recipe, loss: Loss,
                  loss_spec: Mapping[str, Any], wrappers: Sequence[Wrapper] = (), wrapper_specs: Sequence[Any] = (),
-                 answers: Sequence[LogitsStep] = (), teachers: Sequence[FitStep] = ()) -> None:  # fmt: skip
+                 answers: Sequence[LogitsStep] = (), teachers: Sequence[FitStep] = (),
+                 transfer: Sequence[Transfer] = (), holdout_seed: int | None = None) -> None:  # fmt: skip
         self.kind, self.point, self.tokens, self.start = kind, point, tokens, start  # type: ignore[misc]
         self.loss, self.loss_spec, self.wrappers, self.wrapper_specs = loss, loss_spec, wrappers, wrapper_specs
-        self.answers = answers if loss.needs_logits else ()
+        self.answers: Sequence[LogitsStep] = answers if loss.needs_logits else ()
         self.teachers = teachers if loss.needs_models else ()
+        self.transfer = transfer if loss.needs_logits else [replace(one, answers=()) for one in transfer]
+        self.recipe = recipe
+        # Of the slice that chooses the epoch. A student that starts from its teacher takes the teacher's: the weights
+        # that it starts from have not seen that one. It follows from the start, so it is in the key already.
+        self.holdout_seed = point.seed if holdout_seed is None else holdout_seed
         self.classes = len(tokens.corpus.label_names)
 
     def inputs(self) -> Sequence[Step]:
         """Tokens, where it begins, and what the teachers say or are."""
-        return (self.tokens, *self.start.inputs(), *self.answers, *self.teachers)
+        more = [step for one in self.transfer for step in (one.tokens, *one.answers)]
+        return (self.tokens, *self.start.inputs(), *self.answers, *self.teachers, *more)
 
     def key(self) -> Mapping[str, Any]:
         """Everything that makes the weights."""
@@ -87,8 +110,9 @@ class FitStep(Step):
             "teachers": [step.wanted.key for step in self.teachers],
             "loss": self.loss_spec,
             "wrappers": list(self.wrapper_specs),
-            "fit": recipe_key(self.point.specs["fit"], self.kind),
+            "fit": recipe_key(self.point.specs["fit"], self.recipe),
             "seed": self.point.seed,
+            **({"transfer": [one.key() for one in self.transfer]} if self.transfer else {}),
             **made_by(*TRAINING, *sorted(packages)),
         }
 
@@ -98,13 +122,15 @@ class FitStep(Step):
 
         prepare_tensorflow()
         shape = self._shape(stages)
-        model = self._fresh(shape, stages)
+        model = self._fresh(self._trained(shape), stages)
         answers = [step.read(stages) for step in self.answers]
         task = Task(
             model=model, tokens=self.tokens.read(stages, "train"), loss=self.loss, wrappers=self.wrappers,
+            parts=self.tokens.parts(stages),
             teacher_logits=np.stack(answers, axis=1) if answers else None,
             teachers=[store.load(stages.folder(step), whole=True) for step in self.teachers],
         )  # fmt: skip
+        task = with_transfer(task, self.transfer, stages)
         ranges = self._fit(task, folder, scratch, stages)
         for wrapper in self.wrappers:
             wrapper.check(model)
@@ -123,6 +149,17 @@ class FitStep(Step):
             raise UserError(
                 f"data.max_length must be at most {shape.position_count}, the positions of the model, "
                 f"got {self.tokens.max_length}."
+            )
+        return shape
+
+    def _trained(self, shape: Architecture) -> Architecture:
+        """The shape with the recipe's dropout. What is kept has its own: a student of this model may want another."""
+        own = self.recipe.head_dropout
+        shape = shape if own is None else replace(shape, head_dropout=own)
+        if self.recipe.r_drop and not (shape.hidden_dropout or shape.attention_dropout or shape.head_dropout):
+            raise UserError(
+                f"fit.{self.kind}.r_drop compares two draws of dropout, and this model has none, "
+                f"got {self.recipe.r_drop:g}. Set fit.{self.kind}.head_dropout, or fit.{self.kind}.r_drop=0."
             )
         return shape
 
@@ -146,16 +183,34 @@ class FitStep(Step):
         """Fits, writes the curve, and returns the wrappers' ranges at the epoch that was kept."""
         from optim.train.fit import Fit
 
-        recipe = getattr(self.point.schedule, self.kind)
-        settings = FitSettings(recipe=recipe, schedule=self.point.schedule, seed=self.point.seed)
+        settings = FitSettings(recipe=self.recipe, schedule=self.point.schedule, seed=self.point.seed,
+                               holdout_seed=self.holdout_seed)  # fmt: skip
         with bar(self.kind) as shown:
             journal = Journal(scratch=scratch, on_row=lambda row: stages.curve(self.kind, row), bar=shown)
             fit = Fit(task, settings, journal)
-            log.info("%-9s %d epochs of %d steps, %s", self.kind, recipe.epochs, fit.epoch_steps,
-                     self.point.schedule.precision)  # fmt: skip
+            length = (
+                f"{self.recipe.epochs} epochs" if self.recipe.steps is None else f"{self.recipe.steps} steps, epochs"
+            )
+            log.info("%-9s %s of %d steps, %s", self.kind, length, fit.epoch_steps, self.point.schedule.precision)
             fitted = fit.run()
+        if self.transfer:
+            self._write_learnt(fit.chosen, folder, stages)
         (folder / "fit.json").write_text(json.dumps(fitted.to_json()) + "\n", encoding="utf-8")
         return fit.ranges
+
+    def _write_learnt(self, rows: np.ndarray, folder: Path, stages: Stages) -> None:
+        """How many sentences of each kind without labels are among the rows of the fit."""
+        sizes = [one.texts.counts(stages)["examples"] for one in self.transfer]
+        ends = len(self.tokens.corpus.train.texts) + np.cumsum([0, *sizes])
+        counts = np.diff(np.searchsorted(np.sort(rows), ends)).tolist()
+        learnt = {one.texts.kind: count for one, count in zip(self.transfer, counts, strict=True)}
+        (folder / LEARNT).write_text(json.dumps(learnt) + "\n", encoding="utf-8")
+
+    def learnt(self, stages: Stages) -> dict[str, int]:
+        """Kind of sentence without labels -> how many it learnt from; none of a kind that it was not given."""
+        if not self.transfer:
+            return {}
+        return json.loads((stages.folder(self) / LEARNT).read_text(encoding="utf-8"))
 
     def _keep(self, model: Any, shape: Architecture, dev: Tokens, ranges: dict[str, np.ndarray], folder: Path) -> None:
         """Saves the model, what its weights amount to, and the logits on dev that its files must agree with."""
@@ -191,20 +246,24 @@ class FitStep(Step):
 
 
 class LogitsStep(Step):
-    """What a teacher says of every training sentence, computed once: train.npy, float32 [n, classes]."""
+    """What a teacher says of every training sentence, computed once: train.npy, float16 [n, classes].
+
+    With `tokens`, what it says of those instead.
+    """
 
     kind = "logits"
 
-    def __init__(self, teacher: FitStep) -> None:
-        self.teacher = teacher
+    def __init__(self, teacher: FitStep, tokens: TransferTokensStep | None = None) -> None:
+        self.teacher, self.tokens = teacher, tokens or teacher.tokens
 
     def inputs(self) -> Sequence[Step]:
         """The teacher, and the sentences in its tokens."""
-        return (self.teacher, self.teacher.tokens)
+        return (self.teacher, self.tokens)
 
     def key(self) -> Mapping[str, Any]:
         """Who speaks, of what."""
-        return {"teacher": self.teacher.wanted.key, "tokens": self.teacher.tokens.wanted.key, **made_by(*TRAINING)}
+        spoken = {"teacher": self.teacher.wanted.key, "tokens": self.tokens.wanted.key}
+        return {**spoken, "stored": STORED, **made_by(*TRAINING)}
 
     def build(self, folder: Path, scratch: Path, stages: Stages) -> None:
         """Runs the teacher over train."""
@@ -212,14 +271,43 @@ class LogitsStep(Step):
         from optim.encoder import store
         from optim.train.fit import logits_of
 
-        model, train = store.load(stages.folder(self.teacher)), self.teacher.tokens.read(stages, "train")
+        model, train = store.load(stages.folder(self.teacher)), self.tokens.read(stages, "train")
         with bar("teacher's answers", len(train), "sentence") as shown:
             logits = logits_of(model, train, progress=lambda done: shown.update(done - shown.n))
-        np.save(folder / "train.npy", logits)
+        np.save(folder / "train.npy", halved(logits))
 
     def read(self, stages: Stages) -> np.ndarray:
-        """float32 [n, classes]."""
-        return np.load(stages.folder(self) / "train.npy")
+        """float32 [n, classes], as exact as they are stored."""
+        return np.load(stages.folder(self) / "train.npy").astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Sentences without labels, as a student takes them: in its own tokens, with what each teacher says of them."""
+
+    texts: TextsStep
+    tokens: TransferTokensStep
+    answers: Sequence[LogitsStep]
+
+    def key(self) -> dict[str, Any]:
+        """What a fit on them depends on."""
+        return {"tokens": self.tokens.wanted.key, "answers": [step.wanted.key for step in self.answers]}
+
+
+def with_transfer(task: Task, transfer: Sequence[Transfer], stages: Stages) -> Task:
+    """The task with the sentences without labels after those of train."""
+    if not transfer:
+        return task
+    logits = task.teacher_logits
+    if logits is not None:
+        said = [np.stack([step.read(stages) for step in one.answers], axis=1) for one in transfer]
+        logits = np.concatenate([logits, *said])
+    return replace(
+        task,
+        tokens=joined([task.tokens, *(one.tokens.read(stages, "train") for one in transfer)]),
+        teacher_logits=logits,
+        parents=np.concatenate([one.texts.parents(stages) for one in transfer]),
+    )
 
 
 class SurgeryStep(Step):

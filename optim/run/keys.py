@@ -10,15 +10,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from optim.common.build import as_json
 from optim.common.stages import SCHEMA, digest_of
 from optim.common.versions import versions_of
+from optim.data.augment import VERSION as AUGMENTING
+from optim.data.augment import Augment
 from optim.encoder.architecture import GRAPH
 from optim.run import result
-from optim.run.point import Point
+from optim.run.point import Point, Teacher
+from optim.train.recipe import Recipe
 
 TRAINING = ("tensorflow", "tf_keras")
 FILES = ("tensorflow", "litert-quantizer")
 RUNTIME = ("ai-edge-litert",)
+# Keys of a loss that name what has keys of its own, and those of `conf/fit` that hold recipes.
+ELSEWHERE = ("teacher", "seeds", "teacher_seed", "augment", "unlabelled")
+RECIPES = ("teacher", "usual", "student")
 
 
 def run_id_of(point: Point) -> str:
@@ -28,21 +35,43 @@ def run_id_of(point: Point) -> str:
 
 def identity(point: Point) -> dict[str, Any]:
     """Everything in a point that changes its answer. Paths are left out, what they hold is in."""
-    groups = ("prune", "quant", "fit", "bench", "measure")
+    groups = ("prune", "quant", "bench", "measure")
     return {
         **{group: point.specs[group] for group in groups},
-        "distill": loss_key(point.specs["distill"]),
+        "fit": recipe_key(point.specs["fit"], point.schedule.student),
+        "distill": {**loss_key(point.specs["distill"]), **transfer_key(point)},
         "surgery": point.surgery.spec,
         "data": point.source.fingerprint(),
         "model": point.checkpoint.fingerprint(),
-        "teachers": [teacher.fingerprint() for teacher in point.teachers],
+        "teachers": [_taught(point, teacher) for teacher in point.teachers],
         "seed": point.seed,
     }
 
 
+def _taught(point: Point, teacher: Teacher) -> dict[str, Any]:
+    """A teacher: of what, by which seed and recipe."""
+    recipe = point.schedule.teacher_of(teacher.checkpoint.name)
+    return {**teacher.checkpoint.fingerprint(), "fit_seed": teacher.seed, "recipe": as_json(recipe)}
+
+
 def loss_key(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A loss without the names of its teachers: what they are stands elsewhere."""
-    return {key: value for key, value in spec.items() if key != "teacher"}
+    """A loss without its teachers and the sentences that they answer: what they are stands elsewhere."""
+    return {key: value for key, value in spec.items() if key not in ELSEWHERE}
+
+
+def augment_key(augment: Augment) -> dict[str, Any]:
+    """How sentences are made from those of train."""
+    return {"version": AUGMENTING, **as_json(augment)}
+
+
+def transfer_key(point: Point) -> dict[str, Any]:
+    """The sentences that only the teachers answer; empty where there are none."""
+    key: dict[str, Any] = {}
+    if point.augment is not None:
+        key["augment"] = augment_key(point.augment)
+    if point.unlabelled is not None:
+        key["unlabelled"] = point.unlabelled.fingerprint()
+    return key
 
 
 def file_key(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,10 +79,10 @@ def file_key(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in spec.items() if key != "max_disagreement"}
 
 
-def recipe_key(spec: Mapping[str, Any], fit: str) -> dict[str, Any]:
-    """What the fit named `fit`, teacher or student, takes from `conf/fit`."""
-    shared = {key: value for key, value in spec.items() if key not in ("teacher", "student")}
-    return {**shared, "recipe": spec[fit]}
+def recipe_key(spec: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """What a fit takes from `conf/fit`: its own recipe, and what all fits share."""
+    own = {key: value for key, value in as_json(recipe).items() if key != "steps" or value is not None}
+    return {**{key: value for key, value in spec.items() if key not in RECIPES}, "recipe": own}
 
 
 def made_by(*packages: str) -> dict[str, Any]:

@@ -13,14 +13,16 @@ from optim.data.corpus import Corpus
 from optim.measure import quality
 from optim.measure.file import check_agreement
 from optim.run.exports import MODEL
+from optim.run.fits import FitStep
 from optim.run.point import Point
 from optim.run.step import Stages
 from optim.run.steps import Steps
+from optim.run.teaching import teaching_of
 
 # Part of `cost` -> the kinds of stage that it adds up.
 COSTS = {
     "teacher_s": ("teacher",),
-    "student_s": ("logits", "surgery", "student"),
+    "student_s": ("augmented", "unlabelled", "logits", "surgery", "student"),
     "export_s": ("float32", "table", "file"),
     "measure_s": ("figures",),
 }
@@ -53,13 +55,14 @@ def outcome_of(point: Point, corpus: Corpus, steps: Steps, stages: Stages) -> Ou
         quality={
             **quality.scores(logits, dev.labels),
             "teacher_accuracy_fraction": float(np.mean(teacher == dev.labels)),
+            **teaching_of(point, corpus, steps, stages, dev.labels),
             "agreement_fraction": agreement,
         },
         size={**figures["size"], **steps.student.weights(stages)},
         speed=figures["speed"],
         memory=figures["memory"],
         cost=_cost(stages),
-        data=_data(corpus),
+        data={**_data(corpus), **_without_labels(steps.student, stages)},
         answers={"labels": dev.labels, "answers": logits.argmax(axis=1), "teacher": teacher},
         file=stages.folder(steps.file) / MODEL,
         tokenizer=steps.student.start.tokenizer(stages),
@@ -75,6 +78,16 @@ def _data(corpus: Corpus) -> dict[str, Any]:
         "dev_examples": len(corpus.dev.texts),
         "labels": list(corpus.label_names),
     }
+
+
+def _without_labels(student: FitStep, stages: Stages) -> dict[str, Any]:
+    """How many sentences that only teachers answered the student learnt from, and why others of them were left out."""
+    learnt, found = student.learnt(stages), {}
+    for one in student.transfer:
+        counts, kind = one.texts.counts(stages), one.texts.kind
+        left_out = {**counts["left_out"], "of_held_out": counts["examples"] - learnt[kind]}
+        found |= {f"{kind}_left_out": left_out}
+    return {f"{kind}_examples": learnt.get(kind, 0) for kind in ("augmented", "unlabelled")} | found
 
 
 def _cost(stages: Stages) -> dict[str, Any]:

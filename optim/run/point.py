@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from optim.common.build import as_json, bind, build, typed
-from optim.common.errors import UserError, require_fraction
+from optim.common.errors import UserError, require_fraction, require_seed
+from optim.data.augment import Augment
 from optim.data.corpus import Source
 from optim.data.leaks import require_unrelated
+from optim.data.transfer import UnlabelledFile
 from optim.encoder.assets import Checkpoint
 from optim.encoder.origin import trained_on
 from optim.export.quantize import Quantizer
@@ -20,9 +23,19 @@ from optim.measure.machine import has_bfloat16
 from optim.run.config import GROUPS, MODELS, General
 from optim.run.surgery import NoSurgery, Surgery
 from optim.train.distill import SAME
-from optim.train.fit import Schedule
 from optim.train.objective import Loss
+from optim.train.recipe import Schedule
 from optim.train.wrap import Wrapper
+
+TEXT_COLUMN = "text"  # of distill.unlabelled, where the data have no data.text_column
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """One fine-tuning that teaches: of what, and by which seed."""
+
+    checkpoint: Checkpoint
+    seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +44,12 @@ class Point:
 
     source: Source
     checkpoint: Checkpoint  # of the student
-    teachers: tuple[Checkpoint, ...]  # the first is the one that results compare with
+    teachers: tuple[Teacher, ...]  # the first is the one that results compare with
     surgery: Surgery
     pruner: Wrapper
     loss: Loss
+    augment: Augment | None  # None: no sentences are made
+    unlabelled: UnlabelledFile | None
     quantizer: Quantizer
     schedule: Schedule  # its precision is float32 or bfloat16
     bench: Bench
@@ -45,12 +60,17 @@ class Point:
     @property
     def self_taught(self) -> bool:
         """True if the first teacher and the student have one architecture and one origin."""
-        return self.teachers[0].fingerprint() == self.checkpoint.fingerprint()
+        return self.teachers[0].checkpoint.fingerprint() == self.checkpoint.fingerprint()
+
+    @property
+    def origins(self) -> tuple[Checkpoint, ...]:
+        """What student and teachers begin from."""
+        return (self.checkpoint, *(teacher.checkpoint for teacher in self.teachers))
 
     @property
     def learnt_before(self) -> tuple[str, ...]:
         """The data sets that model and teachers say they were trained on before."""
-        return tuple(name for one in (self.checkpoint, *self.teachers) for name in trained_on(one))
+        return tuple(name for one in self.origins for name in trained_on(one))
 
     @property
     def wrappers(self) -> tuple[Wrapper, ...]:
@@ -76,6 +96,7 @@ def point_of(cfg: DictConfig) -> Point:
         surgery=NoSurgery(),
         pruner=bound["prune"].make(),
         loss=loss,
+        **_transfer(bound["distill"].arguments, specs["data"].get("text_column", TEXT_COLUMN)),
         quantizer=bound["quant"].make(),
         schedule=schedule,
         bench=bound["bench"].make(),
@@ -83,9 +104,16 @@ def point_of(cfg: DictConfig) -> Point:
         seed=general.seed,
         specs=specs,
     )
-    for one in (point.checkpoint, *point.teachers):
+    for one in point.origins:
         require_unrelated(point.source.name, trained_on(one), f"model={one.name}")
     return point
+
+
+def _transfer(distill: Mapping[str, Any], column: str) -> dict[str, Any]:
+    """The sentences beside train that a loss names; there are none where its config has no such keys."""
+    augment, path = distill.get("augment"), distill.get("unlabelled")
+    file = None if path is None else UnlabelledFile(Path(path).expanduser(), column)
+    return {"augment": augment if augment and augment.copies else None, "unlabelled": file}
 
 
 def _resolved(cfg: DictConfig) -> dict[str, Any]:
@@ -94,8 +122,7 @@ def _resolved(cfg: DictConfig) -> dict[str, Any]:
 
 def _check(general: General) -> None:
     require_fraction("measure.max_disagreement", general.measure.max_disagreement, one=True)
-    if not 0 <= general.seed < 2**31:
-        raise UserError(f"seed must be a whole number from 0 to {2**31 - 1}, got {general.seed}.")
+    require_seed("seed", general.seed)
 
 
 def _schedule(schedule: Schedule) -> Schedule:
@@ -105,13 +132,14 @@ def _schedule(schedule: Schedule) -> Schedule:
     return replace(schedule, precision="bfloat16" if has_bfloat16() else "float32")
 
 
-def _teachers(cfg: DictConfig, loss: Loss) -> tuple[Checkpoint, ...]:
-    """The checkpoints of the teachers: the student's own for `same`, else another of conf/model."""
+def _teachers(cfg: DictConfig, loss: Loss) -> tuple[Teacher, ...]:
+    """The teachers, the seeds of each side by side: the student's own checkpoint for `same`, else one of conf/model."""
     _check_teachers(loss)
     nodes: Sequence[Any] = [
         cfg.model if name == SAME else OmegaConf.load(MODELS / f"{name}.yaml") for name in loss.teachers
     ]
-    return tuple(build(node, "model") for node in nodes)
+    checkpoints = [build(node, "model") for node in nodes]
+    return tuple(Teacher(checkpoint, seed) for checkpoint in checkpoints for seed in loss.teacher_seeds)
 
 
 def _check_teachers(loss: Loss) -> None:

@@ -28,7 +28,7 @@ from optim.common.errors import UserError
 from optim.common.files import ROOT
 from optim.common.screen import log_to, say
 from optim.common.secrets import Masking
-from optim.data.leaks import names_learnt, names_scored, require_unrelated, require_unseen_dev
+from optim.data.leaks import known_sets, names_learnt, names_scored, require_unrelated, require_unseen_dev
 from optim.encoder.origin import trained_on
 from optim.run import config, result
 from optim.run.config import Job
@@ -113,6 +113,7 @@ def _compute(point: Point, draft: Result, folder: Path, cache_dir: Path, curve) 
 
 def computed(point: Point, cache_dir: Path, curve: Curve) -> Outcome:
     """Makes every step that is missing, in order, and what they come to."""
+    from optim.run.forecast import Forecast
     from optim.run.outcome import outcome_of
     from optim.run.step import Stages
     from optim.run.steps import steps_of
@@ -124,10 +125,13 @@ def computed(point: Point, cache_dir: Path, curve: Curve) -> Outcome:
     steps, stages = steps_of(point, corpus, cache_dir), Stages(cache_dir, curve)
     if steps.student is steps.teachers[0]:
         log.info("student   nothing is done to the model: the teacher is the student")
+    for line in Forecast(cache_dir).lines(steps.all()):
+        log.info("plan      %s", line)
     for step in steps.all():
         stages.make(step)
     outcome = outcome_of(point, corpus, steps, stages)
-    learnt = list(dict.fromkeys((*point.learnt_before, *names_learnt(corpus))))
+    more = known_sets(point.unlabelled.texts()) if point.unlabelled else ()
+    learnt = list(dict.fromkeys((*point.learnt_before, *names_learnt(corpus), *more)))
     return replace(outcome, data={**outcome.data, "dev_in_train_examples": seen, "trained_on": learnt})
 
 
@@ -137,7 +141,7 @@ def _require_unseen(point: Point, corpus: Corpus) -> int:
     `point_of` looks at the names of the data alone; here it is what the texts are.
     """
     for name in names_scored(corpus):
-        for one in (point.checkpoint, *point.teachers):
+        for one in point.origins:
             require_unrelated(name, trained_on(one), f"model={one.name}")
     return require_unseen_dev(corpus)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass, field
@@ -13,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from optim.common.errors import UserError
 from optim.common.files import raise_if_disk, write_text
 from optim.common.secrets import masked
+from optim.measure.quality import SIGNIFICANT
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-SCHEMA = 3  # of result.json; raised when a figure means something else
+SCHEMA = 4  # of result.json; raised when a figure means something else, or a reader counts on a new one
 LABELS_SHOWN = 10  # in the model card; labels.json has all
 DONE, FAILED = "done", "failed"
 FILE = "result.json"
@@ -152,7 +154,46 @@ def rows(result: Result) -> list[tuple[str, str, str]]:
         (f"latency at {v['median_length']}", f"{v['median_length_latency_p50_ms']:.2f} ms", "the data's median length"),
         ("peak memory", f"{m['peak_rss_bytes'] / 1e6:.0f} MB",
          f"of a process that runs the file; {m['baseline_rss_bytes'] / 1e6:.0f} MB before loading it"),
+        *teaching_rows(result),
     ]  # fmt: skip
+
+
+def teaching_rows(result: Result) -> list[tuple[str, str, str]]:
+    """What the teachers are worth, with the uncertainty in words; none where nothing was taught."""
+    q = result.quality
+    if not q["taught"]:
+        return []
+    together = [] if q["ensemble_accuracy_fraction"] is None else [
+        ("ensemble", f"{q['ensemble_accuracy_fraction']:.4f}", "the mean of their soft answers, on dev")
+    ]  # fmt: skip
+    if q["teacher_helps"] is None:
+        return [*together, ("teacher helps?", "not known", "the same with distill=none would tell")]
+    student, other, p = q["student_accuracy_fraction"], q["untaught_accuracy_fraction"], q["untaught_p"]
+    sure = "hardly chance" if p < SIGNIFICANT else "may be chance"
+    chance = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    beside = f"as Keras {student:.4f}, without it {other:.4f}: {chance}, {sure}"
+    worse = [] if q["teacher_accuracy_fraction"] >= other else [
+        ("teacher itself", f"{q['teacher_accuracy_fraction']:.4f}", f"is worse than a student without it, {other:.4f}")
+    ]  # fmt: skip
+    return [*together, ("teacher helps?", _verdict(student - other, p), beside), *worse]
+
+
+def _verdict(gain: float, p: float) -> str:
+    """In a word or two, by the sign of the gain and McNemar's p."""
+    if gain > 0:
+        return "yes" if p < SIGNIFICANT else "perhaps"
+    return "no: worse" if gain < 0 and p < SIGNIFICANT else "no: perhaps worse" if gain < 0 else "no difference"
+
+
+def untaught_command(result: Result) -> str | None:
+    """What makes the student without its teachers, where only that is missing to say whether they help."""
+    if not result.quality["taught"] or result.quality["teacher_helps"] is not None:
+        return None
+    teacher = result.cfg["distill"]["teacher"]
+    own = (teacher if isinstance(teacher, str) else teacher[0]) in ("same", result.choices["model"])
+    words = [word for word in shlex.split(result.command) if not word.lstrip("+~").startswith("distill")]
+    kept = [word for word in shlex.split(result.command) if own and word.startswith("distill.teacher_seed=")]
+    return shlex.join([*words, "distill=none", *kept])
 
 
 def title(result: Result) -> str:
@@ -167,7 +208,26 @@ def table(result: Result, folder: Path) -> str:
     """The result for a screen of 100 columns."""
     body = "\n".join(f"  {what:<16}{value:>18}   {beside}" for what, value, beside in rows(result))
     predict = f'python -m optim.predict {_bundle(folder)} "a charming film"'
-    return f"\n{title(result)}\n{body}\n\n  {folder / FILE}\n  {predict}\n"
+    return f"\n{title(result)}\n{body}\n\n  {folder / FILE}\n  {predict}\n{_to_know(result)}"
+
+
+def _teaching_line(result: Result) -> str:
+    """For the card: what "teacher helps?" compares, or what would tell."""
+    if not result.quality["taught"]:
+        return ""
+    told = (
+        "- Teacher helps?: Keras answers on dev, before the file, against those of the same student with distill=none"
+    )
+    if (command := untaught_command(result)) is None:
+        return f"{told}, one seed each; p is McNemar's.\n"
+    return f"{told}, which was not made: `{command}`.\n"
+
+
+def _to_know(result: Result) -> str:
+    """How to learn whether the teachers help, where that is not known."""
+    if (command := untaught_command(result)) is None:
+        return ""
+    return f"\n  Does the teacher help? Run this, then this point again after deleting its folder:\n  {command}\n"
 
 
 def card(result: Result) -> str:
@@ -176,6 +236,9 @@ def card(result: Result) -> str:
     data, machine = result.data, result.machine
     copies = data.get("dev_in_train_examples")
     scored = f"the {data['dev_examples']:,} of dev chose nothing" + (f", {copies:,} stand in train" if copies else "")
+    more = data.get("augmented_examples", 0) + data.get("unlabelled_examples", 0)
+    learnt = f"{data['train_examples']:,} sentences of {data['name']}"
+    learnt += f" and on {more:,} more, which have no labels and were answered by the teacher" if more else ""
     return f"""# {title(result)}
 
 Text classifier for LiteRT, made and measured by DistilBERT-Optim. {_named(data["labels"])}.
@@ -185,10 +248,10 @@ Text classifier for LiteRT, made and measured by DistilBERT-Optim. {_named(data[
 {body}
 
 - Every figure is of `model.tflite` in this folder, run by LiteRT on {machine["cpu"]} ({", ".join(machine["isa"])}).
-- Trained on {data["train_examples"]:,} sentences of {data["name"]}; {scored}.
+- Trained on {learnt}; {scored}.
 - Inputs `input_ids` and `attention_mask`, int32 [1, length], bound by name; output `logits`, float32 [1, classes].
 - Run: `python -m optim.predict FOLDER "a charming film"`. Made by `{result.command}`, run {result.run_id}.
-
+{_teaching_line(result)}
 Latency on another processor will differ, and so may the ratio to float32. Text unlike the training data was not tried.
 """
 

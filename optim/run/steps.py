@@ -1,6 +1,7 @@
 """The way of one point, from sentences to figures, as a list of steps; each is a stage of the cache.
 
     corpus -> tokens -> teachers -> (their answers) -> (surgery) -> student
+    corpus, or a file -> (sentences without labels) -> tokens -> teachers' answers -> student
     student -> float32 file -> (tables) -> file -> figures
 
 A step (`run/step.py`) says what it takes, what its content depends on, and what it leaves. A new one is a class in
@@ -10,20 +11,22 @@ A step (`run/step.py`) says what it takes, what its content depends on, and what
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from optim.common.errors import UserError
 from optim.common.stages import Wanted
 from optim.data.corpus import Corpus
-from optim.encoder.assets import Checkpoint
 from optim.run.exports import FigureStep, FileStep, Float32Step
-from optim.run.fits import FitStep, LogitsStep, SurgeryStep, TokensStep
+from optim.run.fits import FitStep, LogitsStep, SurgeryStep, TokensStep, Transfer
 from optim.run.keys import file_key, loss_key
-from optim.run.point import Point
+from optim.run.point import Point, Teacher
 from optim.run.starts import FromCheckpoint, FromStep, Start
 from optim.run.step import Step
-from optim.train.distill import HardLabels
+from optim.run.transfer import AugmentedStep, TextsStep, TransferTokensStep, UnlabelledStep
+from optim.train.distill import SAME, HardLabels
+
+LABELS = {"method": "hard_labels", "version": 1}  # the loss of a fine-tuning, in its key
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Steps:
                 visit(needed)
             ordered.setdefault(step.wanted.key, step)
 
-        for last in (self.teachers[0], self.figures):
+        texts = [one.texts for one in self.student.transfer]  # first: a file may be refused
+        for last in (*texts, self.teachers[0], self.figures):
             visit(last)
         return list(ordered.values())
 
@@ -55,32 +59,74 @@ class Steps:
 
 def steps_of(point: Point, corpus: Corpus, cache_dir: Path) -> Steps:
     """The steps. Raises UserError for methods that do not go together."""
-    teachers = [_teacher(point, checkpoint, corpus, cache_dir) for checkpoint in point.teachers]
+    teachers = [_teacher(point, teacher, corpus, cache_dir) for teacher in point.teachers]
     student = _student(point, teachers, corpus, cache_dir)
     file = FileStep(point, Float32Step(student))
     return Steps(teachers, student, file, FigureStep(point, file))
 
 
-def _teacher(point: Point, checkpoint: Checkpoint, corpus: Corpus, cache_dir: Path) -> FitStep:
-    """A checkpoint, fine-tuned on the labels."""
-    start = FromCheckpoint(checkpoint, cache_dir)
+def _teacher(point: Point, teacher: Teacher, corpus: Corpus, cache_dir: Path) -> FitStep:
+    """A checkpoint, fine-tuned on the labels by a seed of its own: nothing of the student is in it."""
+    start = FromCheckpoint(teacher.checkpoint, cache_dir)
     tokens = TokensStep(corpus, start, point.source.max_length)
-    loss = HardLabels(teachers=())
-    return FitStep("teacher", point, tokens, start, loss=loss, loss_spec={"method": "hard_labels", "version": 1})
+    seeded = replace(point, seed=teacher.seed)
+    return FitStep("teacher", seeded, tokens, start, recipe=point.schedule.teacher_of(teacher.checkpoint.name),
+                   loss=HardLabels(teachers=(), teacher_seeds=()), loss_spec=LABELS)  # fmt: skip
 
 
 def _student(point: Point, teachers: Sequence[FitStep], corpus: Corpus, cache_dir: Path) -> FitStep:
     """What is pruned, distilled and exported; the teacher itself where nothing is to be done to it."""
-    if point.self_taught and not point.surgery.changes and not point.wrappers:
+    texts = _unlabelled_texts(point, corpus, cache_dir)
+    if _is_its_teacher(point) and not texts:
         return teachers[0]
     start = _student_start(point, teachers, cache_dir)
     tokens = TokensStep(corpus, start, point.source.max_length)
     _require_same_words(point, tokens, teachers)
     specs = [point.specs["prune"]] if point.pruner.changes else []
     specs += [file_key(point.specs["quant"])] if point.quantizer.wrappers else []
-    return FitStep("student", point, tokens, start, loss=point.loss, loss_spec=loss_key(point.specs["distill"]),
-                   wrappers=point.wrappers, wrapper_specs=specs, answers=[LogitsStep(t) for t in teachers],
-                   teachers=teachers)  # fmt: skip
+    return FitStep("student", point, tokens, start, recipe=point.schedule.student, loss=point.loss,
+                   loss_spec=loss_key(point.specs["distill"]), wrappers=point.wrappers, wrapper_specs=specs,
+                   answers=[LogitsStep(t) for t in teachers], teachers=teachers,
+                   transfer=_transfer(point, texts, start, teachers),
+                   holdout_seed=point.teachers[0].seed if point.self_taught else None)  # fmt: skip
+
+
+def untaught(point: Point, corpus: Corpus, cache_dir: Path) -> FitStep:
+    """What `distill=none` makes of the same settings and seed: the fit without its teachers.
+
+    Of a student to which nothing else is done it is its own fine-tuning, the step that it would be as a teacher; of a
+    pruned or cut one, its own fine-tuning treated alike under the labels alone.
+    """
+    own = Teacher(point.checkpoint, point.teachers[0].seed if point.self_taught else point.seed)
+    loss = HardLabels(teachers=(SAME,), teacher_seeds=(own.seed,))
+    plain = replace(point, loss=loss, teachers=(own,), specs={**point.specs, "distill": LABELS})
+    return steps_of(plain, corpus, cache_dir).student
+
+
+def _is_its_teacher(point: Point) -> bool:
+    """Whether nothing is to be done to the fine-tuned model: no cut, no wrapper, no teacher beside it."""
+    taught = len(point.teachers) > 1 and (point.loss.needs_logits or point.loss.needs_models)
+    return point.self_taught and not (taught or point.surgery.changes or point.wrappers)
+
+
+def _unlabelled_texts(point: Point, corpus: Corpus, cache_dir: Path) -> list[TextsStep]:
+    """The sentences beside train that only the teachers answer; they are made by the words that the first one knows."""
+    texts: list[TextsStep] = []
+    if point.augment is not None:
+        texts.append(AugmentedStep(corpus, point.augment, FromCheckpoint(point.teachers[0].checkpoint, cache_dir)))
+    if point.unlabelled is not None:
+        texts.append(UnlabelledStep(corpus, point.unlabelled))
+    return texts
+
+
+def _transfer(point: Point, texts: Sequence[TextsStep], start: Start, teachers: Sequence[FitStep]) -> list[Transfer]:
+    """They in the student's tokens, and in each teacher's own with its answers."""
+    length = point.source.max_length
+    return [
+        Transfer(text, TransferTokensStep(text, start, length),
+                 [LogitsStep(t, TransferTokensStep(text, t.start, length)) for t in teachers])
+        for text in texts
+    ]  # fmt: skip
 
 
 def _student_start(point: Point, teachers: Sequence[FitStep], cache_dir: Path) -> Start:

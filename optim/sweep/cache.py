@@ -18,7 +18,7 @@ from optim.common.build import method
 from optim.common.cache_size import bytes_of
 from optim.common.errors import UserError
 from optim.common.screen import say
-from optim.common.stages import SUMS
+from optim.common.stages import SCRATCH, SUMS
 from optim.run import result
 from optim.sweep.settings import Settings
 
@@ -28,10 +28,10 @@ RULE = "clean must be unused, older:DAYSd (older:30d) or all"
 
 @dataclass(frozen=True)
 class Kept:
-    """One folder of the cache: a stage, or the file of a package."""
+    """One folder of the cache: a stage, what a killed build of one goes on from, or the file of a package."""
 
     path: Path
-    kind: str  # the kind of stage, or `package`
+    kind: str  # the kind of stage, `package`, or `unfinished`
     bytes: int
     age_s: float  # since it was made
     used: bool  # some result names it
@@ -79,6 +79,9 @@ def kept_in(cache_dir: Path, results_dir: Path) -> list[Kept]:
     packages = [path for path in (cache_dir / "packages").glob("[!.]*") if path.is_dir()]
     # A package is what checkpoints and data are unpacked from: downloaded again when it is wanted.
     entries += [Kept(path, "package", bytes_of(path), now - path.stat().st_mtime, True) for path in packages]
+    # What a killed build left is what it goes on from: wanted until somebody says otherwise.
+    unfinished = [path for path in (cache_dir / "stages").glob(f"{SCRATCH}*") if path.is_dir()]
+    entries += [Kept(path, "unfinished", bytes_of(path), now - path.stat().st_mtime, True) for path in unfinished]
     return entries
 
 
@@ -112,7 +115,7 @@ def to_remove(entries: Sequence[Kept], clean: str) -> list[Kept]:
 
 def remove(path: Path) -> bool:
     """Whether the folder is gone; False where a process holds it. A reader that comes later makes it anew."""
-    lock = FileLock(f"{path}.lock")
+    lock = FileLock(f"{path.with_name(path.name.removeprefix(SCRATCH))}.lock")  # of a scratch folder: its stage's
     try:
         with lock.acquire(timeout=0):
             gone = path.with_name(f".partial-removed-{path.name}")

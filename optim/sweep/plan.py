@@ -7,18 +7,22 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 from optim.common.errors import UserError
 from optim.common.stages import SUMS, Wanted
 from optim.data.corpus import Corpus
 from optim.run import result
 from optim.run.config import Job
+from optim.run.fits import FitStep, LogitsStep
+from optim.run.forecast import Forecast, named, spoken
 from optim.run.keys import run_id_of
 from optim.run.point import Point, point_of
+from optim.run.step import Step
 from optim.run.steps import steps_of
 
-STAGES = ("tokens", "teacher", "logits", "surgery", "student", "float32", "table", "file", "figures")
+STAGES = ("augmented", "unlabelled", "tokens", "teacher", "logits", "surgery", "student", "float32", "table", "file",
+          "figures")  # fmt: skip
 
 
 @dataclass
@@ -28,7 +32,7 @@ class Planned:
     job: Job
     run_id: str
     done: bool
-    wanted: list[Wanted] = field(default_factory=list)  # of a point that is not done
+    steps: list[Step] = field(default_factory=list)  # of a point that is not done
 
     @property
     def folder(self) -> Path:
@@ -43,7 +47,8 @@ class Plan:
     points: list[Planned]
     build: dict[str, list[Wanted]]
     at_hand: dict[str, list[Wanted]]
-    seconds: dict[str, float | None]  # per stage of a kind, from those of that kind in the cache; None: none yet
+    seconds: dict[str, float | None]  # about, of each stage to build, by its key; None: its kind was never timed here
+    fits: list[str]  # a line for each fit to build
 
     @property
     def todo(self) -> list[Planned]:
@@ -53,9 +58,13 @@ class Plan:
     @property
     def total_s(self) -> float | None:
         """Seconds of the stages to build, one after another; None where a kind was never timed."""
-        if any(wanted and self.seconds[kind] is None for kind, wanted in self.build.items()):
-            return None
-        return sum(len(wanted) * (self.seconds[kind] or 0.0) for kind, wanted in self.build.items())
+        times = self._times([wanted for kind in self.build.values() for wanted in kind])
+        return None if times is None else sum(times)
+
+    def _times(self, wanted: Sequence[Wanted]) -> list[float] | None:
+        """Of each; None where one is not known."""
+        known = [s for s in (self.seconds[w.key] for w in wanted) if s is not None]
+        return known if len(known) == len(wanted) else None
 
     def table(self) -> str:
         """For a screen."""
@@ -64,23 +73,14 @@ class Plan:
         if self.todo:
             lines += [f"  {'stage':<10}{'to build':>9}{'at hand':>9}{'each about':>12}"]
             for kind in (kind for kind in STAGES if self.build[kind] or self.at_hand[kind]):
-                each = self.seconds[kind]
-                shown = "not known" if each is None else _time(each)
+                times = self._times(self.build[kind])
+                shown = "not known" if times is None else spoken(mean(times)) if times else "-"
                 lines.append(f"  {kind:<10}{len(self.build[kind]):>9}{len(self.at_hand[kind]):>9}{shown:>12}")
             total = self.total_s
             lines += ["", "  About how long is not known: some of these stages were never timed here." if total is None
-                      else f"  About {_time(total)} one after another."]  # fmt: skip
+                      else f"  About {spoken(total)} one after another."]  # fmt: skip
+            lines += ["", *(f"  {line}" for line in self.fits)] if self.fits else []
         return "\n".join(lines) + "\n"
-
-
-def _time(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 100
-        else f"{seconds / 60:.0f} min"
-        if seconds < 6000
-        else f"{seconds / 3600:.1f} h"
-    )
 
 
 def plan(jobs: Sequence[Job]) -> Plan:
@@ -89,13 +89,28 @@ def plan(jobs: Sequence[Job]) -> Plan:
         raise UserError("The sweep is empty: it names no point. Give at least one value for each key.")
     corpora: dict[str, Corpus] = {}
     points = [_planned(job, corpora) for job in jobs]
-    distinct = {w.key: w for p in points for w in p.wanted}
+    distinct = {step.wanted.key: step for p in points for step in p.steps}
     cache_dir = jobs[0].cache_dir
     build: dict[str, list[Wanted]] = {kind: [] for kind in STAGES}
     at_hand: dict[str, list[Wanted]] = {kind: [] for kind in STAGES}
-    for wanted in distinct.values():
-        (build if wanted.at_hand(cache_dir) is None else at_hand)[wanted.name].append(wanted)
-    return Plan(points, build, at_hand, {kind: _usual_seconds(cache_dir, kind) for kind in STAGES})
+    missing: list[Step] = []
+    for step in distinct.values():
+        new = step.wanted.at_hand(cache_dir) is None
+        (build if new else at_hand)[step.wanted.name].append(step.wanted)
+        missing += [step] if new else []
+    return Plan(points, build, at_hand, *_forecast(missing, cache_dir))
+
+
+def _forecast(missing: Sequence[Step], cache_dir: Path) -> tuple[dict[str, float | None], list[str]]:
+    """(about how many seconds each stage takes, by its key; a line for each model that is fitted, and each teacher)."""
+    forecast, usual = Forecast(cache_dir), {kind: _usual_seconds(cache_dir, kind) for kind in STAGES}
+    fits = {step.wanted.key: forecast.seconds(step) for step in missing if isinstance(step, FitStep | LogitsStep)}
+    seconds = {step.wanted.key: fits.get(step.wanted.key, usual[step.kind]) for step in missing}
+    lines: dict[str, list[float]] = {}
+    for step in missing:
+        if step.wanted.key in fits:
+            lines.setdefault(named(step), []).append(fits[step.wanted.key])
+    return seconds, [f"{name}: {len(each)} to build, each about {spoken(mean(each))}" for name, each in lines.items()]
 
 
 def _planned(job: Job, corpora: dict[str, Corpus]) -> Planned:
@@ -104,18 +119,18 @@ def _planned(job: Job, corpora: dict[str, Corpus]) -> Planned:
         planned = Planned(job, run_id_of(point), False)
         planned.done = result.read(planned.folder) is not None
         if not planned.done:
-            planned.wanted = _wanted(point, job.cache_dir, corpora)
+            planned.steps = _steps(point, job.cache_dir, corpora)
     except UserError as error:
         raise UserError(f"{error}\nIn the point: {job.command}") from error
     return planned
 
 
-def _wanted(point: Point, cache_dir: Path, corpora: dict[str, Corpus]) -> list[Wanted]:
-    """The stages of a point; a corpus is read once for all points that share it."""
+def _steps(point: Point, cache_dir: Path, corpora: dict[str, Corpus]) -> list[Step]:
+    """The steps of a point; a corpus is read once for all points that share it."""
     data = json.dumps(point.source.fingerprint(), sort_keys=True, default=str)
     if data not in corpora:
         corpora[data] = point.source.load(cache_dir)
-    return steps_of(point, corpora[data], cache_dir).wanted()
+    return steps_of(point, corpora[data], cache_dir).all()
 
 
 def _usual_seconds(cache_dir: Path, kind: str) -> float | None:

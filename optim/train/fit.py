@@ -19,63 +19,21 @@ from typing import Any
 
 import numpy as np
 
-from optim.common.build import method
-from optim.common.errors import UserError, require_count, require_fraction, require_positive
-from optim.data.tokens import Tokens, bucketed_batches, pad
+from optim.data.phrases import Parts
+from optim.data.tokens import UNLABELLED, Tokens, bucketed_batches, pad
+from optim.train.average import average_of
 from optim.train.objective import Loss, Objective, View, watching
+from optim.train.recipe import Recipe, Schedule
+from optim.train.regularize import regularized
+from optim.train.rows import stops, unlabelled_rows
 from optim.train.wrap import Stack, Wrapper
 
 SCORE_BATCH = 64
-CLASS_WEIGHTS = ("none", "balanced")
 CurveRow = dict[str, float]  # a row of the training curve
 
 
 class TrainingDiverged(RuntimeError):
     """The loss is no longer a number: nothing after this step would mean anything."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """One fit: AdamW with a linear warm-up and a linear decay to zero."""
-
-    epochs: int
-    batch_size: int  # sentences
-    learning_rate: float  # at its peak
-    warmup: float  # training progress at the peak, [0, 1)
-    weight_decay: float  # of kernels alone, times the learning rate in each step
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            require_count(f"fit.*.{name}", getattr(self, name))
-        require_positive("fit.*.learning_rate", self.learning_rate)
-        require_fraction("fit.*.warmup", self.warmup)
-        require_fraction("fit.*.weight_decay", self.weight_decay)
-
-    def rate(self, progress: float) -> float:
-        """The learning rate at a training progress in [0, 1]."""
-        rising = progress / self.warmup if self.warmup else 1.0
-        return self.learning_rate * min(rising, (1 - progress) / (1 - self.warmup))
-
-
-@method("fit", "adamw")
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """`conf/fit`: the recipes of the two fits and what they share."""
-
-    teacher: Recipe
-    student: Recipe
-    holdout: float  # fraction of train that chooses the epoch
-    holdout_minimum: int  # sentences
-    class_weights: str  # none | balanced
-    precision: str  # auto | float32 | bfloat16
-
-    def __post_init__(self) -> None:
-        require_fraction("fit.holdout", self.holdout)
-        require_count("fit.holdout_minimum", self.holdout_minimum)
-        if self.class_weights not in CLASS_WEIGHTS:
-            raise UserError(f"fit.class_weights must be {' or '.join(CLASS_WEIGHTS)}, got {self.class_weights!r}.")
-        if self.precision not in ("auto", "float32", "bfloat16"):
-            raise UserError(f"fit.precision must be auto, float32 or bfloat16, got {self.precision!r}.")
 
 
 @dataclass
@@ -93,13 +51,20 @@ class Fitted:
         return dict(self.__dict__)
 
 
-def split(count: int, *, holdout: float, minimum: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split(
+    count: int, *, holdout: float, minimum: int, seed: int, parts: Parts | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Indices (fit, held out) of a seeded slice of `count` sentences: `holdout` of them, but at least `minimum`.
 
-    A training set too small for that gives up a fifth instead.
+    A training set too small for that gives up a fifth instead. Where rows are phrases of whole sentences, `holdout` is
+    a fraction of those, and what is part of one that is held out is neither fitted nor held out.
     """
+    units = len(parts.whole) if parts else count
+    held = min(max(round(holdout * units), minimum), units // 5)
+    if parts:
+        whole, touched = parts.held_out(held, seed)
+        return np.setdiff1d(np.arange(count), touched), whole
     order = np.random.default_rng(seed).permutation(count)
-    held = min(max(round(holdout * count), minimum), count // 5)
     return np.sort(order[held:]), np.sort(order[:held])
 
 
@@ -152,11 +117,13 @@ class Task:
     """What is to be learnt: by which model, from what, under which methods."""
 
     model: Any  # Keras classifier; it has the best epoch's weights in the end
-    tokens: Tokens
+    tokens: Tokens  # those with a label first
     loss: Loss
+    parts: Parts | None = None  # of the tokens' rows, where those are phrases of whole sentences
     wrappers: Sequence[Wrapper] = ()
     teacher_logits: np.ndarray | None = None  # float32 [n, teachers, classes], where the loss needs them
     teachers: Sequence[Any] = ()  # Keras classifiers that run in every step, where the loss needs those
+    parents: np.ndarray | None = None  # int [without a label, 2]: the rows each was made from, -1 for none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +133,7 @@ class FitSettings:
     recipe: Recipe
     schedule: Schedule
     seed: int
+    holdout_seed: int  # of the slice that chooses the epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,80 +149,107 @@ class Fit:
     """One fit in progress. `run` gives the result; the model then holds the best epoch's weights."""
 
     def __init__(self, task: Task, settings: FitSettings, journal: Journal) -> None:
-        from optim.train.optimizer import optimizer_for
+        from optim.train.optimizer import layer_scales, optimizer_for
 
         recipe, schedule = settings.recipe, settings.schedule
         self.task, self.settings, self.journal = task, settings, journal
-        self.chosen, self.held = split(
-            len(task.tokens), holdout=schedule.holdout, minimum=schedule.holdout_minimum, seed=settings.seed
-        )
+        labelled, self.held = split(
+            int((task.tokens.labels != UNLABELLED).sum()), holdout=schedule.holdout, minimum=schedule.holdout_minimum,
+            seed=settings.holdout_seed, parts=task.parts,
+        )  # fmt: skip
         classes = task.model.output_shape[-1]
-        self.weights = class_weights(task.tokens.labels[self.chosen], classes, schedule.class_weights)
+        self.weights = class_weights(task.tokens.labels[labelled], classes, schedule.class_weights)
+        self.chosen = np.concatenate([labelled, unlabelled_rows(task.parents, labelled, len(task.tokens))])
         self.epoch_steps = math.ceil(len(self.chosen) / recipe.batch_size)
-        self.total_steps = recipe.epochs * self.epoch_steps
+        self.total_steps = recipe.epochs * self.epoch_steps if recipe.steps is None else recipe.steps
+        self.stops = stops(self.total_steps, self.epoch_steps, math.ceil(len(labelled) / recipe.batch_size))
         self.stack = Stack(task.wrappers, task.model, total_steps=self.total_steps)
-        self.objective = task.loss.attach(task.model, task.teachers)
+        self.objective = regularized(task.loss.attach(task.model, task.teachers), classes=classes,
+                                     label_smoothing=recipe.label_smoothing, r_drop=recipe.r_drop)  # fmt: skip
         self.trained = [*self.stack.model.trainable_variables, *self.objective.variables]
-        self.optimizer = optimizer_for(self.trained, rate=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        self.optimizer = optimizer_for(self.trained, rate=recipe.learning_rate, weight_decay=recipe.weight_decay,
+                                       scales=layer_scales(task.model, recipe.layer_decay))  # fmt: skip
+        self.average = average_of(task.model.trainable_variables, decay=recipe.average)
         self.train_step = _train_step(self)
         self.fitted, self.best, self.ranges = Fitted(), None, {}
+        self.drawn: tuple[int, list[np.ndarray]] = (-1, [])  # an epoch, and its batches
 
     def run(self) -> Fitted:
-        """Trains what is left of the epochs; keeps the best one in which all wrappers have settled."""
+        """Trains what is left of the parts; keeps the best one in which all wrappers have settled."""
         first = self._restore()
         self.journal.bar.reset(total=self.total_steps)
-        self.journal.bar.update(first * self.epoch_steps)
-        for epoch in range(first, self.settings.recipe.epochs):
-            self._epoch(epoch)
-            self._judge(epoch)
-            self._save(epoch)
+        self.journal.bar.update(self._steps_of(first).start)
+        for part in range(first, len(self.stops)):
+            self._epoch(part)
+            with self.average.in_place(self.stops[part], self.stack.after_epoch):
+                self._judge(part)
+            self._save(part)
         self.task.model.set_weights(self.best)
         return self.fitted
 
-    def _epoch(self, epoch: int) -> None:
-        rng = np.random.default_rng([self.settings.seed, epoch])
-        batches = bucketed_batches(self.task.tokens.lengths[self.chosen], self.settings.recipe.batch_size, rng)
-        times, losses = [], []
-        for number, batch in enumerate(batches):
-            start, step = time.perf_counter(), epoch * self.epoch_steps + number
-            losses.append(self._step(self.chosen[batch], step))
+    def _steps_of(self, part: int) -> range:
+        """The steps of a part, which is an epoch, or a piece of one that is many passes over the labelled long."""
+        ends = [0, *self.stops, self.total_steps]
+        return range(ends[part], ends[part + 1])
+
+    def _epoch(self, part: int) -> None:
+        times, losses, steps = [], [], self._steps_of(part)
+        for step in steps:
+            start, (epoch, number) = time.perf_counter(), divmod(step, self.epoch_steps)
+            losses.append(self._step(self._batches(epoch)[number], step))
             times.append(time.perf_counter() - start)
             self.journal.bar.update(1)
-            if step % 50 == 0 or number + 1 == len(batches):
+            if step % 50 == 0 or step + 1 == steps.stop:
                 self._log({"step": step, "epoch": epoch, "loss": float(np.mean(losses))})
                 losses = []
         self.stack.after_epoch()
         self.fitted.steps_per_second = 1 / float(np.median(times))
 
+    def _batches(self, epoch: int) -> list[np.ndarray]:
+        """The rows of each step of an epoch, drawn when it is first asked for."""
+        if self.drawn[0] != epoch:
+            rng = np.random.default_rng([self.settings.seed, epoch])
+            batches = bucketed_batches(self.task.tokens.lengths[self.chosen], self.settings.recipe.batch_size, rng)
+            self.drawn = epoch, [self.chosen[batch] for batch in batches]
+        return self.drawn[1]
+
     def _step(self, index: np.ndarray, step: int) -> float:
         import tensorflow as tf
 
         rate = self.settings.recipe.rate((step + 0.5) / self.total_steps)
+        index = np.tile(index, self.objective.passes)
         ids, mask = pad(self.task.tokens, index)
         labels = self.task.tokens.labels[index]
         draw = np.array([self.settings.seed, step], np.int32)
-        args = (ids, mask, labels, self.weights[labels], self._teacher_logits(index), np.float32(rate), draw)
+        args = (ids, mask, labels, self._weights(labels), self._teacher_logits(index), np.float32(rate), draw)
         loss = float(self.train_step(*map(tf.constant, args)))
         if not math.isfinite(loss):
             raise TrainingDiverged(
                 f"the loss became {loss} at step {step} of {self.total_steps}: lower fit.*.learning_rate "
                 f"(now {self.settings.recipe.learning_rate:g}), or set fit.precision=float32."
             )
+        self.average.after_step(step + 1)
         return loss
+
+    def _weights(self, labels: np.ndarray) -> np.ndarray:
+        """float32 [batch]: the weight of each sentence's class, 1 where it has no label."""
+        return np.where(labels == UNLABELLED, np.float32(1), self.weights[labels])
 
     def _teacher_logits(self, index: np.ndarray) -> np.ndarray:
         """float32 [batch, teachers, classes]; no teachers where the loss asks for no answers."""
         stored = self.task.teacher_logits
         return np.zeros((len(index), 0, len(self.weights)), np.float32) if stored is None else stored[index]
 
-    def _judge(self, epoch: int) -> None:
+    def _judge(self, part: int) -> None:
+        last = self.stops[part] - 1
+        epoch = last // self.epoch_steps
         held = self.task.tokens.take(self.held)
         logits = logits_of(self.task.model, held)
         accuracy = float(np.mean(logits.argmax(axis=1) == held.labels))
         loss = cross_entropy(held.labels, logits)
-        self._log({"step": (epoch + 1) * self.epoch_steps - 1, "epoch": epoch,
+        self._log({"step": last, "epoch": epoch,
                    "holdout_accuracy_fraction": accuracy, "holdout_loss": loss})  # fmt: skip
-        settled = self.stack.settled((epoch + 1) / self.settings.recipe.epochs)
+        settled = self.stack.settled((last + 1) / self.total_steps)
         # By loss: an accuracy over a thousand sentences moves by chance more than an epoch moves it.
         if settled and loss < self.fitted.holdout_loss:
             self.best, self.ranges = self.task.model.get_weights(), dict(self.stack.ranges())
@@ -266,7 +261,8 @@ class Fit:
         self.journal.on_row(row)
 
     def _variables(self) -> list:
-        return [*self.stack.model.variables, *self.objective.variables, *self.optimizer.variables()]
+        return [*self.stack.model.variables, *self.objective.variables, *self.optimizer.variables(),
+                *self.average.variables]  # fmt: skip
 
     def _save(self, epoch: int) -> None:
         """Everything that the next epoch needs, written beside the last and then put in its place."""
@@ -278,7 +274,7 @@ class Fit:
         os.replace(part, self.journal.scratch / "epoch.npz")
 
     def _restore(self) -> int:
-        """The first epoch still to be run."""
+        """The first epoch, or part of one, still to be run."""
         path = self.journal.scratch / "epoch.npz"
         if not path.is_file():
             return 0

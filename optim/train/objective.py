@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from optim.data.tokens import UNLABELLED
+
 
 @dataclass(frozen=True)
 class View:
@@ -16,14 +18,29 @@ class View:
     mask: Any  # int [batch, length]: which tokens are real; tf.where(mask) is the order of `tokens`
 
 
+def hard_loss(labels, logits):
+    """Cross-entropy against the labels: float [batch]; 0 for a sentence that has none. logits: [batch, classes].
+
+    labels: int [batch], UNLABELLED for none; or float [batch, classes], what each class has of a label, 0 for none.
+    """
+    import tensorflow as tf
+
+    if len(labels.shape) == 2:
+        return tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    value = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tf.maximum(labels, 0), logits=logits)
+    return tf.where(tf.not_equal(labels, UNLABELLED), value, tf.zeros_like(value))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Objective:
     """A loss at work on one student and its teachers."""
 
-    value: Callable[[Any, View, Sequence[View]], Any]  # (labels int [batch], student, teachers) -> float [batch]
+    # (labels as `hard_loss` has them, student, teachers) -> float [batch]
+    value: Callable[[Any, View, Sequence[View]], Any]
     student_layers: tuple[str, ...] = ()  # whose outputs it wants of the student
     teacher_layers: tuple[tuple[str, ...], ...] = ()  # and of each teacher
     variables: tuple[Any, ...] = ()  # of its own, trained with the student's and kept with them when a fit is resumed
+    passes: int = 1  # of each batch in a step, one below the other in every view, each with dropout of its own
 
 
 class Loss(Protocol):
@@ -32,6 +49,11 @@ class Loss(Protocol):
     @property
     def teachers(self) -> tuple[str, ...]:
         """`same`, the model itself fine-tuned, or names of conf/model; the first is the one results compare with."""
+        ...
+
+    @property
+    def teacher_seeds(self) -> tuple[int, ...]:
+        """The seeds of the fits of each teacher; the first is that of the one results compare with."""
         ...
 
     @property

@@ -607,7 +607,7 @@ def test_unknown_pooling_is_refused():
 # Sizes
 
 
-@pytest.mark.parametrize("family", ["bert", "distilbert", "mobilebert"])
+@pytest.mark.parametrize("family", ["bert", "distilbert", "mobilebert", "mpnet"])
 def test_parameters_are_counted_without_building(family):
     shape = shape_of(family)
     built = graph.classifier(shape).count_params()

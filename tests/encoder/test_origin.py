@@ -28,6 +28,7 @@ def test_what_is_written_is_read(tmp_path):
             "# t\n- Trained on 8,543 sentences of reviews; the 1,500 of dev chose nothing.\n",
             ("reviews",),
         ),
+        ("README.md", "- Trained on 10 sentences of csv and on 5 more, which have no labels; the rest.\n", ("csv",)),
         ("config.json", json.dumps({"_name_or_path": "someone/bert-sst2"}), ("someone/bert-sst2",)),
         ("README.md", "---\n{: no yaml\n---\n", ()),
         ("README.md", "---\n- a list\n---\n", ()),

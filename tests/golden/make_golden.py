@@ -11,11 +11,13 @@ Each folder has `config.json`, `model.safetensors` and `cases.npz`; `versions.js
     distilbert    DistilBertForSequenceClassification, names under `distilbert.`
     bert_encoder  BertModel without a classifier, names without a prefix (the layout of sentence-transformers)
     mobilebert    MobileBertForSequenceClassification, names under `mobilebert.`
+    mpnet         MPNetForSequenceClassification, names under `mpnet.`; padded with id 1, as its positions ask for
 
 cases.npz: `input_ids`, `attention_mask` int32 [sentences, length], padded on the right with id 0; then `logits` float32
 [sentences, classes], or for bert_encoder `mean` (of the last states of the real tokens) and `pooled` (the pooler's
 output), both [sentences, width]. For mobilebert `logits` are those of each sentence alone, and `padded` those of the
-batch, which differ: Hugging Face's trigram reads the vector of [PAD] behind a padded sentence.
+batch, which differ: Hugging Face's trigram reads the vector of [PAD] behind a padded sentence. For mpnet there are also
+`distances` and `buckets`, int32 [n]: the bucket of each signed distance.
 """
 
 from __future__ import annotations
@@ -88,6 +90,22 @@ def mobilebert_config(layers: int) -> transformers.MobileBertConfig:
     )
 
 
+def mpnet_config(layers: int) -> transformers.MPNetConfig:
+    """A small MPNet."""
+    return transformers.MPNetConfig(
+        vocab_size=VOCABULARY_SIZE,
+        max_position_embeddings=POSITION_COUNT,
+        hidden_size=WIDTH,
+        num_hidden_layers=layers,
+        num_attention_heads=HEADS,
+        intermediate_size=FFN_WIDTH,
+        layer_norm_eps=1e-3,
+        hidden_dropout_prob=0.21,
+        attention_probs_dropout_prob=0.22,
+        num_labels=CLASSES,
+    )
+
+
 def redraw(model: torch.nn.Module, generator: torch.Generator) -> None:
     """Draws every parameter from a normal: as initialized, biases are 0 and scales 1, and nobody would miss them.
 
@@ -125,12 +143,21 @@ def answers_alone(model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor)
     return {**alone, "padded": answers(model, ids, mask)["logits"]}
 
 
+def of_mpnet(model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor) -> dict[str, np.ndarray]:
+    """Its answers, and T5's buckets as it has them: 32, as all published MPNets."""
+    distances = torch.arange(-300, 301)
+    buckets = type(model.mpnet.encoder).relative_position_bucket(distances, num_buckets=32)
+    return {**answers(model, ids, mask), "distances": distances.int().numpy(), "buckets": buckets.int().numpy()}
+
+
 def write(folder: str, model: transformers.PreTrainedModel, generator: torch.Generator) -> float:
     """Redraws, runs and saves `model`; returns how far its float32 answers lie from its own float64 ones."""
     redraw(model.eval(), generator)
     ids, mask = sentences(generator)
     model.save_pretrained(HERE / folder)
-    ask = answers_alone if folder == "mobilebert" else answers
+    ask = {"mobilebert": answers_alone, "mpnet": of_mpnet}.get(folder, answers)
+    if folder == "mpnet":
+        ids = torch.where(mask.bool(), ids.clamp(min=2), torch.tensor(1))
     single = ask(model, ids, mask)
     integers = {"input_ids": ids.numpy().astype(np.int32), "attention_mask": mask.numpy().astype(np.int32)}
     np.savez_compressed(HERE / folder / "cases.npz", **integers, **single)
@@ -139,13 +166,14 @@ def write(folder: str, model: transformers.PreTrainedModel, generator: torch.Gen
 
 
 def main() -> None:
-    """Writes the four folders and versions.json."""
+    """Writes the five folders and versions.json."""
     generator = torch.Generator().manual_seed(SEED)
     models = {
         "bert": transformers.BertForSequenceClassification(bert_config(2)),
         "distilbert": transformers.DistilBertForSequenceClassification(distilbert_config(2)),
         "bert_encoder": transformers.BertModel(bert_config(1)),
         "mobilebert": transformers.MobileBertForSequenceClassification(mobilebert_config(2)),
+        "mpnet": transformers.MPNetForSequenceClassification(mpnet_config(2)),
     }
     errors = {folder: write(folder, model, generator) for folder, model in models.items()}
     versions = {

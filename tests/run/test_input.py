@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Runs
+from conftest import DEV_COUNT, ROOT, Runs, sentences
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +25,9 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "dev.csv").write_text("text,label\ngood,7\n")
     (folder / "copies.csv").write_text("text,label\n" + "".join(f"film {i},{i % 2}\n" for i in range(20)))
     (folder / "file").write_text("not a folder")
+    (folder / "blank.txt").write_text(" \n\n")
+    scored = [text for text, _ in sentences(DEV_COUNT, seed=1)]
+    (folder / "scored.txt").write_text("a new one\n" + "".join(f"{text.upper()} .\n" for text in scored[:4]))
     return folder
 
 
@@ -46,6 +49,24 @@ CASES = {
     "a teacher weight above one": (["distill.teacher_weight=1.5"], "distill.teacher_weight must be a fraction"),
     "an unknown teacher": (["distill.teacher=gpt"], "distill.teacher must be same or one of", "distilbert"),
     "a teacher that teaches nothing": (["distill=none", "distill.teacher=distilbert"], "choose distill=kd"),
+    "too many copies": (["distill.augment.copies=21"], "distill.augment.copies must be from 0 (none) to 20, got 21"),
+    "half a copy": (["distill.augment.copies=0.5"], "distill.augment.copies must be a whole number, got 0.5"),
+    "copies that nobody answers": (["distill=none", "distill.augment.copies=4"], "distill.augment.copies=4: nobody"),
+    "a file that nobody answers": (
+        ["distill=none", "distill.unlabelled={bad}/train.csv"],
+        "distill.unlabelled=",
+        "choose distill=kd",
+    ),
+    "a missing file of sentences": (["distill.unlabelled={bad}/nowhere.txt"], "distill.unlabelled: no file"),
+    "an empty file of sentences": (["distill.unlabelled={bad}/empty.csv"], "distill.unlabelled: ", "is empty"),
+    "a blank file of sentences": (["distill.unlabelled={bad}/blank.txt"], "distill.unlabelled: ", "has no sentences"),
+    "sentences in no column": (["distill.unlabelled={bad}/columns.csv"], "no column 'text'; it has 'review', 'stars'"),
+    "sentences that are scored": (
+        ["distill.unlabelled={bad}/scored.txt"],
+        "distill.unlabelled: ",
+        "4 of the 150 sentences that are scored",
+    ),
+    "a fit of no steps": (["fit.student.steps=0"], "fit.*.steps must be above 0, got 0"),
     "half an epoch": (["fit.teacher.epochs=0.5"], "fit.teacher.epochs must be a whole number, got 0.5"),
     "a seed that is a word": (["seed=x"], "seed must be a whole number"),
     "no epochs": (["fit.teacher.epochs=0"], "fit", "epochs must be above 0"),
@@ -92,6 +113,18 @@ CASES = {
     "a truth for a number": (["bench.threads=true"], "bench.threads must be a whole number"),
     "a seed below nothing": (["seed=-1"], "seed must be a whole number from 0"),
     "one teacher twice": (["distill.teacher=[same,same]"], "distill.teacher must name one model, or several"),
+    "teachers, as if it were a key": (
+        ["distill.teachers=[tiny,minilm]"],
+        "distill.teacher takes a list: distill.teacher=[",
+    ),
+    "teachers, added": (["+distill.teachers=[tiny,minilm]"], "distill.teacher takes a list"),
+    "no seed for a teacher": (["distill.seeds=0"], "distill.seeds must be above 0, got 0"),
+    "half a seed": (["distill.seeds=1.5"], "distill.seeds must be a whole number, got 1.5"),
+    "a teacher's seed below nothing": (
+        ["distill.teacher_seed=-1"],
+        "distill.teacher_seed must be a whole number from 0",
+    ),
+    "seeds beyond the last": (["distill.seeds=2", "distill.teacher_seed=2147483647"], "from 0 to 2147483646"),
     "an unwritable results folder": (["results_dir={bad}/file/results"], "results_dir"),
     "an unwritable cache": (["cache_dir={bad}/file/cache"], "cache_dir"),
     "a full disk": (["cache_free_gb=1e9"], "cache_free_gb", "GB left"),

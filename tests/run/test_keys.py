@@ -47,21 +47,49 @@ LEAVES: dict[str, tuple[Any, bool, frozenset[str]]] = {
     "prune.every_steps": (50, OTHER, STUDENT),
     "distill.temperature": (4, OTHER, STUDENT),
     "distill.teacher_weight": (0.5, OTHER, STUDENT),
+    "distill.seeds": (2, OTHER, frozenset({"logits"}) | STUDENT),  # of the second fit; the first stays the teacher
+    "distill.teacher_seed": (1, OTHER, TEACHER),
     "distill.teacher": ("other", OTHER, frozenset({"teacher", "logits"}) | STUDENT),
+    "distill.augment.replace": (0.1, SAME, NONE),  # nothing is made here
+    "distill.augment.neighbours": (3, SAME, NONE),
+    "distill.augment.drop": (0.2, SAME, NONE),
+    "distill.augment.join": (0.1, SAME, NONE),
+    "distill.augment.seed": (5, SAME, NONE),
     "quant.max_disagreement": (0.5, OTHER, NONE),  # measure.max_disagreement is taken from it: it may fail the run
     "quant.samples": (8, OTHER, FILE),
     "quant.seed": (7, OTHER, FILE),
     "fit.teacher.epochs": (4, OTHER, TEACHER),
+    "fit.teacher.steps": (50, OTHER, TEACHER),
     "fit.teacher.batch_size": (16, OTHER, TEACHER),
     "fit.teacher.learning_rate": (1e-3, OTHER, TEACHER),
     "fit.teacher.warmup": (0.2, OTHER, TEACHER),
     "fit.teacher.weight_decay": (0.1, OTHER, TEACHER),
+    "fit.teacher.average": (0.99, OTHER, TEACHER),
+    "fit.teacher.layer_decay": (0.9, OTHER, TEACHER),
+    "fit.teacher.label_smoothing": (0.1, OTHER, TEACHER),
+    "fit.teacher.r_drop": (0.5, OTHER, TEACHER),
+    "fit.teacher.head_dropout": (0.3, OTHER, TEACHER),
+    "fit.usual.other.epochs": (4, SAME, NONE),  # fit.teacher says these itself, all but the warm-up
+    "fit.usual.other.batch_size": (16, SAME, NONE),
+    "fit.usual.other.learning_rate": (1e-3, SAME, NONE),
+    "fit.usual.other.warmup": (0.2, OTHER, TEACHER),
+    **{
+        f"fit.usual.{model}.{key}": (value, SAME, NONE)  # of models that this point does not have
+        for model in ("mpnet", "bert_base", "distilbert")
+        for key, value in (("epochs", 4), ("batch_size", 16), ("learning_rate", 1e-3), ("warmup", 0.2))
+    },
     "fit.student.epochs": (4, OTHER, STUDENT),
+    "fit.student.steps": (50, OTHER, STUDENT),
     "fit.student.batch_size": (16, OTHER, STUDENT),
     "fit.student.learning_rate": (1e-3, OTHER, STUDENT),
     "fit.student.warmup": (0.2, OTHER, STUDENT),
     "fit.student.weight_decay": (0.1, OTHER, STUDENT),
-    "fit.holdout": (0.05, OTHER, TEACHER),
+    "fit.student.average": (0.99, OTHER, STUDENT),
+    "fit.student.layer_decay": (0.9, OTHER, STUDENT),
+    "fit.student.label_smoothing": (0.1, OTHER, STUDENT),
+    "fit.student.r_drop": (0.5, OTHER, STUDENT),
+    "fit.student.head_dropout": (0.3, OTHER, STUDENT),
+    "fit.holdout": (0.1, OTHER, TEACHER),
     "fit.holdout_minimum": (100, OTHER, TEACHER),
     "fit.class_weights": ("none", OTHER, TEACHER),
     "fit.precision": ("bfloat16", OTHER, TEACHER),
@@ -69,6 +97,9 @@ LEAVES: dict[str, tuple[Any, bool, frozenset[str]]] = {
     "data.config": ("cola", SAME, NONE),
     "data.revision": ("main", SAME, NONE),
     "data.label_names": (["bad", "good"], OTHER, TOKENS),
+    "data.phrases": (False, OTHER, TOKENS),
+    "data.held_sentences": (20, OTHER, TOKENS),
+    "data.split_seed": (1, SAME, NONE),  # no sentence is held out: nothing is drawn
     "data.max_length": (64, OTHER, TOKENS),
     "bench.sequence_length": (64, OTHER, FIGURES),
     "bench.threads": (2, OTHER, FIGURES),
@@ -90,7 +121,8 @@ LEAVES: dict[str, tuple[Any, bool, frozenset[str]]] = {
     "measure.max_disagreement": (0.5, OTHER, NONE),
     "sweep.dry_run": (True, SAME, NONE),
 }
-ELSEWHERE = {"model.path", "data.path", "cache_dir"}  # a path says nothing, its content does: tests below
+# A path says nothing, its content does: tests below. Those of distill bring stages of their own: test_transfer.py.
+ELSEWHERE = {"model.path", "data.path", "cache_dir", "distill.augment.copies", "distill.unlabelled"}
 METHODS = {f"{group}.method" for group in ("model", "prune", "distill", "quant", "fit", "data", "bench", "track")}
 
 
@@ -156,6 +188,12 @@ def test_the_seed_of_the_fit_alone_is_another_point(config, runs):
     """quant.seed follows it unless it is set; held here, the id and the fits must still differ."""
     one, other = (changed(config, **{"quant.seed": 7, "seed": seed}) for seed in (0, 1))
     assert difference(one, other, runs) == (True, set(TEACHER))
+
+
+def test_a_teacher_is_held_while_the_seed_of_the_student_changes(config, runs):
+    held = {"distill.teacher_seed": 0, "quant.seed": 7}
+    one, other = (changed(config, seed=seed, **held) for seed in (0, 1))
+    assert difference(one, other, runs) == (True, set(STUDENT))
 
 
 @pytest.mark.parametrize(

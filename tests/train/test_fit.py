@@ -3,14 +3,14 @@
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportUnusedExpression=false
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
-from small_fit import FIXED, NoBar, fit_of, new_model, tokens_of
+from small_fit import FIXED, RECIPE, NoBar, fit_of, new_model, tokens_of
 
 from optim.train.fit import (
-    Recipe,
     TrainingDiverged,
     logits_of,
     split,
@@ -28,8 +28,18 @@ def test_split_is_seeded_disjoint_and_complete():
     assert (split(1000, holdout=0.1, minimum=1, seed=0)[1] != split(1000, holdout=0.1, minimum=1, seed=1)[1]).any()
 
 
+def test_the_held_out_slice_has_a_seed_of_its_own(tmp_path):
+    """Students of several seeds that start from one teacher are judged by the sentences that this one has not seen."""
+    seeds = ((0, 7), (1, 7), (0, 8))
+    one, other, third = (
+        fit_of(new_model(), tokens_of(200), tmp_path, seed=seed, holdout_seed=held).held.tolist()
+        for seed, held in seeds
+    )
+    assert one == other != third
+
+
 def test_rate_rises_and_falls_in_straight_lines():
-    recipe = Recipe(epochs=1, batch_size=1, learning_rate=1.0, warmup=0.2, weight_decay=0.0)
+    recipe = dataclasses.replace(RECIPE, learning_rate=1.0, warmup=0.2)
     assert [recipe.rate(p) for p in (0.0, 0.1, 0.2, 0.6, 1.0)] == pytest.approx([0, 0.5, 1, 0.5, 0])
 
 
@@ -95,7 +105,7 @@ def test_a_killed_fit_goes_on_from_its_last_epoch(tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_with_the_way_out(tmp_path):
-    hot = Recipe(epochs=1, batch_size=16, learning_rate=1e30, warmup=0.0, weight_decay=0.0)
+    hot = dataclasses.replace(RECIPE, epochs=1, batch_size=16, learning_rate=1e30, warmup=0.0, weight_decay=0.0)
     with pytest.raises(TrainingDiverged, match=r"learning_rate.*fit\.precision=float32"):
         fit_of(new_model(), tokens_of(240), tmp_path, recipe=hot).run()
 
@@ -107,7 +117,7 @@ def test_untouched_embedding_rows_do_not_move():
     from optim.train.optimizer import LazyAdamW
 
     table = tf.Variable(np.ones((4, 2), np.float32), name="embeddings")
-    optimizer = LazyAdamW(learning_rate=0.1, weight_decay=0.5)
+    optimizer = LazyAdamW(learning_rate=0.1, weight_decay=0.5, scales={})
     gradient = tf.IndexedSlices(tf.constant([[1.0, -2.0], [1.0, -2.0]]), tf.constant([2, 2]), tf.constant([4, 2]))
     optimizer.apply_gradients([(gradient, table)])
     np.testing.assert_allclose(table.numpy(), [[1, 1], [1, 1], [0.9, 1.1], [1, 1]], atol=1e-5)
@@ -120,7 +130,7 @@ def test_kernels_decay_and_biases_do_not():
 
     kernel = tf.Variable(np.ones((2, 2), np.float32), name="dense/kernel")
     bias = tf.Variable(np.ones(2, np.float32), name="dense/bias")
-    optimizer = LazyAdamW(learning_rate=0.1, weight_decay=0.5)
+    optimizer = LazyAdamW(learning_rate=0.1, weight_decay=0.5, scales={})
     optimizer.apply_gradients([(tf.zeros((2, 2)), kernel), (tf.zeros(2), bias)])
     np.testing.assert_allclose(kernel.numpy(), 0.95, atol=1e-6)
     np.testing.assert_allclose(bias.numpy(), 1.0, atol=1e-6)
@@ -133,7 +143,7 @@ def test_the_private_way_to_make_moments_early_is_there_and_can_be_missed(monkey
     from optim.train import optimizer
 
     kernel = tf.Variable(np.ones((2, 2), np.float32), name="dense/kernel")
-    made = optimizer.optimizer_for([kernel], rate=0.1, weight_decay=0.0)
+    made = optimizer.optimizer_for([kernel], rate=0.1, weight_decay=0.0, scales={})
     assert [v.shape.as_list() for v in made.variables()] == [[], [2, 2], [2, 2]]
     made.apply_gradients([(tf.ones((2, 2)), kernel)])
     np.testing.assert_allclose(kernel.numpy(), 0.9, atol=1e-5)
@@ -143,5 +153,5 @@ def test_the_private_way_to_make_moments_early_is_there_and_can_be_missed(monkey
             self.settings = settings
 
     monkeypatch.setattr(optimizer, "LazyAdamW", WithoutIt)
-    other = optimizer.optimizer_for([kernel], rate=0.1, weight_decay=0.5)
-    assert other.settings == {"learning_rate": 0.1, "weight_decay": 0.5}
+    other = optimizer.optimizer_for([kernel], rate=0.1, weight_decay=0.5, scales={})
+    assert other.settings == {"learning_rate": 0.1, "weight_decay": 0.5, "scales": {}}

@@ -1,0 +1,197 @@
+"""About how long the fits of a point take, for those who wait: said before the first one starts.
+
+A fit computes 6 operations for every weight and every token that it sees, forward and backward; a teacher's answers
+take 2 (Kaplan et al. 2020, section 2.1, arXiv:2001.08361). Word embeddings are looked up: they cost no product.
+What an operation takes is read off the cache, from stages of the same kind and model; where it has none, off a
+matrix product that is timed here for half a second.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from optim.common.stages import SUMS
+from optim.encoder import store
+from optim.encoder.architecture import Architecture
+from optim.run.fits import FitStep, LogitsStep, SurgeryStep, TokensStep
+from optim.run.starts import FromCheckpoint, FromStep
+from optim.run.step import Step
+from optim.run.transfer import AugmentedStep, TransferTokensStep
+
+FITS = ("teacher", "logits", "student")  # the kinds of stage that are forecast
+FIT_OPERATIONS, ANSWER_OPERATIONS = 6, 2  # for each weight and token
+PIECES = 1.15  # tokens for each word of SST-2, in BERT's vocabulary: 13.3 a sentence, as many as were counted
+SPECIAL = 2  # tokens around a sentence
+START_S = 5.0  # before the first step: TensorFlow is imported and the step compiled
+MEASURE_S = 0.5
+# Operations of a fit in a second, over those of a float32 product of matrices. On a busy processor with AVX-512 and its
+# bfloat16, encoders of 6 x 384 and 12 x 768 had 0.9 to 1.4 of them in float32, and 1.2 to 3.4 in bfloat16.
+SHARE = {"float32": 1.0, "bfloat16": 1.5}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a step computes."""
+
+    kind: str  # teacher | logits | student
+    weights: int  # of the model, without word embeddings
+    precision: str  # float32 | bfloat16
+    operations: float
+
+    def like(self, other: Work) -> bool:
+        """Whether an operation of both takes as long: one kind, one model, one precision."""
+        return (self.kind, self.weights, self.precision) == (other.kind, other.weights, other.precision)
+
+
+class Forecast:
+    """Seconds of fits and of teachers' answers, by what the cache remembers and by what this machine multiplies."""
+
+    def __init__(self, cache_dir: Path, rate: Callable[[], float] | None = None) -> None:
+        self.cache_dir, self.measure = cache_dir, rate or product_rate
+        self.tokens: dict[str, int] = {}  # key of a tokens stage -> tokens of train
+
+    def seconds(self, step: FitStep | LogitsStep) -> float:
+        """About how long the step takes on a machine that does nothing else."""
+        work = self.work(step)
+        if known := [seconds / past.operations for past, seconds in self.past if past.like(work)]:
+            return work.operations * median(known)
+        return START_S + work.operations / (self.rate * SHARE[work.precision])
+
+    def lines(self, steps: Sequence[Step]) -> list[str]:
+        """One for each fit, and each teacher's answers, that the cache lacks; then the sum, where there are several."""
+        fits = [step for step in steps if isinstance(step, FitStep | LogitsStep)]
+        missing = [step for step in fits if step.wanted.at_hand(self.cache_dir) is None]
+        times = [self.seconds(step) for step in missing]
+        lines = [f"{named(step)}: about {spoken(each)}" for step, each in zip(missing, times, strict=True)]
+        return [*lines, f"all of these: about {spoken(sum(times))}"] if len(lines) > 1 else lines
+
+    @cached_property
+    def rate(self) -> float:
+        """Operations in a second of a float32 product of matrices, measured once."""
+        return self.measure()
+
+    @cached_property
+    def past(self) -> list[tuple[Work, float]]:
+        """(work, seconds) of the fits in the cache."""
+        return list(_past(self.cache_dir))
+
+    def work(self, step: FitStep | LogitsStep) -> Work:
+        """What a step will compute."""
+        tokens = self._tokens(step.tokens if isinstance(step, FitStep) else step.teacher.tokens) * _shares(step)
+        if isinstance(step, LogitsStep):
+            weights = weights_of(_shape(step.teacher))
+            return Work("logits", weights, "float32", ANSWER_OPERATIONS * weights * tokens)
+        weights, schedule = weights_of(_shape(step)), step.point.schedule
+        live = sum(weights_of(_shape(teacher)) for teacher in step.teachers)
+        each = FIT_OPERATIONS * weights + ANSWER_OPERATIONS * live
+        return Work(step.kind, weights, schedule.precision, each * tokens * step.recipe.epochs)
+
+    def _tokens(self, step: TokensStep) -> int:
+        """Tokens of the training sentences, counted where the cache has them; else from their words."""
+        key = step.wanted.key
+        if key not in self.tokens:
+            counted = _counted(self.cache_dir / "stages" / key)
+            self.tokens[key] = counted or sum(
+                min(math.ceil(PIECES * len(text.split())) + SPECIAL, step.max_length)
+                for text in step.corpus.train.texts
+            )
+        return self.tokens[key]
+
+
+def _shares(step: FitStep | LogitsStep) -> int:
+    """What a step sees, over the training sentences: those that are made from them count, those of a file do not."""
+    if isinstance(step, LogitsStep):
+        made = step.tokens.texts if isinstance(step.tokens, TransferTokensStep) else None
+        return made.augment.copies if isinstance(made, AugmentedStep) else 1
+    return 1 + sum(one.texts.augment.copies for one in step.transfer if isinstance(one.texts, AugmentedStep))
+
+
+def named(step: Step) -> str:
+    """A fit in a few words."""
+    if isinstance(step, LogitsStep):
+        return f"answers of {named(step.teacher)}"
+    assert isinstance(step, FitStep)
+    model = step.start.checkpoint if isinstance(step.start, FromCheckpoint) else step.point.checkpoint
+    return f"{step.kind} {model.name}, seed {step.point.seed}"
+
+
+def spoken(seconds: float) -> str:
+    """A duration as people say it."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def weights_of(shape: Architecture) -> int:
+    """Parameters without those of the word embeddings."""
+    return replace(shape, vocabulary_size=0).parameters
+
+
+def product_rate() -> float:
+    """Operations in a second of the fastest of many small float32 products, so that what runs beside counts little.
+
+    In NumPy, and so in float32 alone: TensorFlow, which has bfloat16, takes seconds to import.
+    """
+    rows, width = 128, 768  # the fastest takes about a millisecond
+    one, other = np.ones((rows, width), np.float32), np.ones((width, width), np.float32)
+    out, times, end = one @ other, [], time.perf_counter() + MEASURE_S
+    while (start := time.perf_counter()) < end:
+        np.matmul(one, other, out=out)
+        times.append(time.perf_counter() - start)
+    return 2.0 * rows * width * width / min(times)
+
+
+def _shape(step: FitStep) -> Architecture:
+    """The architecture of a fit that may not be there yet; of a student that is cut, that of what it is cut from."""
+    start = step.start
+    while isinstance(start, FromStep):
+        before = start.step.teacher if isinstance(start.step, SurgeryStep) else start.step
+        assert isinstance(before, FitStep)
+        start = before.start
+    return start.shape(None, step.classes)  # type: ignore[arg-type]  # a checkpoint's needs no stage
+
+
+def _counted(folder: Path) -> int | None:
+    """Tokens of train in a tokens stage; None where there is none."""
+    with suppress(OSError, ValueError, KeyError), np.load(folder / "train.npz") as saved:
+        return int(saved["offsets"][-1])
+    return None
+
+
+def _past(cache_dir: Path) -> Iterator[tuple[Work, float]]:
+    """(work, seconds) of every fit and every teacher's answers whose tokens are still there."""
+    stages = cache_dir / "stages"
+    tokens = {path.name: _counted(path) for path in stages.glob("tokens-*")}
+    for kind in FITS:
+        for path in stages.glob(f"{kind}-*/{SUMS}"):
+            with suppress(OSError, ValueError, KeyError, TypeError):  # something that it was made from is gone
+                record = json.loads(path.read_text(encoding="utf-8"))
+                count = None if record["key"].get("transfer") else tokens[record["key"]["tokens"]]
+                if count:
+                    yield _work_of(kind, record["key"], count, path.parent), record["seconds"]
+
+
+def _work_of(kind: str, key: Mapping[str, Any], tokens: int, folder: Path) -> Work:
+    """What a finished stage computed."""
+    stages = folder.parent
+    if kind == "logits":
+        weights = _weights_in(stages / key["teacher"])
+        return Work(kind, weights, "float32", ANSWER_OPERATIONS * weights * tokens)
+    weights, live = _weights_in(folder), sum(_weights_in(stages / teacher) for teacher in key["teachers"])
+    each = FIT_OPERATIONS * weights + ANSWER_OPERATIONS * live
+    return Work(kind, weights, key["fit"]["precision"], each * tokens * key["fit"]["recipe"]["epochs"])
+
+
+def _weights_in(folder: Path) -> int:
+    return weights_of(store.read_architecture(folder))

@@ -1,0 +1,133 @@
+"""The steps that make sentences which only teachers answer, from train or from the user's file, and their tokens."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optim.common.screen import bar
+from optim.data import transfer
+from optim.data.augment import Augment, Maker
+from optim.data.corpus import Corpus
+from optim.data.leaks import require_unseen
+from optim.data.tokens import Tokens, tokenize_blocks
+from optim.data.transfer import Block, Filter, UnlabelledFile
+from optim.encoder.words import word_table
+from optim.run.keys import augment_key, made_by
+from optim.run.starts import FromCheckpoint, Start
+from optim.run.step import Stages, Step
+
+TEXTS, COUNTS = "texts.parquet", "counts.json"
+
+log = logging.getLogger(__name__)
+
+
+class TextsStep(Step):
+    """Sentences without labels: texts.parquet, and in counts.json how many there are and how many were left out.
+
+    Each is there once, in whatever case and punctuation, and none is a sentence of train or dev.
+    """
+
+    def __init__(self, corpus: Corpus) -> None:
+        self.corpus = corpus
+
+    def blocks(self) -> Iterator[Block]:
+        """What the sentences are, before any is left out."""
+        raise NotImplementedError
+
+    def build(self, folder: Path, scratch: Path, stages: Stages) -> None:
+        """Writes them, a block at a time."""
+        unseen = Filter(self.corpus.train.texts, self.corpus.dev.texts)
+        count = transfer.save(folder / TEXTS, (unseen(block) for block in self.blocks()))
+        counts = {"examples": count, "left_out": unseen.left_out}
+        (folder / COUNTS).write_text(json.dumps(counts) + "\n", encoding="utf-8")
+        log.info("%-9s %s sentences without labels; left out: %s said before, %s of dev", self.kind, f"{count:,}",
+                 f"{unseen.left_out['repeated']:,}", f"{unseen.left_out['as_dev']:,}")  # fmt: skip
+
+    def counts(self, stages: Stages) -> dict[str, Any]:
+        """examples and left_out."""
+        return json.loads((stages.folder(self) / COUNTS).read_text(encoding="utf-8"))
+
+    def parents(self, stages: Stages) -> np.ndarray:
+        """int32 [n, 2]: the training rows that each was made from, -1 for none."""
+        return transfer.parents_of(stages.folder(self) / TEXTS)
+
+
+class AugmentedStep(TextsStep):
+    """`distill.augment`: sentences made from train, by the words that a published checkpoint knows."""
+
+    kind = "augmented"
+
+    def __init__(self, corpus: Corpus, augment: Augment, start: FromCheckpoint) -> None:
+        super().__init__(corpus)
+        self.augment, self.start = augment, start
+
+    def key(self) -> Mapping[str, Any]:
+        """Sentences, rules, and whose words."""
+        made_from = {"corpus": self.corpus.digest, "words": self.start.key()}
+        return {**made_from, "augment": augment_key(self.augment), "versions": made_by("numpy")["versions"]}
+
+    def blocks(self) -> Iterator[Block]:
+        """A block for each copy."""
+        words, table = word_table(self.start.folder)
+        log.info("%-9s %d copies of %s sentences", self.kind, self.augment.copies, f"{len(self.corpus.train.texts):,}")
+        maker = Maker(self.corpus.train.texts, words, table, self.augment)
+        with bar(self.kind, self.augment.copies, "copy") as shown:
+            for block in maker.blocks():
+                yield block
+                shown.update(1)
+
+
+class UnlabelledStep(TextsStep):
+    """`distill.unlabelled`: the sentences of the user's file."""
+
+    kind = "unlabelled"
+
+    def __init__(self, corpus: Corpus, file: UnlabelledFile) -> None:
+        super().__init__(corpus)
+        self.file = file
+
+    def key(self) -> Mapping[str, Any]:
+        """The file's content, and what it may not repeat."""
+        return {"corpus": self.corpus.digest, "file": self.file.fingerprint()}
+
+    def blocks(self) -> Iterator[Block]:
+        """All of it. Raises UserError if it holds more sentences of dev than chance brings; the few are left out."""
+        texts = self.file.texts()
+        require_unseen(self.corpus.dev.texts, texts, f"{transfer.SETTING}: {self.file.path}")
+        yield transfer.from_nobody(texts)
+
+
+class TransferTokensStep(Step):
+    """Sentences without labels in the tokens of a start: train.npz."""
+
+    kind = "tokens"
+
+    def __init__(self, texts: TextsStep, start: Start, max_length: int) -> None:
+        self.texts, self.start, self.max_length = texts, start, max_length
+
+    def inputs(self) -> tuple[Step, ...]:
+        """The texts, and what leaves the tokenizer."""
+        return (self.texts, *self.start.words_inputs())
+
+    def key(self) -> Mapping[str, Any]:
+        """Sentences, words, and where a sentence is cut."""
+        words = {"tokenizer": self.start.words_key(), "max_length": self.max_length}
+        return {"texts": self.texts.wanted.key, **words, "versions": made_by("tokenizers")["versions"]}
+
+    def build(self, folder: Path, scratch: Path, stages: Stages) -> None:
+        """Tokenizes, some at a time."""
+        blocks = transfer.texts_of(stages.folder(self.texts) / TEXTS)
+        with bar("tokens", self.texts.counts(stages)["examples"], "sentence") as shown:
+            made = tokenize_blocks(blocks, tokenizer_path=self.start.tokenizer(stages), max_length=self.max_length,
+                                   progress=shown.update)  # fmt: skip
+        made.save(folder / "train.npz")
+
+    def read(self, stages: Stages, split: str) -> Tokens:
+        """`train`: there is no other."""
+        return Tokens.load(stages.folder(self) / f"{split}.npz")

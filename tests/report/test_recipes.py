@@ -1,0 +1,155 @@
+"""The comparison of recipes: its statistics by hand, its table on made results, and that its words mean something."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from conftest import CONF, ROOT, Runs
+from hydra import compose, initialize_config_dir
+from made_results import put
+
+from benchmarks import recipes
+from optim.report import finished
+from optim.report.statistics import against, crossed_interval
+from optim.run.point import point_of
+
+
+def right(*wrong: int, of: int = 100) -> np.ndarray:
+    """bool [of], wrong on the sentences `wrong`."""
+    answers = np.ones(of, bool)
+    answers[list(wrong)] = False
+    return answers
+
+
+def test_a_gain_over_three_seeds_by_hand():
+    """Right on 90, 91, 92 of 100 against 86, 88, 87: gains 4, 3, 5, a spread of 1 for both."""
+    own = {seed: right(*range(10 - seed)) for seed in range(3)}
+    base = {0: right(*range(14)), 1: right(*range(12)), 2: right(*range(13)), 7: right()}
+    found = against(own, base)
+    assert found.seeds == [0, 1, 2], "those that both have"
+    assert (found.mean, found.gain_points) == pytest.approx((0.91, 4.0))
+    assert (found.spread_points, found.base_spread_points) == pytest.approx((1.0, 1.0))
+    assert found.low_points < 4 < found.high_points
+    assert (found.wins, found.loses) == (True, False)
+    other = against(base, own)
+    assert (other.gain_points, other.wins, other.loses) == (pytest.approx(-4.0), False, True)
+
+
+def test_a_gain_within_either_spread_is_no_win():
+    """A gain of 1 with no spread of its own, but the base moves by 2 from seed to seed."""
+    own = {seed: right(*range(9)) for seed in range(3)}
+    base = {seed: right(*range(wrong)) for seed, wrong in enumerate((8, 10, 12))}
+    found = against(own, base)
+    assert (found.gain_points, found.spread_points, found.base_spread_points) == pytest.approx((1, 0, 2))
+    assert not found.wins
+    assert against(base, own).spread_points == pytest.approx(2)
+    assert not against({0: right()}, {0: right(1)}).wins, "one seed has no spread"
+    with pytest.raises(ValueError, match="no seed is in both"):
+        against({0: right()}, {1: right()})
+
+
+def test_the_interval_over_seeds_by_hand():
+    """Gains 0, 1, 1 on one sentence: all 27 draws of three seeds are 0 in 1/27 and 1 in 8/27, so both are in 95 %."""
+    gains = np.array([[0.0], [1.0], [1.0]])
+    draws = [float(np.mean([gains[i] for i in drawn])) for drawn in itertools.product(range(3), repeat=3)]
+    assert draws.count(0) / 27 > 0.025 < draws.count(1) / 27
+    assert crossed_interval(gains) == (0.0, 1.0)
+    assert crossed_interval(np.full((3, 50), 0.2)) == pytest.approx((0.2, 0.2))
+
+
+def test_more_seeds_on_the_same_sentences_are_no_more_sentences():
+    """A tenth of 100 sentences gained by each seed: a deviation of sqrt(0.09 / 100) = 0.03, with one seed or ten."""
+    gains = np.zeros(100)
+    gains[:10] = 1.0
+    for seeds in (1, 10):
+        low, high = crossed_interval(np.tile(gains, (seeds, 1)))
+        assert (low, high) == pytest.approx((0.10 - 1.96 * 0.03, 0.10 + 1.96 * 0.03), abs=0.012)
+
+
+def made(tmp_path, recipe: str, seed: int, wrong: int) -> recipes.Planned:
+    """A finished point of a study; its first recipe is `base`."""
+    folder = put(tmp_path, f"{recipe}-{seed}", wrong=range(wrong), ms=1, mb=1, seed=seed)
+    (folder / "bundle").mkdir()
+    read = json.loads((folder / "result.json").read_text())
+    read["data"] |= {"name": "made", "train_examples": 7, "dev_examples": 100}
+    (folder / "result.json").write_text(json.dumps(read))
+    return recipes.Planned("minilm", recipe, seed, 2.0, ["model=tiny", "data.path=somewhere", f"seed={seed}"], folder)
+
+
+def test_the_table_says_what_won_what_did_not_and_what_is_open(tmp_path):
+    wrong = {"base": (14, 12, 13), "good": (10, 9, 8), "bad": (18, 19, 20), "same": (13, 12, 13), "new": (5,)}
+    points = [made(tmp_path, name, seed, n) for name, each in wrong.items() for seed, n in enumerate(each)]
+    points.append(recipes.Planned("minilm", "later", 0, 1.0, [], tmp_path / "nowhere"))
+    lines = recipes.page(points).splitlines()
+    rows = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ") for line in lines if line.startswith("| ")}
+    assert rows["base"][1:] == ["87.00 %", "1.00", "", "0.1", "what the others are compared with"]
+    assert rows["good"][1:3] == ["91.00 %", "1.00"]
+    assert rows["good"][3].startswith("+4.00 (+")
+    verdicts = {name: row[-1] for name, row in rows.items() if name != "recipe"}
+    assert verdicts == {"base": "what the others are compared with", "good": "**wins by more than the spread**",
+                        "bad": "loses by more than it", "same": "within it", "new": "open: 1 of 3 seeds"}  # fmt: skip
+    assert "No result yet: later." in lines
+    assert "`model=tiny`" in lines, "folders are left out"
+    assert "made: 7 sentences to train, 100 to score." in " ".join(lines)
+
+
+def test_what_a_point_should_take(tmp_path):
+    """16 s for every made point: its own recipe's time where a seed has run, else the first recipe's times its work."""
+    points = [made(tmp_path, "base", 0, 3), made(tmp_path, "known", 0, 3)]
+    assert sum(finished.read_all([tmp_path])[0][0].result.cost["stages"].values()) == 16
+    known, new = (recipes.Planned("minilm", name, 1, 2.5, [], tmp_path / "nowhere") for name in ("known", "new"))
+    assert recipes.expected(known, [*points, known, new]) == 16
+    assert recipes.expected(new, [*points, known, new]) == 40
+    assert recipes.expected(new, [new]) == 0
+
+
+def test_what_would_not_end_in_time_is_not_started(tmp_path, monkeypatch, capsys):
+    started: list[list[str]] = []
+    monkeypatch.setattr(recipes.subprocess, "run", lambda command, **more: started.append(command) or _Ended())
+    done = made(tmp_path, "base", 0, 3)
+    short, long = (
+        recipes.Planned("minilm", f"{work}", 0, work, [f"a={work}"], tmp_path / "nowhere") for work in (1, 9)
+    )
+    recipes.run_missing([done, long, short], minutes=1)  # 16 s and 144 s
+    assert [command[1:] for command in started] == [["train.py", "a=1"]]
+    assert "Not started: minilm, 9, seed 0, about 2 min" in capsys.readouterr().out
+
+
+class _Ended:
+    returncode, stderr = 0, ""
+
+
+@pytest.mark.parametrize("study", list(recipes.studies()))
+def test_every_recipe_is_one_that_train_takes_and_differs_from_the_others(study, runs: Runs):
+    """The words of the file with the data and the model of the tests; the first recipe is the plain fit."""
+    found, kept = recipes.studies()[study], set()
+    for recipe in found["recipes"].values():
+        words = recipes.merged([*found["shared"], *recipe["words"], *runs.overrides()[:3]])
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            point = point_of(compose("train", overrides=words))
+        kept.add(json.dumps(point.specs["fit"], sort_keys=True))
+    assert len(kept) == len(found["recipes"])
+    assert next(iter(found["recipes"].values()))["words"] == []
+
+
+@pytest.mark.slow
+def test_recipes_are_compared_from_end_to_end(tmp_path):
+    """Two recipes, one seed, on the tiny model; the second call runs nothing and says the same."""
+    import subprocess
+    import sys
+
+    page = tmp_path / "RECIPES.md"
+    words = [word for word in Runs(tmp_path).overrides() if not word.startswith("fit.teacher.epochs")]
+    command = [sys.executable, "benchmarks/recipes.py", *words, "--study", "minilm", "--only", "average 0.95",
+               "--seeds", "0", "--page", str(page)]  # fmt: skip
+    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr
+    written = page.read_text()
+    assert "| average 0.95 | " in written
+    assert "open: 1 of 3 seeds" in written
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert again.stdout.count("train.py") == 0 < first.stdout.count("train.py")
+    assert page.read_text() == written

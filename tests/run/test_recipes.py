@@ -1,0 +1,62 @@
+"""Recipes on the whole way of a point."""
+
+# pyright: reportAttributeAccessIssue=false
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from whole_points import made, point
+
+from optim.common.errors import UserError
+from optim.encoder import graph, store
+from optim.run.step import Stages
+from optim.run.steps import steps_of
+
+
+def test_head_dropout_is_that_of_each_fit_and_the_checkpoint_s_own_is_kept(runs, monkeypatch):
+    """A teacher with half of the head's inputs dropped, then a student with the tenth that its checkpoint asks for."""
+    honest, trained = graph.classifier, []
+    monkeypatch.setattr(
+        graph, "classifier", lambda shape, **more: trained.append(shape.head_dropout) or honest(shape, **more)
+    )
+    weights = {}
+    for share in ("null", 0.5):
+        chosen = point(runs, "prune=fixed50", f"fit.teacher.head_dropout={share}")
+        steps = steps_of(chosen, chosen.source.load(runs.cache), runs.cache)
+        stages = Stages(runs.cache, lambda fit, row: None)
+        trained.clear()
+        folder = stages.folder(steps.teachers[0])
+        taught = trained[:1]
+        assert store.read_architecture(folder).head_dropout == 0.1
+        weights[share] = store.load(folder).get_layer("classifier").get_weights()[0]
+    assert taught == [0.5]
+    trained.clear()
+    stages.folder(steps.student)
+    assert set(trained) == {0.1}
+    assert np.abs(weights["null"] - weights[0.5]).max() > 1e-4
+
+
+def test_all_of_a_recipe_goes_with_pruning_distillation_class_weights_bfloat16_and_int8(runs):
+    """Every setting at once, for a pruned student of 80 % zeros on SST-2, whose classes are balanced."""
+    keys = {"average": 0.9, "layer_decay": 0.9, "label_smoothing": 0.1, "r_drop": 0.5, "head_dropout": 0.2}
+    words = [f"fit.student.{key}={value}" for key, value in keys.items()]
+    chosen = point(runs, "prune=poly80", "quant=int8", "fit.precision=bfloat16", *words)
+    assert chosen.schedule.class_weights == "balanced"
+    _, _, outcome = made(runs, chosen)
+    assert outcome.size["zeroed_fraction"] == pytest.approx(0.8, abs=0.001)
+    assert outcome.quality["accuracy_fraction"] >= 0.9
+
+
+def test_r_drop_without_any_dropout_is_refused(runs):
+    chosen = point(runs, "fit.teacher.r_drop=0.5")
+    step = steps_of(chosen, chosen.source.load(runs.cache), runs.cache).teachers[0]
+    shape = step.start.shape(None, 2)  # type: ignore[arg-type]
+    still = replace(shape, hidden_dropout=0.0, attention_dropout=0.0, head_dropout=0.0)
+    assert step._trained(shape) == shape
+    with pytest.raises(UserError, match=re.escape("fit.teacher.r_drop compares two draws of dropout")):
+        step._trained(still)
+    step.recipe = replace(step.recipe, head_dropout=0.2)
+    assert step._trained(still).head_dropout == 0.2

@@ -1,0 +1,206 @@
+"""Teachers: fitted and asked once for all their students, alone and together, and whether they help a student."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import DEV_COUNT, TRAIN_COUNT, Runs
+from whole_points import made, point
+
+from optim.run import result, teaching
+from optim.run.result import Result
+from optim.run.steps import steps_of, untaught
+from optim.run.teaching import teaching_of
+
+# A student of one layer and random weights of its own, which tiny teaches twice.
+TAUGHT = ("model.layers=1", "model.seed=5", "distill.teacher=tiny", "distill.seeds=2", "fit.student.epochs=6")
+# Another model, seed, pruning, quantization and temperature under the same two teachers.
+OTHER = ("model.family=distilbert", "model.layers=1", "prune=fixed50", "quant=int8", "distill.temperature=4",
+         "distill.teacher=tiny", "distill.seeds=2", "seed=1", "distill.teacher_seed=0")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """A cache of its own, in which stages can be counted."""
+    return Runs(tmp_path_factory.mktemp("teaching"))
+
+
+@pytest.fixture(scope="module")
+def first(runs: Runs) -> tuple[Path, dict[str, int]]:
+    """The run folder of TAUGHT, whose own fine-tuning nobody has made yet, and the stages that it left."""
+    folder = runs.folder_of("fit.precision=float32", *TAUGHT)
+    return folder, stages_in(runs)
+
+
+def stages_in(runs: Runs) -> dict[str, int]:
+    kinds = ("teacher", "logits", "student")
+    return {kind: len(list((runs.cache / "stages").glob(f"{kind}-*/stage.json"))) for kind in kinds}
+
+
+def read(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "result.json").read_text(encoding="utf-8"))
+
+
+def test_every_fit_of_a_teacher_and_its_answers_are_made_once_for_all_students(runs, first):
+    assert first[1] == {"teacher": 2, "logits": 2, "student": 1}
+    steps, *_ = made(runs, point(runs, *OTHER))
+    assert stages_in(runs) == {"teacher": 2, "logits": 2, "student": 2}
+    assert steps.student.point.seed == 1
+    assert [step.point.seed for step in steps.teachers] == [0, 1]
+
+
+def test_answers_are_stored_in_half_precision_close_to_the_teacher(runs, first):
+    from optim.encoder import store
+    from optim.train.fit import logits_of
+
+    steps, stages, _ = made(runs, point(runs, *TAUGHT))
+    answers = steps.student.answers[0]
+    stored = np.load(stages.folder(answers) / "train.npy")
+    assert (stored.dtype, stored.shape) == (np.float16, (TRAIN_COUNT, 2))
+    whole = logits_of(store.load(stages.folder(answers.teacher)), answers.teacher.tokens.read(stages, "train"))
+    assert answers.read(stages).dtype == np.float32
+    np.testing.assert_allclose(answers.read(stages), whole, rtol=2**-11, atol=2**-25)
+
+
+def test_the_teacher_of_a_result_is_that_of_the_first_seed_and_the_ensemble_is_the_mean_of_all(runs, first):
+    steps, stages, outcome = made(runs, point(runs, *TAUGHT))
+    labels = outcome.answers["labels"]
+    each = [teacher.dev_logits(stages).astype(np.float64) / 2.0 for teacher in steps.teachers]
+    soft = sum(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True) for logits in each)
+    assert outcome.quality["ensemble_accuracy_fraction"] == np.mean(np.argmax(soft, axis=1) == labels)
+    np.testing.assert_array_equal(outcome.answers["teacher"], each[0].argmax(axis=1))
+    assert [len(logits) for logits in each] == [DEV_COUNT] * 2
+
+
+def of_two(logits: list[list[list[float]]], labels: list[int], student: int = 0) -> dict[str, Any]:
+    """`quality` of a student, one of the fits with these logits on dev, that all of them taught at T = 1."""
+    fits = [SimpleNamespace(dev_logits=lambda stages, own=own: np.array(own)) for own in logits]
+    steps = SimpleNamespace(teachers=fits, student=fits[student])
+    chosen = SimpleNamespace(specs={"distill": {"temperature": 1.0}}, loss=SimpleNamespace(needs_logits=True))
+    return teaching_of(chosen, None, steps, SimpleNamespace(cache_dir=None), np.array(labels))  # type: ignore[arg-type]
+
+
+def test_an_ensemble_is_as_right_as_the_mean_of_its_soft_answers():
+    """One is right with 0.99 and wrong with 0.6, the other wrong with 0.9 and 0.6: 0.545 is right, 0.4 is not."""
+    one, other = ([[np.log(p), np.log(1 - p)] for p in shares] for shares in ((0.99, 0.4), (0.1, 0.4)))
+    assert of_two([one, other], [0, 0])["ensemble_accuracy_fraction"] == 0.5
+    assert of_two([one], [0, 0])["ensemble_accuracy_fraction"] is None
+
+
+@pytest.mark.parametrize(
+    ("without", "helps", "p"),
+    [([True, True, True, False], False, 1.0), ([False, False, True, True], True, 1.0), ([True] * 4, False, 1.0),
+     ([False] * 4, True, 0.25)],
+)  # fmt: skip
+def test_the_teacher_helps_where_more_answers_are_right_with_it_than_without(without, helps, p, monkeypatch):
+    """Right on three of four. Against none right: three that it alone has right, p = 2 / 2³."""
+    monkeypatch.setattr(teaching, "_right_without", lambda *args: np.array(without))
+    taught = of_two([[[0.0, 1.0]] * 4, [[1.0, 0.0]] * 3 + [[0.0, 1.0]]], [0] * 4, student=1)
+    assert (taught["student_accuracy_fraction"], taught["untaught_accuracy_fraction"]) == (0.75, np.mean(without))
+    assert (taught["teacher_helps"], taught["untaught_p"]) == (helps, pytest.approx(p))
+
+
+def test_whether_the_teacher_helps_is_not_known_before_the_student_without_it_is_made(runs, first):
+    """Then the command that the result names tells: the student's own fine-tuning, and nothing else, is trained."""
+    folder, _ = first
+    quality = read(folder)["quality"]
+    assert (quality["taught"], quality["teacher_helps"], quality["untaught_accuracy_fraction"]) == (True, None, None)
+    command = result.untaught_command(Result(**read(folder)))
+    assert command is not None
+    assert command in (folder / "bundle" / "README.md").read_text(encoding="utf-8")
+    counted = stages_in(runs)
+    own = read(runs.folder_of(*shlex.split(command)[2:]))
+    assert stages_in(runs) == {**counted, "teacher": counted["teacher"] + 1}
+    shutil.rmtree(folder)
+    told = read(runs.folder_of("fit.precision=float32", *TAUGHT))["quality"]
+    assert told["untaught_accuracy_fraction"] == own["quality"]["student_accuracy_fraction"]
+    assert told["teacher_helps"] == (told["student_accuracy_fraction"] > told["untaught_accuracy_fraction"])
+    assert 0 <= told["untaught_p"] <= 1
+    assert (own["quality"]["taught"], own["quality"]["teacher_helps"]) == (False, None)
+    assert result.untaught_command(Result(**own)) is None
+
+
+@pytest.mark.parametrize(
+    "words", [("prune=fixed50", "seed=1", "distill.teacher_seed=0"), ("distill.teacher=tiny", "model.seed=5"), ()]
+)
+def test_the_student_without_its_teachers_is_that_of_distill_none(words, runs):
+    """One key: what the command makes is what is looked for."""
+    chosen = point(runs, *words, "distill.temperature=4")
+    corpus = chosen.source.load(runs.cache)
+    plain = [word for word in words if not word.startswith("distill.teacher=")]
+    none = steps_of(point(runs, *plain, "distill=none"), corpus, runs.cache).student
+    assert untaught(chosen, corpus, runs.cache).wanted == none.wanted
+
+
+def test_a_student_starts_from_its_teacher_and_keeps_the_slice_that_this_one_has_not_seen(runs):
+    held = point(runs, "prune=fixed50", "seed=1", "distill.teacher_seed=0")
+    student = steps_of(held, held.source.load(runs.cache), runs.cache).student
+    assert (student.point.seed, student.holdout_seed) == (1, 0)
+    own = point(runs, "distill.teacher=tiny", "model.seed=5", "seed=1", "distill.teacher_seed=0")
+    assert steps_of(own, own.source.load(runs.cache), runs.cache).student.holdout_seed == 1
+
+
+def test_several_fits_of_the_model_itself_teach_it_though_nothing_else_is_done(runs):
+    chosen = point(runs, "distill.seeds=2")
+    steps = steps_of(chosen, chosen.source.load(runs.cache), runs.cache)
+    assert steps.student is not steps.teachers[0]
+    assert len(steps.student.answers) == 2
+
+
+def result_of(**quality: Any) -> Result:
+    figures = {
+        "taught": True,
+        "ensemble_accuracy_fraction": None,
+        "teacher_helps": None,
+        "teacher_accuracy_fraction": 0.9,
+    }
+    return Result(
+        schema=result.SCHEMA, run_id="r", status=result.DONE, error=None, choices={"model": "minilm"},
+        cfg={"distill": {"teacher": ["mpnet", "minilm"]}}, seed=0, machine={}, quality={**figures, **quality},
+        command="python train.py model=minilm 'distill.teacher=[mpnet,minilm]' prune=fixed50 distill.seeds=2 seed=1",
+    )  # fmt: skip
+
+
+def compared(student: float, other: float, p: float) -> Result:
+    return result_of(student_accuracy_fraction=student, untaught_accuracy_fraction=other, untaught_p=p,
+                     teacher_helps=student > other)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("student", "other", "p", "said"),
+    [
+        (0.93, 0.91, 0.01, ("yes", "as Keras 0.9300, without it 0.9100: p = 0.010, hardly chance")),
+        (0.93, 0.91, 0.3, ("perhaps", "as Keras 0.9300, without it 0.9100: p = 0.300, may be chance")),
+        (0.89, 0.9, 0.3, ("no: perhaps worse", "as Keras 0.8900, without it 0.9000: p = 0.300, may be chance")),
+        (0.8, 0.9, 1e-6, ("no: worse", "as Keras 0.8000, without it 0.9000: p < 0.001, hardly chance")),
+        (0.9, 0.9, 1.0, ("no difference", "as Keras 0.9000, without it 0.9000: p = 1.000, may be chance")),
+    ],
+)
+def test_the_verdict_is_said_with_its_uncertainty(student, other, p, said):
+    (row, *_) = result.teaching_rows(compared(student, other, p))
+    assert row == ("teacher helps?", *said)
+    assert len(f"  {row[0]:<16}{row[1]:>18}   {row[2]}") <= 100
+
+
+def test_a_teacher_below_the_student_s_own_fine_tuning_is_named():
+    rows = result.teaching_rows(compared(0.91, 0.95, 0.01))
+    assert rows[1] == ("teacher itself", "0.9000", "is worse than a student without it, 0.9500")
+    assert len(result.teaching_rows(compared(0.91, 0.9, 0.01))) == 1, "a teacher that is as good is not"
+
+
+def test_what_would_tell_is_the_same_command_without_distillation():
+    assert result.untaught_command(result_of()) == "python train.py model=minilm prune=fixed50 seed=1 distill=none"
+    own = result_of()
+    own.cfg["distill"]["teacher"] = "same"
+    own.command = "python train.py model=minilm distill.teacher_seed=0 seed=1"
+    assert result.untaught_command(own) == "python train.py model=minilm seed=1 distill=none distill.teacher_seed=0"
+    assert result.untaught_command(compared(0.9, 0.8, 0.1)) is None
+    assert result.untaught_command(result_of(taught=False)) is None
+    assert result.teaching_rows(result_of(taught=False)) == []
