@@ -26,17 +26,13 @@ ONE = dataclasses.replace(RECIPE, epochs=1)
 HARD = HardLabels(teachers=("same",), teacher_seeds=(0,))
 
 
-def new_model(shape=DROPPING, policy: str = "float32"):
+def new_model(shape=DROPPING, *, bfloat16: bool = False):
     import tf_keras as keras
 
     from optim.encoder import graph
 
     keras.utils.set_random_seed(0)
-    keras.mixed_precision.set_global_policy(policy)
-    try:
-        return graph.classifier(shape)
-    finally:
-        keras.mixed_precision.set_global_policy("float32")
+    return graph.classifier(shape, bfloat16=bfloat16)
 
 
 def fitted(folder, recipe: Recipe, **more):
@@ -200,7 +196,7 @@ def test_the_factors_of_a_model_of_two_layers_by_hand():
 
 @pytest.mark.parametrize(
     ("policy", "wrappers"),
-    [("float32", ()), ("mixed_bfloat16", (Magnitude(schedule="constant", sparsity=0.5, **FIXED),))],
+    [("float32", ()), (bfloat16=True, (Magnitude(schedule="constant", sparsity=0.5, **FIXED),))],
 )
 def test_each_layer_moves_by_its_factor(tmp_path, policy, wrappers):
     """In Adam's first step a weight moves by its rate, whatever its gradient, and a kernel decays by its rate."""
