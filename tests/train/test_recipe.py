@@ -195,16 +195,16 @@ def test_the_factors_of_a_model_of_two_layers_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("policy", "wrappers"),
-    [("float32", ()), (bfloat16=True, (Magnitude(schedule="constant", sparsity=0.5, **FIXED),))],
+    ("bfloat16", "wrappers"),
+    [(False, ()), (True, (Magnitude(schedule="constant", sparsity=0.5, **FIXED),))],
 )
-def test_each_layer_moves_by_its_factor(tmp_path, policy, wrappers):
+def test_each_layer_moves_by_its_factor(tmp_path, bfloat16, wrappers):
     """In Adam's first step a weight moves by its rate, whatever its gradient, and a kernel decays by its rate."""
     recipe = dataclasses.replace(ONE, batch_size=200, warmup=0.0, weight_decay=0.1)
     moved = []
     for decay in (1.0, 0.5):
         (tmp_path / str(decay)).mkdir()
-        model = new_model(policy=policy)
+        model = new_model(bfloat16=bfloat16)
         fit = fit_of(model, tokens_of(120), tmp_path / str(decay), wrappers=wrappers,
                      recipe=dataclasses.replace(recipe, layer_decay=decay))  # fmt: skip
         before = [w.numpy() for w in fit.trained]
