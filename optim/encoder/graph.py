@@ -25,7 +25,9 @@ from optim.encoder.layers import (
 )
 
 
-def classifier(shape: Architecture, *, single: bool = False, whole: bool = False) -> keras.Model:
+def classifier(
+    shape: Architecture, *, single: bool = False, whole: bool = False, bfloat16: bool = False
+) -> keras.Model:
     """Logits [batch, classes] of `input_ids` and `attention_mask`, both int32 [batch, length].
 
     Dense kernels are named `layer{i}_{query|key|value|attention_output|ffn_in|ffn_out}`, then `pooler` (the
@@ -34,8 +36,17 @@ def classifier(shape: Architecture, *, single: bool = False, whole: bool = False
     and `_out`. `single` gives the graph of one sentence of any length, whose shapes are constant enough for LiteRT;
     weights and logits are the same. Where only the first token is pooled, the last layer computes nothing else than
     that token's answer, a seventh less work for six layers; `whole` keeps all of its tokens, for losses that look at
-    its states. The model's attribute `draws` says where its dropout stands.
+    its states. bfloat16: products are computed in it, from float32 weights; logits are float32. The model's attribute
+    `draws` says where its dropout stands.
     """
+    keras.mixed_precision.set_global_policy("mixed_bfloat16" if bfloat16 else "float32")
+    try:
+        return _built(shape, single, whole)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+
+
+def _built(shape: Architecture, single: bool, whole: bool) -> keras.Model:
     drop = Dropouts()
     batch = 1 if single else None
     ids = keras.Input((None,), batch_size=batch, dtype=tf.int32, name="input_ids")

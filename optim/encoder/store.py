@@ -25,11 +25,11 @@ def load_into(model, folder: Path) -> None:
         variable.assign(weights[variable.name])
 
 
-def load(folder: Path, *, single: bool = False, whole: bool = False):
-    """The classifier in `folder`, in float32; `single` and `whole` as `graph.classifier` has them."""
+def load(folder: Path, *, single: bool = False, whole: bool = False, bfloat16: bool = False):
+    """The classifier in `folder`; the options are those of `graph.classifier`."""
     from optim.encoder import graph
 
-    model = graph.classifier(read_architecture(folder), single=single, whole=whole)
+    model = graph.classifier(read_architecture(folder), single=single, whole=whole, bfloat16=bfloat16)
     load_into(model, folder)
     return model
 

@@ -95,6 +95,11 @@ class FitStep(Step):
         self.holdout_seed = point.seed if holdout_seed is None else holdout_seed
         self.classes = len(tokens.corpus.label_names)
 
+    @property
+    def in_bfloat16(self) -> bool:
+        """Whether its products are."""
+        return self.point.schedule.precision == "bfloat16"
+
     def inputs(self) -> Sequence[Step]:
         """Tokens, where it begins, and what the teachers say or are."""
         more = [step for one in self.transfer for step in (one.tokens, *one.answers)]
@@ -169,13 +174,8 @@ class FitStep(Step):
 
         from optim.encoder import graph
 
-        bfloat16 = self.point.schedule.precision == "bfloat16"
         keras.utils.set_random_seed(self.point.seed)
-        keras.mixed_precision.set_global_policy("mixed_bfloat16" if bfloat16 else "float32")
-        try:
-            model = graph.classifier(shape, whole=self.loss.needs_models)
-        finally:
-            keras.mixed_precision.set_global_policy("float32")
+        model = graph.classifier(shape, whole=self.loss.needs_models, bfloat16=self.in_bfloat16)
         self.start.fill(model, shape, stages)
         return model
 
@@ -271,7 +271,9 @@ class LogitsStep(Step):
         from optim.encoder import store
         from optim.train.fit import logits_of
 
-        model, train = store.load(stages.folder(self.teacher)), self.tokens.read(stages, "train")
+        # In the precision of its fit: what half precision keeps is more exact than what a student can follow.
+        model = store.load(stages.folder(self.teacher), bfloat16=self.teacher.in_bfloat16)
+        train = self.tokens.read(stages, "train")
         with bar("teacher's answers", len(train), "sentence") as shown:
             logits = logits_of(model, train, progress=lambda done: shown.update(done - shown.n))
         np.save(folder / "train.npy", halved(logits))

@@ -91,7 +91,8 @@ class Forecast:
         tokens = self._tokens(step.tokens if isinstance(step, FitStep) else step.teacher.tokens) * _shares(step)
         if isinstance(step, LogitsStep):
             weights = weights_of(_shape(step.teacher))
-            return Work("logits", weights, "float32", ANSWER_OPERATIONS * weights * tokens)
+            precision = step.teacher.point.schedule.precision
+            return Work("logits", weights, precision, ANSWER_OPERATIONS * weights * tokens)
         weights, schedule = weights_of(_shape(step)), step.point.schedule
         live = sum(weights_of(_shape(teacher)) for teacher in step.teachers)
         each = FIT_OPERATIONS * weights + ANSWER_OPERATIONS * live
@@ -187,7 +188,8 @@ def _work_of(kind: str, key: Mapping[str, Any], tokens: int, folder: Path) -> Wo
     stages = folder.parent
     if kind == "logits":
         weights = _weights_in(stages / key["teacher"])
-        return Work(kind, weights, "float32", ANSWER_OPERATIONS * weights * tokens)
+        teacher = json.loads((stages / key["teacher"] / SUMS).read_text(encoding="utf-8"))["key"]
+        return Work(kind, weights, teacher["fit"]["precision"], ANSWER_OPERATIONS * weights * tokens)
     weights, live = _weights_in(folder), sum(_weights_in(stages / teacher) for teacher in key["teachers"])
     each = FIT_OPERATIONS * weights + ANSWER_OPERATIONS * live
     return Work(kind, weights, key["fit"]["precision"], each * tokens * key["fit"]["recipe"]["epochs"])

@@ -221,11 +221,7 @@ def test_every_position_of_the_table_can_be_used(models):
 
 
 def test_mixed_bfloat16_keeps_float32_logits_near_the_golden_ones():
-    keras.mixed_precision.set_global_policy("mixed_bfloat16")
-    try:
-        model = loaded("bert")
-    finally:
-        keras.mixed_precision.set_global_policy("float32")
+    model = loaded("bert", bfloat16=True)
     case = cases("bert")
     assert answers(model, case["input_ids"], case["attention_mask"]).dtype == np.float32
     assert TOLERANCE < error(model, "bert") < 0.1  # bfloat16 keeps 8 bits

@@ -89,14 +89,8 @@ def test_what_stands_in_the_padding_changes_no_logit(padding_id, model):
     assert np.abs(answers(model, ids, case["attention_mask"]) - case["logits"]).max() <= TOLERANCE
 
 
-def test_mixed_bfloat16_keeps_float32_logits_near_the_golden_ones(model):
-    keras.mixed_precision.set_global_policy("mixed_bfloat16")
-    try:
-        mixed = graph.classifier(shape_of(NAME))
-    finally:
-        keras.mixed_precision.set_global_policy("float32")
-    mixed.set_weights(model.get_weights())
-    assert 1e-5 < error(mixed, NAME) < 0.2
+def test_mixed_bfloat16_keeps_float32_logits_near_the_golden_ones():
+    assert 1e-5 < error(loaded(NAME, bfloat16=True), NAME) < 0.2
 
 
 @pytest.mark.parametrize(

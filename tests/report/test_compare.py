@@ -162,6 +162,23 @@ def test_twins_that_differ_are_refused(tmp_path):
         finished.read_all([tmp_path])
 
 
+@pytest.mark.parametrize(("words", "seeds"), [("", (0, 1)), (" distill.teacher_seed=0", (0, 0))])
+def test_a_teacher_of_the_same_or_of_a_held_seed_does_not_part_the_seeds(words, seeds, tmp_path):
+    """The teacher's seed follows the run's unless it is set: then it is one of the settings."""
+    for seed, teacher_seed in enumerate(seeds):
+        path = put(tmp_path, f"s{seed}", wrong=range(4 + seed), ms=1, mb=1, seed=seed) / result.FILE
+        fields = json.loads(path.read_text())
+        fields["cfg"]["distill"]["teacher_seed"] = teacher_seed
+        path.write_text(json.dumps({**fields, "command": fields["command"] + words}))
+    assert [g.seeds for g in statistics.pooled(list(points(tmp_path).values()))] == [[0, 1]]
+
+
+def test_two_seeds_that_are_one_file_are_one_fit(tmp_path):
+    for seed in (0, 1):
+        put(tmp_path, f"s{seed}", wrong=range(4), ms=1, mb=1, seed=seed, file="same")
+    assert [len(g.points) for g in statistics.pooled(list(points(tmp_path).values()))] == [1]
+
+
 def test_what_another_version_made_is_said_and_never_taken(tmp_path):
     put(tmp_path, "now", wrong=range(9), ms=1, mb=1)
     for schema, name in ((1, "old"), (2, "older"), (result.SCHEMA + 1, "newer")):

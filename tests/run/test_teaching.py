@@ -88,8 +88,8 @@ def of_two(logits: list[list[list[float]]], labels: list[int], student: int = 0)
 
 
 def test_an_ensemble_is_as_right_as_the_mean_of_its_soft_answers():
-    """One is right with 0.99 and wrong with 0.6, the other wrong with 0.9 and 0.6: 0.545 is right, 0.4 is not."""
-    one, other = ([[np.log(p), np.log(1 - p)] for p in shares] for shares in ((0.99, 0.4), (0.1, 0.4)))
+    """The first is wrong with 0.9 and 0.6, the other right with 0.99 and wrong with 0.6: 0.545 is right, 0.4 is not."""
+    one, other = ([[np.log(p), np.log(1 - p)] for p in shares] for shares in ((0.1, 0.4), (0.99, 0.4)))
     assert of_two([one, other], [0, 0])["ensemble_accuracy_fraction"] == 0.5
     assert of_two([one], [0, 0])["ensemble_accuracy_fraction"] is None
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import DEV_COUNT, TRAIN_COUNT, Runs, sentences
+from conftest import CONF, DEV_COUNT, TRAIN_COUNT, Runs, sentences
+from hydra import compose, initialize_config_dir
 from whole_points import point
 
 from optim.common.errors import UserError
@@ -18,6 +19,7 @@ from optim.data.leaks import normal_form
 from optim.data.tables import read_rows
 from optim.data.transfer import parents_of, texts_of
 from optim.run.keys import run_id_of
+from optim.run.point import point_of
 from optim.run.steps import Steps, steps_of
 from optim.train.fit import split
 
@@ -209,6 +211,14 @@ def test_the_sentences_are_made_before_any_training(runs, file):
     chosen = point(runs, *MADE, f"distill.unlabelled={file}")
     steps = steps_of(chosen, chosen.source.load(runs.cache), runs.cache)
     assert [step.kind for step in steps.all()][:2] == ["augmented", "unlabelled"]
+
+
+def test_the_column_of_a_file_is_that_of_the_data_or_text(runs, file):
+    assert point(runs, f"distill.unlabelled={file}").unlabelled.column == "text"  # type: ignore[union-attr]
+    words = ("data=csv", f"data.train_path={file}", "data.text_column=review", f"distill.unlabelled={file}")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", overrides=["model=tiny", "bench=quick", "track=none", "fit.precision=float32", *words])
+    assert point_of(cfg).unlabelled.column == "review"  # type: ignore[union-attr]
 
 
 def test_a_teacher_of_no_weight_is_refused(runs):

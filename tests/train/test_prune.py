@@ -75,11 +75,7 @@ def test_a_pruned_step_multiplies_bfloat16_and_rounds_no_weight(pooling, tmp_pat
     from optim.encoder import graph
 
     keras.utils.set_random_seed(0)
-    keras.mixed_precision.set_global_policy("mixed_bfloat16")
-    try:
-        model = graph.classifier(dataclasses.replace(SHAPE, pooling=pooling))
-    finally:
-        keras.mixed_precision.set_global_policy("float32")
+    model = graph.classifier(dataclasses.replace(SHAPE, pooling=pooling), bfloat16=True)
     fit = fit_of(model, tokens_of(60), tmp_path, wrappers=[Magnitude(schedule="constant", sparsity=0.5, **FIXED)])
     operations = fit.train_step.get_concrete_function().graph.get_operations()
     products = [o.outputs[0].dtype.name for o in operations if "MatMul" in o.type and "Grad" not in o.type]

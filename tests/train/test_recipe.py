@@ -26,17 +26,13 @@ ONE = dataclasses.replace(RECIPE, epochs=1)
 HARD = HardLabels(teachers=("same",), teacher_seeds=(0,))
 
 
-def new_model(shape=DROPPING, policy: str = "float32"):
+def new_model(shape=DROPPING, *, bfloat16: bool = False):
     import tf_keras as keras
 
     from optim.encoder import graph
 
     keras.utils.set_random_seed(0)
-    keras.mixed_precision.set_global_policy(policy)
-    try:
-        return graph.classifier(shape)
-    finally:
-        keras.mixed_precision.set_global_policy("float32")
+    return graph.classifier(shape, bfloat16=bfloat16)
 
 
 def fitted(folder, recipe: Recipe, **more):
@@ -199,16 +195,16 @@ def test_the_factors_of_a_model_of_two_layers_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("policy", "wrappers"),
-    [("float32", ()), ("mixed_bfloat16", (Magnitude(schedule="constant", sparsity=0.5, **FIXED),))],
+    ("bfloat16", "wrappers"),
+    [(False, ()), (True, (Magnitude(schedule="constant", sparsity=0.5, **FIXED),))],
 )
-def test_each_layer_moves_by_its_factor(tmp_path, policy, wrappers):
+def test_each_layer_moves_by_its_factor(tmp_path, bfloat16, wrappers):
     """In Adam's first step a weight moves by its rate, whatever its gradient, and a kernel decays by its rate."""
     recipe = dataclasses.replace(ONE, batch_size=200, warmup=0.0, weight_decay=0.1)
     moved = []
     for decay in (1.0, 0.5):
         (tmp_path / str(decay)).mkdir()
-        model = new_model(policy=policy)
+        model = new_model(bfloat16=bfloat16)
         fit = fit_of(model, tokens_of(120), tmp_path / str(decay), wrappers=wrappers,
                      recipe=dataclasses.replace(recipe, layer_decay=decay))  # fmt: skip
         before = [w.numpy() for w in fit.trained]
