@@ -1,0 +1,105 @@
+"""Teachers and their students on SST-2 dev, over seeds, through train.py: what README says of MPNet.
+
+python benchmarks/teachers.py --data DIR                  DIR holds GLUE's own train.tsv and dev.tsv
+python benchmarks/teachers.py --data DIR --seeds 0 1 2 --only "minilm, int8" "minilm taught by mpnet, int8"
+
+Writes benchmarks/TEACHERS.md, anew after each point. Students of every seed share one MPNet, that of seed 0. Finished
+points and stages are taken from results and cache, so a call that was stopped goes on where it was.
+"""
+
+# ruff: noqa: E501
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from sst2 import ROOT, run
+
+sys.path[:0] = [str(ROOT)]
+from optim.report import finished  # noqa: E402
+from optim.report.finished import Finished  # noqa: E402
+from optim.report.statistics import against  # noqa: E402
+
+PAGE = ROOT / "benchmarks" / "TEACHERS.md"
+TAUGHT = ["distill=kd", "distill.teacher=mpnet", "distill.teacher_seed=0"]
+POINTS = {
+    "mpnet, float32": ["model=mpnet", "prune=none", "quant=none"],
+    "mpnet, int8": ["model=mpnet", "prune=none", "quant=int8"],
+    "minilm, int8": ["model=minilm", "prune=none", "quant=int8"],
+    "minilm taught by mpnet, int8": ["model=minilm", *TAUGHT, "prune=none", "quant=int8"],
+    "minilm taught by mpnet, fixed50, int8": ["model=minilm", *TAUGHT, "prune=fixed50", "quant=int8"],
+    "minilm3 taught by mpnet, int8": ["model=minilm3", *TAUGHT, "prune=none", "quant=int8"],
+}
+COMPARED = [
+    ("minilm taught by mpnet, int8", "minilm, int8"),
+    ("minilm taught by mpnet, fixed50, int8", "minilm taught by mpnet, int8"),
+]
+Done = dict[str, dict[int, Finished]]  # point -> seed -> what came of it
+
+
+def main() -> None:
+    """Runs every point of every seed, and writes the page after each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="folder with train.tsv and dev.tsv")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--only", nargs="*", choices=list(POINTS), default=list(POINTS))
+    parser.add_argument("--results", default="results")
+    parser.add_argument("--cache", default=None, help="cache_dir of train.py")
+    args = parser.parse_args()
+    shared = ["data=sst2", f"data.path={args.data}", "track=none", f"results_dir={args.results}"]
+    shared += [f"cache_dir={args.cache}"] if args.cache else []
+    done: Done = {}
+    for seed in args.seeds:
+        for name in args.only:
+            found = run([*shared, f"seed={seed}", *POINTS[name]], Path(args.results), again=False)
+            (point,) = finished.read_all([Path(args.results) / found["run_id"]])[0]
+            done.setdefault(name, {})[seed] = point
+            PAGE.write_text(page(done), encoding="utf-8")
+
+
+def page(done: Done) -> str:
+    """TEACHERS.md, of the points that are finished."""
+    first = next(iter(next(iter(done.values())).values())).result
+    missing = [name for name in POINTS if name not in done]
+    head = "| point | seeds | accuracy, mean | of each seed | agrees | MB | p50 ms at 128 | vs float32 | fit, min |"
+    gains = [line for own, base in COMPARED if (line := difference(own, base, done))]
+    return "\n".join([
+        "# Teachers and students on SST-2", "",
+        f"Written by `python benchmarks/teachers.py`; every figure is that of the `.tflite` file, on all {first.data['dev_examples']} dev sentences.", "",
+        f"{first.machine['cpu']}, {first.machine['cores']} cores, ISA {', '.join(first.machine['isa'])}; one thread, batch 1.", "",
+        head, "|" + "---|" * 9, *(row(name, seeds) for name, seeds in done.items()), "",
+        *(["| difference | seeds | points (95 %) |", "|---|---|---|", *gains, "",
+           "The interval draws seeds and then sentences anew.", ""] if gains else []),
+        *([f"Not run yet: {'; '.join(missing)}.", ""] if missing else []),
+    ])  # fmt: skip
+
+
+def row(name: str, seeds: Mapping[int, Finished]) -> str:
+    """One line of the table; cost and speed are means over the seeds."""
+    results = [point.result for point in seeds.values()]
+    mean = lambda of: statistics.mean(map(of, results))  # noqa: E731
+    return (
+        f"| {name} | {', '.join(map(str, seeds))} | {mean(lambda r: r.quality['accuracy_fraction']):.4f} "
+        f"| {', '.join(f'{point.accuracy:.4f}' for point in seeds.values())} | {mean(lambda r: r.quality['agreement_fraction']):.4f} "
+        f"| {mean(lambda r: r.size['file_bytes']) / 1e6:.1f} | {mean(lambda r: r.speed['latency_p50_ms']):.1f} "
+        f"| {mean(lambda r: r.speed['speedup_vs_float32']):.2f}x | {mean(lambda r: r.cost['student_s'] or r.cost['teacher_s']) / 60:.0f} |"
+    )
+
+
+def difference(own: str, base: str, done: Done) -> str | None:
+    """How much better one point is than another, over the seeds that both have; None if there are none."""
+    right = [{seed: p.right for seed, p in done.get(name, {}).items() if p.right is not None} for name in (own, base)]
+    if not set(right[0]) & set(right[1]):
+        return None
+    found = against(*right)
+    return (
+        f"| {own} - {base} | {', '.join(map(str, found.seeds))} "
+        f"| {found.gain_points:+.2f} ({found.low_points:+.2f} to {found.high_points:+.2f}) |"
+    )
+
+
+if __name__ == "__main__":
+    main()
