@@ -105,7 +105,7 @@ def test_without_a_fit_the_product_of_matrices_tells(precision, runs, tmp_path):
     told, weights = Forecast(tmp_path, rate=lambda: 1000.0), weights_of(tiny_shape())
     fit_s = 6 * weights * 500 / 1000
     assert told.seconds(teacher) == pytest.approx(START_S + 3 * fit_s / SHARE[precision])
-    assert told.seconds(answers) == pytest.approx(START_S + fit_s / 3 / SHARE["float32"])
+    assert told.seconds(answers) == pytest.approx(START_S + fit_s / 3 / SHARE[precision])
     one_layer = weights_of(replace(tiny_shape(), heads=(2,), ffn_widths=(64,)))
     assert told.seconds(student) == pytest.approx(START_S + 2 * 6 * one_layer * 500 / 1000 / SHARE[precision])
 
