@@ -20,7 +20,7 @@ def wheel(folder: Path, name: str, content: dict[str, bytes]) -> dict[str, str]:
     }
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for entry, data in {**known, **content}.items():
-            archive.writestr(entry, data)
+            archive.writestr(zipfile.ZipInfo(entry), data)  # of one time, so that one content has one digest
     return {"requirement": f"{name}==1.0", "file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 

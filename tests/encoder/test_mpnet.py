@@ -219,6 +219,7 @@ def test_the_float_file_answers_like_the_graph_at_every_length(single, tmp_path)
         assert np.abs(classifier.logits(ids[: mask.sum()]) - logits).max() <= 1e-4
 
 
+@pytest.mark.slow
 def test_it_learns_is_pruned_and_its_int8_file_agrees(tmp_path):
     """Through train.py, as a checkpoint folder of its own under the tiny vocabulary."""
     folder = tmp_path / "checkpoint"

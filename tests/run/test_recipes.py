@@ -39,6 +39,7 @@ def test_head_dropout_is_that_of_each_fit_and_the_checkpoint_s_own_is_kept(runs,
     assert np.abs(weights["null"] - weights[0.5]).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_all_of_a_recipe_goes_with_pruning_distillation_class_weights_bfloat16_and_int8(runs):
     """Every setting at once, for a pruned student of 80 % zeros on SST-2, whose classes are balanced."""
     keys = {"average": 0.9, "layer_decay": 0.9, "label_smoothing": 0.1, "r_drop": 0.5, "head_dropout": 0.2}

@@ -16,7 +16,7 @@ from optim.data.tokens import bucketed_batches, pad
 from optim.train.average import MovingAverage
 from optim.train.distill import HardLabels, SoftTargets, on_logits
 from optim.train.fit import Recipe, cross_entropy, logits_of
-from optim.train.objective import View
+from optim.train.objective import View, hard_loss
 from optim.train.optimizer import LazyAdamW, layer_scales
 from optim.train.prune import Magnitude
 from optim.train.regularize import r_dropped, regularized, symmetric_divergence
@@ -70,8 +70,7 @@ def test_a_neutral_recipe_is_the_plain_loop_to_the_last_bit(tmp_path):
         other.draws.assign(draw)
         with tf.GradientTape() as tape:
             logits = other({"input_ids": ids, "attention_mask": mask}, training=True)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-            loss = tf.reduce_mean(weights * losses)
+            loss = tf.reduce_mean(weights * hard_loss(labels, logits))
         gradients, _ = tf.clip_by_global_norm(tape.gradient(loss, variables), 1.0)
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return loss
