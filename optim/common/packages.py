@@ -161,11 +161,19 @@ def _unreachable(file: str, requirement: str, error: Exception, way_out: str) ->
 def pip_places() -> tuple[list[str], list[str], list[str]]:
     """(indexes, links, trusted hosts) of this Python's pip: its files, and PIP_* of the environment."""
     values = _pip_config()
-    indexes = [] if values.get("no-index") else [values.get("index-url", "https://pypi.org/simple"),
-                                                  *values.get("extra-index-url", "").split()]  # fmt: skip
+    extra = values.get("extra-index-url", "").split()
+    indexes = [] if values.get("no-index") else [values.get("index-url") or _own_index_of_pip(), *extra]
     links = values.get("find-links", "").split()
     # pip ignores a folder that is not there; unearth would not.
     return list(filter(_exists, indexes)), list(filter(_exists, links)), values.get("trusted-host", "").split()
+
+
+def _own_index_of_pip() -> str:
+    """The index that pip asks where nothing else is set, as its help names it."""
+    command = [sys.executable, "-m", "pip", "download", "--help"]
+    env = {**os.environ, "COLUMNS": "400"}  # one line, so that no address is broken
+    said = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60, env=env).stdout
+    return re.findall(r"\(default\s+(https?://[^\s)]+)\)", said)[0]
 
 
 def _exists(place: str) -> bool:
