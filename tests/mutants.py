@@ -29,6 +29,7 @@ SURVIVORS = 40  # that the page lists
 TESTS = {
     "optim/measure/quality.py": "tests/measure/test_quality.py",
     "optim/measure": "tests/measure",
+    "optim/report/baselines.py": "tests/sweep/test_baselines.py",
     "optim/report/wandb_report.py": "tests/report/test_wandb_report.py",
     "optim/report": "tests/report/test_compare.py tests/report/test_template.py tests/report/test_recipes.py",
     "optim/run/keys.py": "tests/run/test_keys.py",

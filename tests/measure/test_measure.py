@@ -161,6 +161,15 @@ def test_latency_feeds_the_files_real_tokens_of_that_length(files, monkeypatch):
 # Whole measurement
 
 
+def test_as_many_files_are_held_as_a_quarter_of_the_memory_has_twice_the_room_for(tmp_path, monkeypatch):
+    """Files of 100 and 10 bytes: each counts as 200, and a quarter of 4,000 holds five."""
+    paths = [tmp_path / "large", tmp_path / "small"]
+    for path, count in zip(paths, (100, 10), strict=True):
+        path.write_bytes(bytes(count))
+    monkeypatch.setattr(latency, "memory_bytes", lambda: 4000)
+    assert latency._most_loaded(paths) == 5
+
+
 def test_files_too_many_for_the_memory_take_turns_in_it(files, monkeypatch):
     """Room for two of three: at each turn of the order those two stay, and the third is loaded, off the clock."""
     ids, alive, most, loads = np.arange(40, dtype=np.int32), 0, 0, 0
