@@ -129,7 +129,8 @@ INTRO = (
 
 
 def _row(name: str, mutants: int, tried: int, killed: int) -> str:
-    return f"| {name} | {mutants} | {tried} | {killed} | {killed / max(tried, 1):.0%} |"
+    share = f"{killed / tried:.0%}" if tried else "not tried"
+    return f"| {name} | {mutants} | {tried} | {killed} | {share} |"
 
 
 def main() -> None:
