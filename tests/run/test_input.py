@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import DEV_COUNT, ROOT, Runs, sentences
 
+from optim.run import result
+
 
 @pytest.fixture(scope="module")
 def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -219,3 +221,8 @@ def test_help_names_groups_and_loads_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert "HEAVY set()" in done.stdout
     assert "prune: fixed50, fixed80, none, poly50, poly80" in done.stdout
+
+
+def test_a_cache_is_made_with_the_folders_above_it(tmp_path):
+    result.require_space(tmp_path / "a" / "b", free_gb=0.0)
+    assert (tmp_path / "a" / "b").is_dir()

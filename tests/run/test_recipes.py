@@ -59,5 +59,7 @@ def test_r_drop_without_any_dropout_is_refused(runs):
     assert step._trained(shape) == shape
     with pytest.raises(UserError, match=re.escape("fit.teacher.r_drop compares two draws of dropout")):
         step._trained(still)
+    for kind in ("hidden_dropout", "attention_dropout", "head_dropout"):  # one of them is enough
+        assert getattr(step._trained(replace(still, **{kind: 0.1})), kind) == 0.1
     step.recipe = replace(step.recipe, head_dropout=0.2)
     assert step._trained(still).head_dropout == 0.2
