@@ -316,13 +316,16 @@ class Dense(keras.layers.Dense):
     then multiplies bfloat16 by float32, which takes twice as long.
     """
 
+    rounding = None  # kernel -> what is multiplied in its place: set by a wrapper (`train/rounded.py`) while it calls
+
     def get_prunable_weights(self):
         """What TFMOT asks of a layer that it does not know."""
         return [self.kernel]
 
     def call(self, inputs):
         """float [tokens, inputs] -> [tokens, units]."""
-        inputs, kernel, bias = (tf.cast(x, self.compute_dtype) for x in (inputs, self.kernel, self.bias))  # type: ignore[call-overload]
+        kernel = self.kernel if self.rounding is None else self.rounding(self.kernel)
+        inputs, kernel, bias = (tf.cast(x, self.compute_dtype) for x in (inputs, kernel, self.bias))  # type: ignore[call-overload]
         product = tf.nn.bias_add(tf.matmul(inputs, kernel), bias)
         return product if self.activation is None else self.activation(product)
 

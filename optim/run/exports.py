@@ -12,19 +12,25 @@ import numpy as np
 
 from optim.common.errors import UserError
 from optim.common.screen import bar
+from optim.data.corpus import Corpus
+from optim.data.phrases import Parts, parts_of
+from optim.encoder.architecture import Architecture
 from optim.export.convert import convert
-from optim.export.quantize import Student
+from optim.export.quantize import SENSITIVITY, Quantizer, Student
 from optim.measure.file import measure_file
 from optim.measure.machine import machine_id
-from optim.run.fits import RANGES, FitStep, load_single
+from optim.measure.sensitivity import VERSION, sensitivity_table
+from optim.run.fits import RANGES, FitStep, SurgeryStep, load_batch, load_single
 from optim.run.keys import FILES, RUNTIME, file_key, made_by
 from optim.run.point import Point
+from optim.run.starts import FromStep
 from optim.run.step import Stages, Step
 
 MODEL = "model.tflite"
 MEASURING = 1  # version of how figures are taken; raised when they mean something else
 TableMaker = Callable[[Student], Any]
-TABLES: dict[str, tuple[int, TableMaker]] = {}  # name -> (version, what makes it): tables that a quantizer can ask for
+# Name -> (version, what makes it): tables that a quantizer can ask for.
+TABLES: dict[str, tuple[int, TableMaker]] = {SENSITIVITY: (VERSION, sensitivity_table)}
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +94,39 @@ def quantizer_input(float32: Float32Step, stages: Stages, tables: Mapping[str, A
     return Student(
         load=lambda: load_single(student, stages), float32_path=stages.folder(float32) / MODEL,
         train=student.tokens.read(stages, "train"), ranges=ranges, tables=tables or {},
+        load_batch=lambda: load_batch(student, stages), rows=student.rows(student.tokens.parts(stages)),
     )  # fmt: skip
+
+
+def require_writable_by(quantizer: Quantizer, student: FitStep) -> None:
+    """Raises UserError for a model that it cannot write, or fewer sentences than it calibrates on. Nothing is made."""
+    quantizer.refuse(_first_shape(student))
+    if quantizer.calibration is None:
+        return
+    source, corpus = quantizer.calibration.source, student.tokens.corpus
+    if source == "train":
+        quantizer.calibration.require(len(corpus.train.texts))
+    else:
+        quantizer.calibration.require(len(student.rows(_parts(corpus))[source]))
+
+
+def _first_shape(student: FitStep) -> Architecture:
+    """The architecture of the checkpoint that a student begins from in the end; a surgery may have made less of it."""
+    start = student.start
+    while isinstance(start, FromStep):
+        before = start.step.teacher if isinstance(start.step, SurgeryStep) else start.step
+        assert isinstance(before, FitStep)
+        start = before.start
+    return start.shape(None, student.classes)  # type: ignore[arg-type]  # a checkpoint's needs no stage
+
+
+_found: dict[str, Parts | None] = {}  # digest of a corpus -> its whole sentences, which take seconds to find
+
+
+def _parts(corpus: Corpus) -> Parts | None:
+    if corpus.digest not in _found:
+        _found[corpus.digest] = parts_of(corpus.train.texts) if corpus.phrases else None
+    return _found[corpus.digest]
 
 
 class FileStep(Step):
@@ -98,6 +136,7 @@ class FileStep(Step):
 
     def __init__(self, point: Point, float32: Float32Step) -> None:
         self.point, self.float32 = point, float32
+        require_writable_by(point.quantizer, float32.student)
         self.tables = {name: TableStep(name, float32) for name in point.quantizer.tables}
 
     def inputs(self) -> Sequence[Step]:
