@@ -203,33 +203,37 @@ class Probed:
         ends = [self._end(layer) for layer in range(len(self.heads) - 1)]
         if not ends:
             return [[] for _ in self.batches]
-        run = _compiled(keras.Model(self.probed.inputs, ends), 0)
+        run = _compiled(keras.Model(self._inputs(("input_ids", "attention_mask")), ends), ())
         return [[tf.identity(one) for one in tf.nest.flatten(run(batch.ids, batch.mask))] for batch in self.batches]
+
+    def _inputs(self, names: Sequence[str]) -> dict[str, Any]:
+        return {name: self.probed.input[name] for name in names}
 
     def _tail(self, layer: int) -> Any:
         """Compiled: (ids, mask, what the layer before gives) -> logits."""
         import tf_keras as keras
 
         if layer not in self.tails:
-            more = [] if layer == 0 else [self._end(layer - 1)]
-            self.tails[layer] = _compiled(keras.Model([*self.probed.inputs, *more], self.probed.output), len(more))
+            # Behind the embeddings only a bias between positions still asks for the ids.
+            again = any(one.name == "relative_bias" for one in self.model.layers)
+            names = ("input_ids", "attention_mask") if layer == 0 or again else ("attention_mask",)
+            before = {} if layer == 0 else {"states": self._end(layer - 1)}
+            tail = keras.Model({**self._inputs(names), **before}, self.probed.output)
+            self.tails[layer] = _compiled(tail, tuple(one.shape[-1] for one in before.values()))
         return self.tails[layer]
 
 
-def _compiled(model: Any, more: int) -> Any:
-    """A function of ids, mask and `more` states of any length. Inputs are given in the order of the model's."""
+def _compiled(model: Any, widths: tuple[int, ...]) -> Any:
+    """A function of ids, mask, both [batch, length], and states [tokens, width] for each of `widths`."""
     import tensorflow as tf
 
-    names = [one.name for one in model.inputs]
-    ids, mask = names.index("input_ids"), names.index("attention_mask")
+    names = set(model.input)
 
-    def run(*given):
-        ordered = list(given)
-        ordered[ids], ordered[mask] = given[0], given[1]
-        return model(ordered, training=False)
+    def run(ids, mask, *states):
+        given = {"input_ids": ids, "attention_mask": mask, **dict(zip(("states",), states, strict=False))}
+        return model({name: value for name, value in given.items() if name in names}, training=False)
 
-    specs = [tf.TensorSpec([None, None], tf.int32)] * 2
-    specs += [tf.TensorSpec([None, model.inputs[-1].shape[-1]], tf.float32)] * more
+    specs = [tf.TensorSpec([None, None], tf.int32)] * 2 + [tf.TensorSpec([None, width], tf.float32) for width in widths]
     return tf.function(run, input_signature=specs, autograph=False)
 
 
@@ -248,8 +252,11 @@ def _probe(layer: Any) -> Any:
             self.low, self.high = (self.add_weight(name=end, shape=(), **start) for end in ("low", "high"))
 
         def call(self, inputs):
-            return self.layer(tf.switch_case(self.mode, [lambda: inputs, lambda: _int8(inputs, axis=-1),
-                              lambda: _int8(inputs, ends=(self.low, self.high)), lambda: self._seen(inputs)]))  # fmt: skip
+            def by_range():
+                return _int8(inputs, ends=(self.low, self.high))
+
+            branches = [lambda: inputs, lambda: _int8(inputs, axis=-1), by_range, lambda: self._seen(inputs)]
+            return self.layer(tf.switch_case(tf.identity(self.mode), branches))
 
         def _seen(self, inputs):
             low = self.low.assign(tf.minimum(self.low, tf.reduce_min(inputs)))
@@ -330,6 +337,10 @@ def _head_widths(model: Any) -> list[int]:
 
 def _kl(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """sum of p log(p / q) for each row of logits, nats: float [n]."""
-    p, q = (x - np.log(np.exp(x - x.max(axis=1, keepdims=True)).sum(axis=1, keepdims=True)) - x.max(axis=1, keepdims=True)
-            for x in (one.astype(np.float64), other.astype(np.float64)))  # fmt: skip
+    p, q = (_log_softmax(logits.astype(np.float64)) for logits in (one, other))
     return (np.exp(p) * (p - q)).sum(axis=1)
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

@@ -129,7 +129,7 @@ METHODS = {f"{group}.method" for group in ("model", "prune", "distill", "quant",
 @pytest.fixture(scope="module")
 def config(runs: Runs) -> DictConfig:
     """A point that takes every step, with no `auto` left in it but those under test."""
-    words = ("prune=poly80", "quant=int8_full", "track=offline", "fit.precision=float32")
+    words = ("prune=poly80", "quant=int8_static", "track=offline", "fit.precision=float32")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("train", overrides=runs.overrides(*words))
 

@@ -22,8 +22,15 @@ RUNS = {
     "fixed50": ("prune=fixed50", "quant=int8", "distill=kd"),
     "fixed80": ("prune=fixed80", "quant=fp16", "distill=kd"),
     "poly50": ("prune=poly50", "quant=none", "distill=none"),
-    "poly80": ("prune=poly80", "quant=int8_full", "distill=kd", "track=offline", "bench=cpu1"),
+    "poly80": ("prune=poly80", "quant=int8_static", "distill=kd", "track=offline", "bench=cpu1"),
     "quick": ("fit=quick", "prune=none", "quant=int8"),
+    "int8_full": ("prune=none", "quant=int8_full"),
+    "int16x8": ("prune=none", "quant=int16x8"),
+    "int4": ("prune=fixed80", "quant=int4"),
+    "int4_emb4": ("prune=fixed80", "quant=int4_emb4"),
+    "int8_emb4": ("prune=fixed50", "quant=int8_emb4"),
+    "mixed": ("prune=fixed50", "quant=mixed"),
+    "int8_qat": ("prune=fixed50", "quant=int8_qat"),
 }
 FLOAT_QUANTS = ("none", "fp16")
 
@@ -130,14 +137,14 @@ def test_parameters_are_those_counted_by_hand(results):
 
 
 def test_stages_are_shared_between_the_runs(results, runs):
-    """Six runs: one teacher, one set of its answers, a student for each pruning, a float32 file for each model."""
+    """One teacher, one set of its answers, a student for each pruning, and for QAT; a float32 file for each model."""
     counts = _files(runs.cache)
     assert counts["tokens"] == 1
     assert counts["teacher"] == 1
     assert counts["logits"] == 1
-    assert counts["student"] == 4
-    assert counts["float32"] == 5
-    assert counts["file"] == 6
+    assert counts["student"] == 5
+    assert counts["float32"] == 6
+    assert counts["file"] == len(RUNS)
 
 
 def test_the_teacher_is_the_student_where_nothing_is_to_be_done(results):
