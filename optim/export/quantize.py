@@ -166,7 +166,15 @@ def dynamic_blocks(*, max_disagreement: float, kernel_bits: int, block: int | No
         small = prunable(student.load()) if kernel_bits == 4 else []
         return _blocks_file(student, content, small=small, block=block, embedding_bits=embedding_bits)
 
-    return Quantizer(max_disagreement=max_disagreement, run=run)
+    def refuse(shape: Architecture) -> None:
+        width = shape.bottleneck.embedding_width if shape.bottleneck else shape.width
+        if embedding_bits == 4 and block is not None and width % block:
+            raise UserError(
+                f"quant.block={block} must divide the {width} numbers of an embedding: choose another of "
+                f"{', '.join(map(str, BLOCKS))}, or quant.embedding_bits=8."
+            )
+
+    return Quantizer(max_disagreement=max_disagreement, run=run, refuse=refuse)
 
 
 @method("quant", "mixed")

