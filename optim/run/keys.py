@@ -26,6 +26,7 @@ RUNTIME = ("ai-edge-litert",)
 # Keys of a loss that name what has keys of its own, and those of `conf/fit` that hold recipes.
 ELSEWHERE = ("teacher", "seeds", "teacher_seed", "augment", "unlabelled")
 RECIPES = ("teacher", "usual", "student")
+CALIBRATION = ("samples", "seed", "source")
 NEUTRAL = {"source": "train"}  # of a quantization: what it did before there was the key
 
 
@@ -84,6 +85,11 @@ def quant_key(spec: Mapping[str, Any]) -> dict[str, Any]:
 def file_key(spec: Mapping[str, Any]) -> dict[str, Any]:
     """A quantization without what only judges its file."""
     return {key: value for key, value in quant_key(spec).items() if key != "max_disagreement"}
+
+
+def rounding_key(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What a fit takes from a quantization that wraps it: not the sentences that calibrate the file afterwards."""
+    return {key: value for key, value in file_key(spec).items() if key not in CALIBRATION}
 
 
 def recipe_key(spec: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:

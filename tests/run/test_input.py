@@ -139,7 +139,7 @@ CASES = {
     ),
     "a calibration larger than what is held out": (
         ["quant=int8_qat", "quant.source=held_out"],
-        "quant.samples asks for 256 sentences, quant.source=held_out has 120",
+        "quant.samples asks for 256 sentences, quant.source=held_out has 108",
     ),
     "a calibration on dev": (
         ["quant=int8_full", "quant.source=dev"],

@@ -58,7 +58,7 @@ LEAVES: dict[str, tuple[Any, bool, frozenset[str]]] = {
     "quant.max_disagreement": (0.5, OTHER, NONE),  # measure.max_disagreement is taken from it: it may fail the run
     "quant.samples": (8, OTHER, FILE),
     "quant.seed": (7, OTHER, FILE),
-    "quant.source": ("held_out", OTHER, FILE),
+    "quant.source": ("whole", OTHER, FILE),
     "fit.teacher.epochs": (4, OTHER, TEACHER),
     "fit.teacher.steps": (50, OTHER, TEACHER),
     "fit.teacher.batch_size": (16, OTHER, TEACHER),
@@ -304,3 +304,11 @@ def test_a_calibration_on_train_is_what_it_was_before_there_was_a_choice():
     assert quant_key({**old, "source": "train"}) == old
     assert quant_key({**old, "source": "whole"}) == {**old, "source": "whole"}
     assert "max_disagreement" not in file_key(old)
+
+
+def test_other_sentences_for_the_calibration_are_no_other_fit(config, runs):
+    """Only the file of `int8_qat` is calibrated anew; the student that was fitted with its rounding stays."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        qat = compose("train", overrides=runs.overrides("prune=poly80", "quant=int8_qat", "fit.precision=float32"))
+    assert difference(qat, changed(qat, **{"quant.samples": 8}), runs) == (True, set(FILE))
+    assert difference(qat, changed(qat, **{"quant.memory": 0.5}), runs) == (True, set(STUDENT))
