@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import CONF, Runs
 from hydra import compose, initialize_config_dir
+from omegaconf import open_dict
 from whole_points import made, point
 
 from optim.common.build import build
@@ -27,6 +28,8 @@ def settings(runs: Runs, *words: str) -> SimpleNamespace:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("train", overrides=overrides, return_hydra_config=True)
         choices = dict(cfg.hydra.runtime.choices)
+        with open_dict(cfg):
+            del cfg["hydra"]
         return Job.of(cfg, choices, overrides)
 
     overrides = runs.overrides("fit.precision=float32", *words)
