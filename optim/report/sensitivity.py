@@ -1,4 +1,4 @@
-"""A sensitivity table (`measure/sensitivity.py`) as JSON, a page with heat maps, and Markdown."""
+"""What a report shows of a sensitivity table (`measure/sensitivity.py`): heat maps, and the same as rows of text."""
 
 from __future__ import annotations
 
@@ -9,27 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from optim.common.files import write_text
 from optim.report.table import Table
-from optim.report.template import rendered
 
 JSON, PAGE, TEXT = "sensitivity.json", "sensitivity.html", "sensitivity.md"
 FOLDER = "sensitivity"  # under results_dir: a folder for each table
 LEAST_KL = 1e-6  # nats; below it a heat map shows no difference
 ROW_PX, MARGIN_PX = 17, 190
-
-
-def write(folder: Path, table: dict[str, Any]) -> None:
-    """The three files. `table`: with `title` and `command` beside what `sensitivity_table` gives."""
-    from optim.report.page import page
-
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / JSON, json.dumps(table, indent=1) + "\n")
-    shown = [heat_table(table), together_table(table)]
-    write_text(folder / PAGE, page("Sensitivity", headline(table), heat_maps(table), shown, notes(table)))
-    text = rendered("report.md", headline=headline(table), tables=shown, notes=notes(table), baselines=None,
-                    baseline_notes=[])  # fmt: skip
-    write_text(folder / TEXT, text.rstrip() + "\n")
 
 
 def read_all(folders: Sequence[Path]) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ class Sensitivity:
     def run(self, settings: Settings) -> int:
         """Makes what is missing of the student, then the table, and writes its report."""
         from optim.report import sensitivity
+        from optim.report.write import write_sensitivity
 
         job = settings.composed(settings.overrides)
         point = point_of(job.cfg)
@@ -37,7 +38,7 @@ class Sensitivity:
         title = f"{job.choices['model']} on {job.choices['data']}, prune={job.choices['prune']}, seed {point.seed}"
         folder = settings.results_dir / sensitivity.FOLDER / table.wanted.key
         made = {"title": title, "command": _command(settings), **table.read(stages)}
-        sensitivity.write(folder, made)
+        write_sensitivity(folder, made)
         print(f"\n{sensitivity.headline(made)}\n\n  {folder / sensitivity.PAGE}\n")
         return 0
 

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import pytest
 from conftest import CONF, Runs
 from hydra import compose, initialize_config_dir
-from omegaconf import open_dict
 from whole_points import made, point
 
 from optim.common.build import build
@@ -18,7 +17,7 @@ from optim.export.quantize import SENSITIVITY
 from optim.report import sensitivity
 from optim.report.comparison import compared
 from optim.report.page import to_html
-from optim.run.config import Job
+from optim.run.config import GROUPS, Job
 from optim.run.exports import TableStep
 from optim.sweep.sensitivity import Sensitivity
 
@@ -26,11 +25,8 @@ from optim.sweep.sensitivity import Sensitivity
 def settings(runs: Runs, *words: str) -> SimpleNamespace:
     def composed(overrides: list[str]) -> Job:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("train", overrides=overrides, return_hydra_config=True)
-        choices = dict(cfg.hydra.runtime.choices)
-        with open_dict(cfg):
-            del cfg["hydra"]
-        return Job.of(cfg, choices, overrides)
+            cfg = compose("train", overrides=overrides)
+        return Job.of(cfg, {**dict.fromkeys(GROUPS), "model": "tiny", "data": "sst2", "prune": "fixed50"}, overrides)
 
     overrides = runs.overrides("fit.precision=float32", *words)
     return SimpleNamespace(results_dir=runs.results, overrides=overrides, composed=composed)
