@@ -181,6 +181,24 @@ def with_integer_casts(content: bytes) -> bytes:
     return graph.bytes()
 
 
+def without_squared_differences(content: bytes) -> bytes:
+    """The file with (a - b) * (a - b) in place of SQUARED_DIFFERENCE, which LiteRT does not have in int16.
+
+    A norm's graph has a - b already. Where there is none before it, the operator stays.
+    """
+    graph, operators = Graph.of(content), []
+    options = next((one for one in graph.operators if graph.kind(one) == "MUL"), None)
+    for operator in graph.operators:
+        difference = next((one.outputs[0] for one in operators if graph.kind(one) == "SUB"
+                           and list(one.inputs) == list(operator.inputs)), None)  # fmt: skip
+        if graph.kind(operator) == "SQUARED_DIFFERENCE" and difference is not None and options is not None:
+            operator = graph.operator("MUL", [difference, difference], list(operator.outputs))
+            operator.builtinOptions, operator.builtinOptionsType = options.builtinOptions, options.builtinOptionsType
+        operators.append(operator)
+    graph.model.subgraphs[0].operators = operators
+    return graph.bytes()
+
+
 def float_tensors(content: bytes) -> list[str]:
     """`OPERATOR -> name` of every computed tensor that is a float."""
     graph = Graph.of(content)

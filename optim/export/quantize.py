@@ -47,6 +47,7 @@ from optim.export.flatbuffer import (
     unfolded,
     with_integer_casts,
     with_lookups,
+    without_squared_differences,
     without_zero_scales,
 )
 from optim.train.fake_quant import FakeQuant, encoder_kernels
@@ -229,9 +230,7 @@ def static_int8(*, max_disagreement: float, samples: int, seed: int, source: str
 def integer(*, max_disagreement: float, activation_bits: int, samples: int, seed: int, source: str) -> Quantizer:
     """`quant=int8_full`, `int16x8`: no float is left in the file, from the token ids to the logits.
 
-    The calibration is of sentences without padding, whose masks are all ones: give a file of this kind no other. Int16
-    activations have no kernel for squared differences, so what LiteRT lacks stays float in `int16x8`; in int8 a float
-    that is left is an error.
+    The calibration is of sentences without padding, whose masks are all ones: give a file of this kind no other.
     """
     calibration = Calibration(samples=samples, seed=seed, source=source)
     if activation_bits not in (8, 16):
@@ -240,13 +239,15 @@ def integer(*, max_disagreement: float, activation_bits: int, samples: int, seed
     def run(student: Student) -> bytes:
         from litert_quantizer import qtyping, quantizer
 
-        recipe = quantizer.Quantizer(str(student.float32_path))
+        content = student.float32_path.read_bytes()
+        content = without_squared_differences(content) if activation_bits == 16 else content
+        recipe = quantizer.Quantizer(bytearray(content))
         everything, table = qtyping.TFLOperationName.ALL_SUPPORTED, qtyping.TFLOperationName.GATHER
         recipe.add_static_config(".*", everything, activation_num_bits=activation_bits, weight_num_bits=8)
         recipe.add_static_config(".*", table, activation_num_bits=8, weight_num_bits=8)  # of int16 it is twice as large
         content = with_integer_casts(_quantized(recipe, calibration.drawn(student)))
-        if activation_bits == 8 and (left := float_tensors(content)):
-            raise RuntimeError(f"quant=int8_full: LiteRT has no integer form of {', '.join(left[:5])}")
+        if left := float_tensors(content):
+            raise RuntimeError(f"LiteRT has no int{activation_bits} form of {', '.join(left[:5])}")
         return content
 
     return Quantizer(max_disagreement=max_disagreement, run=run, calibration=calibration)

@@ -160,6 +160,7 @@ def test_int8_full_has_no_float_and_its_logits_carry_their_scale(case, float32):
 
 def test_int16_is_closer_than_int8_and_its_table_is_int8(case, float32):
     content = integer(16).run(case.student)
+    assert float_tensors(content) == []
     assert stored(content) == {"FULLY_CONNECTED": {"INT8"}, "GATHER": {"INT8"}}
     graph = Graph.of(content)
     assert graph.type_of(graph.model.signatureDefs[0].outputs[0].tensorIndex) == "INT16"
@@ -169,7 +170,7 @@ def test_int16_is_closer_than_int8_and_its_table_is_int8(case, float32):
 
 def test_a_float_that_is_left_is_an_error(case, monkeypatch):
     monkeypatch.setattr(quantize, "with_integer_casts", lambda content: content)
-    with pytest.raises(RuntimeError, match="no integer form of CAST"):
+    with pytest.raises(RuntimeError, match="no int8 form of CAST"):
         integer(8).run(case.student)
 
 
