@@ -207,7 +207,8 @@ class Probed:
         return [[tf.identity(one) for one in tf.nest.flatten(run(batch.ids, batch.mask))] for batch in self.batches]
 
     def _inputs(self, names: Sequence[str]) -> dict[str, Any]:
-        return {name: self.probed.input[name] for name in names}
+        inputs: Any = self.probed.input  # by name
+        return {name: inputs[name] for name in names}
 
     def _tail(self, layer: int) -> Any:
         """Compiled: (ids, mask, what the layer before gives) -> logits."""

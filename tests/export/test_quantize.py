@@ -91,7 +91,7 @@ def stored(content: bytes) -> dict[str, set[str]]:
 
 
 def test_every_option_stands_in_the_table_of_precisions():
-    rows = [line.split("|")[1].strip() for line in quantize.__doc__.splitlines() if line.startswith("|")]
+    rows = [line.split("|")[1].strip() for line in (quantize.__doc__ or "").splitlines() if line.startswith("|")]
     assert sorted(rows[2:]) == sorted(path.stem for path in (CONF / "quant").glob("*.yaml"))
 
 
@@ -189,7 +189,7 @@ def test_unfolding_gives_products_what_their_layers_take(case, float32):
     for operator in graph.operators:
         for name, (kernel, _) in dense(case.model).items():
             if graph.kind(operator) == "FULLY_CONNECTED" and found[name][1] == graph.name(operator.outputs[0]):
-                held = np.frombuffer(graph.constant(operator.inputs[1]), np.float32).reshape(kernel.T.shape)
+                held = np.frombuffer(graph.constant(operator.inputs[1]) or b"", np.float32).reshape(kernel.T.shape)
                 np.testing.assert_allclose(held, kernel.T * found[name][2], rtol=1e-5)
                 seen += 1
     assert seen == 12

@@ -136,6 +136,8 @@ def test_integer_logits_come_back_as_what_they_stand_for(tmp_path, monkeypatch):
     from optim.measure import runtime
 
     class Runner:
+        quantization = (0.5, -3)
+
         def get_input_details(self):
             return {name: {"dtype": np.int32, "shape": np.array([1, 1])} for name in runtime.INPUTS}
 
@@ -154,7 +156,6 @@ def test_integer_logits_come_back_as_what_they_stand_for(tmp_path, monkeypatch):
 
     (tmp_path / "model.tflite").write_bytes(b"any")
     monkeypatch.setattr("ai_edge_litert.interpreter.Interpreter", Interpreter)
-    Runner.quantization = (0.5, -3)
     logits = Classifier(tmp_path / "model.tflite", 1).logits(np.array([3]))
     assert logits.dtype == np.float32
     assert logits.tolist() == [2, -3]

@@ -106,7 +106,7 @@ def test_what_is_computed_from_a_layer_on_is_what_the_whole_model_says(probed, h
     with probed.weights({"layer1_ffn_in": lambda kernel: 0 * kernel}):
         np.testing.assert_allclose(probed.logits(1), probed.logits(0), atol=1e-5)
         assert np.abs(probed.logits(1) - whole).max() > 1e-2
-    np.testing.assert_array_equal(probed.logits(0), probed.unchanged), "and it was put back"
+    np.testing.assert_array_equal(probed.logits(0), probed.unchanged)  # it was put back
 
 
 def test_activations_are_rounded_where_they_are_told_to(probed, held):

@@ -1,6 +1,6 @@
 """Quantization-aware training: rounding by hand, and with a mask on one model."""
 
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
 from __future__ import annotations
 
 import numpy as np
