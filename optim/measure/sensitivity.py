@@ -122,6 +122,8 @@ class Probed:
         self.probes = {name: _probe(model.get_layer(name)) for name in self.kernels}
         self.probed = keras.models.clone_model(model, clone_function=lambda one: self.probes.get(one.name, one))
         self.heads = _head_widths(model)
+        # Found before a model is made from them: Keras then uses the layers once more, and takes that for the last use.
+        self.ends = [self._end(layer) for layer in range(len(self.heads) - 1)]
         self.tails: dict[int, Any] = {}
         order = np.argsort(held.lengths, kind="stable")
         self.batches = [_Batch(index, *pad(held, index)) for index in np.array_split(order, -(-len(order) // BATCH))]
@@ -200,10 +202,9 @@ class Probed:
         import tensorflow as tf
         import tf_keras as keras
 
-        ends = [self._end(layer) for layer in range(len(self.heads) - 1)]
-        if not ends:
+        if not self.ends:
             return [[] for _ in self.batches]
-        run = _compiled(keras.Model(self._inputs(("input_ids", "attention_mask")), ends), ())
+        run = _compiled(keras.Model(self._inputs(("input_ids", "attention_mask")), self.ends), ())
         return [[tf.identity(one) for one in tf.nest.flatten(run(batch.ids, batch.mask))] for batch in self.batches]
 
     def _inputs(self, names: Sequence[str]) -> dict[str, Any]:
@@ -218,7 +219,7 @@ class Probed:
             # Behind the embeddings only a bias between positions still asks for the ids.
             again = any(one.name == "relative_bias" for one in self.model.layers)
             names = ("input_ids", "attention_mask") if layer == 0 or again else ("attention_mask",)
-            before = {} if layer == 0 else {"states": self._end(layer - 1)}
+            before = {} if layer == 0 else {"states": self.ends[layer - 1]}
             tail = keras.Model({**self._inputs(names), **before}, self.probed.output)
             self.tails[layer] = _compiled(tail, tuple(one.shape[-1] for one in before.values()))
         return self.tails[layer]

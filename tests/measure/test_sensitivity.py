@@ -109,6 +109,16 @@ def test_what_is_computed_from_a_layer_on_is_what_the_whole_model_says(probed, h
     np.testing.assert_array_equal(probed.logits(0), probed.unchanged)  # it was put back
 
 
+def test_every_layer_of_a_deeper_model_is_computed_from(held):
+    from dataclasses import replace
+
+    from optim.encoder import graph
+
+    deep = Probed(graph.classifier(replace(SHAPE, heads=(2,) * 4, ffn_widths=(32,) * 4)), held)
+    for layer in range(4):
+        np.testing.assert_allclose(deep.logits(layer), deep.unchanged, atol=1e-5)
+
+
 def test_activations_are_rounded_where_they_are_told_to(probed, held):
     probed.record(held)
     for mode in (sensitivity.BY_TOKEN, sensitivity.BY_RANGE):
