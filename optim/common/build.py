@@ -23,6 +23,8 @@ METHOD = "method"  # the key that names it
 HOMES = {
     "model": ("optim.encoder.assets", "optim.encoder.onnx_weights", "optim.encoder.parts", "optim.encoder.tiny"),
     "data": ("optim.data.glue", "optim.data.hf", "optim.data.reviews", "optim.data.table"),
+    "slim": ("optim.cut.structure",),
+    "vocab": ("optim.cut.vocabulary",),
     "prune": ("optim.train.prune",),
     "distill": ("optim.train.distill",),
     "quant": ("optim.export.quantize",),

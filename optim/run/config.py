@@ -35,7 +35,7 @@ def user_cache() -> str:
     return str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "distilbert-optim")
 
 
-GROUPS = ("model", "data", "prune", "distill", "quant", "fit", "bench", "track")
+GROUPS = ("model", "data", "slim", "vocab", "prune", "distill", "quant", "fit", "bench", "track")
 CONF = ROOT / "conf"
 MODELS = CONF / "model"
 

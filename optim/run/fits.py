@@ -1,4 +1,4 @@
-"""The steps that make a student: tokens, fits, the teachers' answers, surgery."""
+"""The steps that make a student: tokens, fits, the teachers' answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from optim.run.keys import TRAINING, made_by, recipe_key
 from optim.run.point import Point
 from optim.run.starts import FromCheckpoint, Start
 from optim.run.step import Stages, Step
-from optim.run.surgery import Patient, Surgery
 from optim.run.transfer import TextsStep, TransferTokensStep
 from optim.train.answers import STORED, halved
 from optim.train.fit import FitSettings, Journal, Task
@@ -310,31 +309,6 @@ def with_transfer(task: Task, transfer: Sequence[Transfer], stages: Stages) -> T
         teacher_logits=logits,
         parents=np.concatenate([one.texts.parents(stages) for one in transfer]),
     )
-
-
-class SurgeryStep(Step):
-    """A smaller checkpoint cut out of a fitted one: architecture, weights, tokenizer.json."""
-
-    kind = "surgery"
-
-    def __init__(self, surgery: Surgery, teacher: FitStep) -> None:
-        self.surgery, self.teacher = surgery, teacher
-
-    def inputs(self) -> Sequence[Step]:
-        """The teacher, and the sentences in its tokens."""
-        return (self.teacher, self.teacher.tokens)
-
-    def key(self) -> Mapping[str, Any]:
-        """Who is cut, how, and by which sentences."""
-        key = {"teacher": self.teacher.wanted.key, "tokens": self.teacher.tokens.wanted.key}
-        return {**key, "surgery": dict(self.surgery.spec), **made_by(*TRAINING)}
-
-    def build(self, folder: Path, scratch: Path, stages: Stages) -> None:
-        """Cuts."""
-        prepare_tensorflow()
-        tokenizer = self.teacher.start.tokenizer(stages)
-        train = self.teacher.tokens.read(stages, "train")
-        self.surgery.cut(Patient(folder=stages.folder(self.teacher), tokenizer=tokenizer, train=train), folder)
 
 
 def load_single(student: FitStep, stages: Stages) -> Any:

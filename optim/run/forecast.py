@@ -24,9 +24,10 @@ import numpy as np
 from optim.common.stages import SUMS
 from optim.encoder import store
 from optim.encoder.architecture import Architecture
-from optim.run.fits import FitStep, LogitsStep, SurgeryStep, TokensStep
+from optim.run.fits import FitStep, LogitsStep, TokensStep
 from optim.run.starts import FromCheckpoint, FromStep
 from optim.run.step import Step
+from optim.run.surgery import SurgeryStep
 from optim.run.transfer import AugmentedStep, TransferTokensStep
 
 FITS = ("teacher", "logits", "student")  # the kinds of stage that are forecast
@@ -154,12 +155,13 @@ def product_rate() -> float:
 
 
 def _shape(step: FitStep) -> Architecture:
-    """The architecture of a fit that may not be there yet; of a student that is cut, that of what it is cut from."""
+    """The architecture of a fit that may not be there yet; of a student that is cut as far as that is known before."""
     start = step.start
-    while isinstance(start, FromStep):
-        before = start.step.teacher if isinstance(start.step, SurgeryStep) else start.step
-        assert isinstance(before, FitStep)
-        start = before.start
+    if isinstance(start, FromStep) and isinstance(start.step, SurgeryStep):
+        return start.step.surgery.after(_shape(start.step.whole))
+    if isinstance(start, FromStep):
+        assert isinstance(start.step, FitStep)
+        return _shape(start.step)
     return start.shape(None, step.classes)  # type: ignore[arg-type]  # a checkpoint's needs no stage
 
 

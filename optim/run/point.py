@@ -9,8 +9,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from optim.common.build import as_json, bind, build, typed
+from optim.common.build import Bound, as_json, bind, build, typed
 from optim.common.errors import UserError, require_fraction, require_seed
+from optim.cut.surgery import NoSurgery, Removal, Surgery
 from optim.data.augment import Augment
 from optim.data.corpus import Source
 from optim.data.leaks import require_unrelated
@@ -21,7 +22,6 @@ from optim.export.quantize import Quantizer
 from optim.measure.latency import Bench
 from optim.measure.machine import has_bfloat16
 from optim.run.config import GROUPS, MODELS, General
-from optim.run.surgery import NoSurgery, Surgery
 from optim.train.distill import SAME
 from optim.train.objective import Loss
 from optim.train.recipe import Schedule
@@ -63,6 +63,11 @@ class Point:
         return self.teachers[0].checkpoint.fingerprint() == self.checkpoint.fingerprint()
 
     @property
+    def starts_fitted(self) -> bool:
+        """True if the student starts from a fine-tuning of itself: its teacher, or what it is cut out of."""
+        return self.self_taught or self.surgery.changes
+
+    @property
     def origins(self) -> tuple[Checkpoint, ...]:
         """What student and teachers begin from."""
         return (self.checkpoint, *(teacher.checkpoint for teacher in self.teachers))
@@ -93,7 +98,7 @@ def point_of(cfg: DictConfig) -> Point:
         source=bound["data"].make(),
         checkpoint=bound["model"].make(),
         teachers=_teachers(cfg, loss),
-        surgery=NoSurgery(),
+        surgery=_surgery(bound["slim"], bound["vocab"]),
         pruner=bound["prune"].make(),
         loss=loss,
         **_transfer(bound["distill"].arguments, specs["data"].get("text_column", TEXT_COLUMN)),
@@ -107,6 +112,15 @@ def point_of(cfg: DictConfig) -> Point:
     for one in point.origins:
         require_unrelated(point.source.name, trained_on(one), f"model={one.name}")
     return point
+
+
+def _surgery(slim: Bound, vocab: Bound) -> Surgery:
+    """What both groups remove; nothing where neither changes anything."""
+    structure, words = slim.make(), vocab.make()
+    if not (structure.changes or words.changes):
+        return NoSurgery()
+    spec = {**({"slim": slim.spec} if structure.changes else {}), **({"vocab": vocab.spec} if words.changes else {})}
+    return Removal(slim=structure, vocabulary=words, spec=spec)
 
 
 def _transfer(distill: Mapping[str, Any], column: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The way of one point, from sentences to figures, as a list of steps; each is a stage of the cache.
 
-    corpus -> tokens -> teachers -> (their answers) -> (surgery) -> student
+    corpus -> tokens -> teachers -> (their answers) -> student
+    corpus -> tokens -> the student's own fine-tuning -> (surgery) -> student
     corpus, or a file -> (sentences without labels) -> tokens -> teachers' answers -> student
     student -> float32 file -> (tables) -> file -> figures
 
@@ -18,11 +19,13 @@ from optim.common.errors import UserError
 from optim.common.stages import Wanted
 from optim.data.corpus import Corpus
 from optim.run.exports import FigureStep, FileStep, Float32Step
-from optim.run.fits import FitStep, LogitsStep, SurgeryStep, TokensStep, Transfer
+from optim.run.fits import FitStep, LogitsStep, TokensStep, Transfer
 from optim.run.keys import file_key, loss_key
+from optim.run.latency_model import LatencyStep
 from optim.run.point import Point, Teacher
-from optim.run.starts import FromCheckpoint, FromStep, Start
+from optim.run.starts import TOKENIZER, FromCheckpoint, FromStep, Start
 from optim.run.step import Step
+from optim.run.surgery import SurgeryStep
 from optim.run.transfer import AugmentedStep, TextsStep, TransferTokensStep, UnlabelledStep
 from optim.train.distill import SAME, HardLabels
 
@@ -48,9 +51,15 @@ class Steps:
             ordered.setdefault(step.wanted.key, step)
 
         texts = [one.texts for one in self.student.transfer]  # first: a file may be refused
-        for last in (*texts, self.teachers[0], self.figures):
+        for last in (*texts, *self._latencies(), self.teachers[0], self.figures):
             visit(last)
         return list(ordered.values())
+
+    def _latencies(self) -> list[Step]:
+        """What is timed before anything is trained: a budget may be too small."""
+        start = self.student.start
+        cut = start.step if isinstance(start, FromStep) else None
+        return [cut.latency] if isinstance(cut, SurgeryStep) and cut.latency else []
 
     def wanted(self) -> list[Wanted]:
         """The stages that all of them leave, before any is made."""
@@ -79,7 +88,7 @@ def _student(point: Point, teachers: Sequence[FitStep], corpus: Corpus, cache_di
     texts = _unlabelled_texts(point, corpus, cache_dir)
     if _is_its_teacher(point) and not texts:
         return teachers[0]
-    start = _student_start(point, teachers, cache_dir)
+    start = _student_start(point, teachers, corpus, cache_dir)
     tokens = TokensStep(corpus, start, point.source.max_length)
     _require_same_words(point, tokens, teachers)
     specs = [point.specs["prune"]] if point.pruner.changes else []
@@ -88,7 +97,7 @@ def _student(point: Point, teachers: Sequence[FitStep], corpus: Corpus, cache_di
                    loss_spec=loss_key(point.specs["distill"]), wrappers=point.wrappers, wrapper_specs=specs,
                    answers=[LogitsStep(t) for t in teachers], teachers=teachers,
                    transfer=_transfer(point, texts, start, teachers),
-                   holdout_seed=point.teachers[0].seed if point.self_taught else None)  # fmt: skip
+                   holdout_seed=point.teachers[0].seed if point.starts_fitted else None)  # fmt: skip
 
 
 def untaught(point: Point, corpus: Corpus, cache_dir: Path) -> FitStep:
@@ -97,7 +106,7 @@ def untaught(point: Point, corpus: Corpus, cache_dir: Path) -> FitStep:
     Of a student to which nothing else is done it is its own fine-tuning, the step that it would be as a teacher; of a
     pruned or cut one, its own fine-tuning treated alike under the labels alone.
     """
-    own = Teacher(point.checkpoint, point.teachers[0].seed if point.self_taught else point.seed)
+    own = Teacher(point.checkpoint, point.teachers[0].seed if point.starts_fitted else point.seed)
     loss = HardLabels(teachers=(SAME,), teacher_seeds=(own.seed,))
     plain = replace(point, loss=loss, teachers=(own,), specs={**point.specs, "distill": LABELS})
     return steps_of(plain, corpus, cache_dir).student
@@ -129,15 +138,28 @@ def _transfer(point: Point, texts: Sequence[TextsStep], start: Start, teachers: 
     ]  # fmt: skip
 
 
-def _student_start(point: Point, teachers: Sequence[FitStep], cache_dir: Path) -> Start:
-    """The fine-tuned teacher, what was cut out of it, or a checkpoint of the student's own."""
-    if not point.self_taught:
-        if point.surgery.changes:
-            raise UserError("A student that is cut out of its teacher needs distill.teacher=same as the first teacher.")
-        return FromCheckpoint(point.checkpoint, cache_dir)
+def _student_start(point: Point, teachers: Sequence[FitStep], corpus: Corpus, cache_dir: Path) -> Start:
+    """The fine-tuned teacher, what was cut out of the student's own fine-tuning, or a checkpoint of its own."""
     if point.surgery.changes:
-        return FromStep(SurgeryStep(point.surgery, teachers[0]))
+        return _cut_start(point, teachers, corpus, cache_dir)
+    if not point.self_taught:
+        return FromCheckpoint(point.checkpoint, cache_dir)
     return FromStep(teachers[0], words=teachers[0].start)
+
+
+def _cut_start(point: Point, teachers: Sequence[FitStep], corpus: Corpus, cache_dir: Path) -> Start:
+    """What the surgery leaves of the student's fine-tuning: the first teacher itself, or one by the teacher's seed.
+
+    By that seed, so that students that share a teacher share what they are cut from.
+    """
+    own = teachers[0]
+    if not point.self_taught:
+        own = _teacher(point, Teacher(point.checkpoint, point.teachers[0].seed), corpus, cache_dir)
+    start = FromCheckpoint(point.checkpoint, cache_dir)
+    shape = start.shape_of(len(corpus.label_names))
+    point.surgery.check(shape, start.folder / TOKENIZER)
+    latency = LatencyStep(point, own.tokens, shape, point.surgery) if point.surgery.needs_latency else None
+    return FromStep(SurgeryStep(point.surgery, own, latency), words=None if point.surgery.cuts_words else own.start)
 
 
 def _require_same_words(point: Point, tokens: TokensStep, teachers: Sequence[FitStep]) -> None:
