@@ -230,7 +230,7 @@ class Budget:
     def choose(self, shape: Architecture, score: Score, latency: Cost | None) -> Kept:
         """The width first, then in `steps` cuts of the same cost, each on what the one before it left."""
         cost: Cost = latency if latency is not None and self.needs_latency else _parameters
-        bound = float(self.latency_ms if self.needs_latency else self.parameters or 0)
+        bound = float(self.latency_ms or self.parameters or 0)  # one of them is set
         kept = Kept.all_of(shape)
         if self.width is not None:
             importance = score(kept)

@@ -58,7 +58,7 @@ def write_index(results_dir: Path) -> Path:
     path, part = results_dir / INDEX, results_dir / f".{INDEX}"
     part.unlink(missing_ok=True)
     columns = [c for part_ in COLUMNS.values() for c in part_]
-    groups = ("model", "data", "prune", "distill", "quant", "fit")
+    groups = ("model", "data", "slim", "vocab", "prune", "distill", "quant", "fit")
     database = sqlite3.connect(part)
     with database:
         names = ", ".join(

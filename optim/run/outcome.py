@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from optim.data.corpus import Corpus
+from optim.data.tokens import Tokens, unknown_id
+from optim.encoder import store
 from optim.measure import quality
 from optim.measure.file import check_agreement
 from optim.run.exports import MODEL
@@ -22,7 +24,7 @@ from optim.run.teaching import teaching_of
 # Part of `cost` -> the kinds of stage that it adds up.
 COSTS = {
     "teacher_s": ("teacher",),
-    "student_s": ("augmented", "unlabelled", "logits", "surgery", "student"),
+    "student_s": ("augmented", "unlabelled", "latency", "logits", "surgery", "student"),
     "export_s": ("float32", "table", "file"),
     "measure_s": ("figures",),
 }
@@ -58,11 +60,11 @@ def outcome_of(point: Point, corpus: Corpus, steps: Steps, stages: Stages) -> Ou
             **teaching_of(point, corpus, steps, stages, dev.labels),
             "agreement_fraction": agreement,
         },
-        size={**figures["size"], **steps.student.weights(stages)},
+        size={**figures["size"], **steps.student.weights(stages), "structure": _structure(steps.student, stages)},
         speed=figures["speed"],
         memory=figures["memory"],
         cost=_cost(stages),
-        data={**_data(corpus), **_without_labels(steps.student, stages)},
+        data={**_data(corpus), **_words(steps.student, dev, stages), **_without_labels(steps.student, stages)},
         answers={"labels": dev.labels, "answers": logits.argmax(axis=1), "teacher": teacher},
         file=stages.folder(steps.file) / MODEL,
         tokenizer=steps.student.start.tokenizer(stages),
@@ -78,6 +80,20 @@ def _data(corpus: Corpus) -> dict[str, Any]:
         "dev_examples": len(corpus.dev.texts),
         "labels": list(corpus.label_names),
     }
+
+
+def _words(student: FitStep, dev: Tokens, stages: Stages) -> dict[str, Any]:
+    """What the student's vocabulary makes of dev."""
+    unknown = unknown_id(student.start.tokenizer(stages))
+    share = 0.0 if unknown is None else float(np.mean(dev.ids == unknown))
+    return {"dev_unknown_token_fraction": share, "dev_tokens_mean": float(dev.lengths.mean())}
+
+
+def _structure(student: FitStep, stages: Stages) -> dict[str, Any]:
+    """What the student is built of: heads and feed-forward columns of each layer, hidden units, words."""
+    shape = store.read_architecture(stages.folder(student))
+    return {"heads": list(shape.heads), "ffn_widths": list(shape.ffn_widths), "width": shape.width,
+            "vocabulary_size": shape.vocabulary_size}  # fmt: skip
 
 
 def _without_labels(student: FitStep, stages: Stages) -> dict[str, Any]:

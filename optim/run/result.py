@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 SCHEMA = 4  # of result.json; raised when a figure means something else, or a reader counts on a new one
+NEUTRAL = ("none", "full")  # of slim and vocab
 LABELS_SHOWN = 10  # in the model card; labels.json has all
 DONE, FAILED = "done", "failed"
 FILE = "result.json"
@@ -191,9 +192,15 @@ def untaught_command(result: Result) -> str | None:
         return None
     teacher = result.cfg["distill"]["teacher"]
     own = (teacher if isinstance(teacher, str) else teacher[0]) in ("same", result.choices["model"])
+    own = own or bool(removed(result.choices))  # what is cut was fine-tuned by the teacher's seed
     words = [word for word in shlex.split(result.command) if not word.lstrip("+~").startswith("distill")]
     kept = [word for word in shlex.split(result.command) if own and word.startswith("distill.teacher_seed=")]
     return shlex.join([*words, "distill=none", *kept])
+
+
+def removed(choices: dict[str, Any]) -> list[str]:
+    """The options of `slim` and `vocab` as words; none where nothing is removed."""
+    return [f"{group}={choices[group]}" for group in ("slim", "vocab") if choices.get(group) not in (None, *NEUTRAL)]
 
 
 def title(result: Result) -> str:
@@ -201,7 +208,8 @@ def title(result: Result) -> str:
     choice, distill = result.choices, result.cfg["distill"]
     learnt = f"kd at T={distill['temperature']:g}" if "temperature" in distill else "no distillation"
     learnt = learnt if result.cost["student_s"] else "the fine-tuned model itself"
-    return f"{choice['model']} on {choice['data']}, prune={choice['prune']}, quant={choice['quant']}, {learnt}"
+    words = [*removed(choice), f"prune={choice['prune']}", f"quant={choice['quant']}", learnt]
+    return f"{choice['model']} on {choice['data']}, {', '.join(words)}"
 
 
 def table(result: Result, folder: Path) -> str:
