@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import CONF
 from safetensors.numpy import load_file
 from whole_points import made, point
 
@@ -27,6 +28,8 @@ SLIM = {
     "slim=slim50": ((1, 1), (32, 32), 32),
     "slim=slim50 slim.importance=magnitude slim.steps=2": ((1, 1), (32, 32), 32),
     "slim=layers3 slim.layers=1": ((2,), (64,), 32),
+    "slim=layers6 slim.layers=2 slim.ffn=0.25": ((2, 2), (48, 48), 32),
+    "slim=slim75 slim.heads=0.5": ((1, 1), (16, 16), 32),
     "slim=heads50 slim.width=24": ((1, 1), (64, 64), 24),
     "slim=budget slim.parameters=24000": None,
 }  # fmt: skip
@@ -51,6 +54,18 @@ def test_what_is_removed_is_gone_from_the_file(runs, whole, words):
         assert (tuple(built["heads"]), tuple(built["ffn_widths"]), built["width"]) == wanted
     else:
         assert size["parameters"] <= 24_000
+
+
+def test_every_option_is_run():
+    run = {words.split()[0] for words in SLIM} | {"slim=none", "vocab=full", "vocab=seen", "vocab=top"}
+    assert run == {f"{group}={path.stem}" for group in ("slim", "vocab") for path in (CONF / group).glob("*.yaml")}
+
+
+def test_the_most_frequent_words_stay(runs):
+    chosen = point(runs, "vocab=top", "vocab.size=90")
+    steps, stages, outcome = made(runs, chosen)
+    assert store.read_architecture(stages.folder(steps.student)).vocabulary_size <= 90
+    assert outcome.data["dev_tokens_mean"] >= steps.teachers[0].tokens.read(stages, "dev").lengths.mean()
 
 
 def test_structure_words_zeros_and_int8_together_through_the_front_door(runs):
