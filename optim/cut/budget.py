@@ -54,6 +54,8 @@ def within_budget(shape: Architecture, importance: Importance, *, cost: Cost, bu
     """What is kept when parts have gone until `cost` is at most `budget`; uneven across layers.
 
     Greedy: of all heads, groups of columns and whole layers the one with the least importance for each unit of cost.
+    A group of columns matters as one gate for all of them would, if what they do to the loss were independent: by the
+    root of the sum of their squares. A layer matters by its own gate, or by what its parts come to, if that is more.
     A layer keeps a head and a group of columns, or goes as a whole; one layer stays.
     """
     state = _State(shape, importance)
@@ -102,16 +104,16 @@ class _State:
             if len(self.heads[i]) > 1:
                 found.append((float(self.importance.heads[i][self.heads[i][0]]), self._without_head(i)))
             if len(self.groups[i]) > 1:
-                found.append((float(self.importance.columns[i][self.groups[i][0]].sum()), self._without_group(i)))
+                found.append((float(_together(self.importance.columns[i][self.groups[i][0]])), self._without_group(i)))
             if len(self.heads) > 1:
                 found.append((self._of_layer(i), self._without_layer(i)))
         return found
 
     def _of_layer(self, i: int) -> float:
-        """Its own gate, or what its parts come to, if that is more: parts may work against each other."""
-        parts = sum(self.importance.heads[i][h] for h in self.heads[i])
-        parts += sum(self.importance.columns[i][group].sum() for group in self.groups[i])
-        return float(max(self.importance.layers[i], parts))
+        """Its own gate, or what its parts come to, if that is more: in some sentences they work against each other."""
+        heads = float(self.importance.heads[i][self.heads[i]].sum())
+        columns = sum(_together(self.importance.columns[i][group]) for group in self.groups[i])
+        return max(float(self.importance.layers[i]), heads + columns)
 
     def _copy(self) -> _State:
         copy = object.__new__(_State)
@@ -133,6 +135,11 @@ class _State:
         left = self._copy()
         del left.heads[i], left.groups[i]
         return left
+
+
+def _together(importance: np.ndarray) -> float:
+    """Of parts that go at once."""
+    return float(np.sqrt(np.square(importance).sum()))
 
 
 def _rising(importance: np.ndarray) -> list[int]:

@@ -32,7 +32,7 @@ def test_what_matters_least_for_its_cost_goes_first(monkeypatch):
     monkeypatch.setattr(budget, "TOGETHER", 2)
     shape = replace(SHAPE, ffn_widths=(4, 4))
     scores = importance_of([[3, 0.4], [5, 6]], [[1, 9, 0.1, 2], [7, 7, 0.2, 0.1]], [20, 30])
-    # For each ms: head 1 of layer 0 0.4; its columns 0 and 2 2.2 (1.1 for 0.5 ms); layer 1's columns 2 and 3 0.6.
+    # For each ms: head 1 of layer 0 0.4; its columns 0 and 2 2.0 (sqrt(1.01) for 0.5 ms); layer 1's columns 2 and 3 0.45.
     keeps = {11: ((0, 1), (0, 1, 2, 3), (0, 1), (0, 1, 2, 3)), 10: ((0,), (0, 1, 2, 3), (0, 1), (0, 1, 2, 3)),
              9.5: ((0,), (0, 1, 2, 3), (0, 1), (0, 1)), 9: ((0,), (1, 3), (0, 1), (0, 1))}  # fmt: skip
     for goal, wanted in keeps.items():
@@ -41,7 +41,7 @@ def test_what_matters_least_for_its_cost_goes_first(monkeypatch):
 
 
 def test_a_layer_goes_as_a_whole_when_that_is_the_least_loss(monkeypatch):
-    """Two columns of layer 1 first, 0.4 for each ms, then head 0 of layer 0, 1; then all of layer 1, 18.2 for 4.5."""
+    """Two columns of layer 1 first, 0.28 for each ms, then head 0 of layer 0, 1; then all of layer 1, 18.1 for 4.5."""
     monkeypatch.setattr(budget, "TOGETHER", 2)
     shape = replace(SHAPE, ffn_widths=(4, 4))
     scores = importance_of([[1, 1], [9, 9]], [[9, 9, 9, 9], [0.1, 0.1, 0.1, 0.1]], [90, 1])
