@@ -32,7 +32,7 @@ def test_what_matters_least_for_its_cost_goes_first(monkeypatch):
     monkeypatch.setattr(budget, "TOGETHER", 2)
     shape = replace(SHAPE, ffn_widths=(4, 4))
     scores = importance_of([[3, 0.4], [5, 6]], [[1, 9, 0.1, 2], [7, 7, 0.2, 0.1]], [20, 30])
-    # For each ms: head 1 of layer 0 0.4; its columns 0 and 2 2.0 (sqrt(1.01) for 0.5 ms); layer 1's columns 2 and 3 0.45.
+    # For each ms: head 1 of layer 0 0.4; its columns 0 and 2 2.0; layer 1's columns 2 and 3 0.45.
     keeps = {11: ((0, 1), (0, 1, 2, 3), (0, 1), (0, 1, 2, 3)), 10: ((0,), (0, 1, 2, 3), (0, 1), (0, 1, 2, 3)),
              9.5: ((0,), (0, 1, 2, 3), (0, 1), (0, 1)), 9: ((0,), (1, 3), (0, 1), (0, 1))}  # fmt: skip
     for goal, wanted in keeps.items():
