@@ -24,6 +24,7 @@ from optim.run.config import GROUPS, MODELS, General
 from optim.run.surgery import NoSurgery, Surgery
 from optim.train.distill import SAME
 from optim.train.objective import Loss
+from optim.train.prune import Pruner
 from optim.train.recipe import Schedule
 from optim.train.wrap import Wrapper
 
@@ -46,7 +47,7 @@ class Point:
     checkpoint: Checkpoint  # of the student
     teachers: tuple[Teacher, ...]  # the first is the one that results compare with
     surgery: Surgery
-    pruner: Wrapper
+    pruner: Pruner
     loss: Loss
     augment: Augment | None  # None: no sentences are made
     unlabelled: UnlabelledFile | None

@@ -17,6 +17,7 @@ from pathlib import Path
 from optim.common.errors import UserError
 from optim.common.stages import Wanted
 from optim.data.corpus import Corpus
+from optim.encoder.kernels import prunable_shapes
 from optim.run.exports import FigureStep, FileStep, Float32Step
 from optim.run.fits import FitStep, LogitsStep, SurgeryStep, TokensStep, Transfer
 from optim.run.keys import file_key, loss_key
@@ -80,6 +81,7 @@ def _student(point: Point, teachers: Sequence[FitStep], corpus: Corpus, cache_di
     if _is_its_teacher(point) and not texts:
         return teachers[0]
     start = _student_start(point, teachers, cache_dir)
+    _require_kernels(point, corpus, cache_dir)
     tokens = TokensStep(corpus, start, point.source.max_length)
     _require_same_words(point, tokens, teachers)
     specs = [point.specs["prune"]] if point.pruner.changes else []
@@ -138,6 +140,13 @@ def _student_start(point: Point, teachers: Sequence[FitStep], cache_dir: Path) -
     if point.surgery.changes:
         return FromStep(SurgeryStep(point.surgery, teachers[0]))
     return FromStep(teachers[0], words=teachers[0].start)
+
+
+def _require_kernels(point: Point, corpus: Corpus, cache_dir: Path) -> None:
+    """Raises UserError for a pruning that the kernels are not made for; those of a cut student show when it is cut."""
+    if point.pruner.changes and not point.surgery.changes:
+        shape = FromCheckpoint(point.checkpoint, cache_dir).architecture(len(corpus.label_names))
+        point.pruner.require(prunable_shapes(shape))
 
 
 def _require_same_words(point: Point, tokens: TokensStep, teachers: Sequence[FitStep]) -> None:
