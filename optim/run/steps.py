@@ -3,6 +3,7 @@
     corpus -> tokens -> teachers -> (their answers) -> (surgery) -> student
     corpus, or a file -> (sentences without labels) -> tokens -> teachers' answers -> student
     student -> float32 file -> (tables) -> file -> figures
+    file -> (compressed file)
 
 A step (`run/step.py`) says what it takes, what its content depends on, and what it leaves. A new one is a class in
 `fits.py` or `exports.py` and a line here.
@@ -18,7 +19,7 @@ from optim.common.errors import UserError
 from optim.common.stages import Wanted
 from optim.data.corpus import Corpus
 from optim.encoder.kernels import prunable_shapes
-from optim.run.exports import FigureStep, FileStep, Float32Step
+from optim.run.exports import CompressedStep, FigureStep, FileStep, Float32Step
 from optim.run.fits import FitStep, LogitsStep, SurgeryStep, TokensStep, Transfer
 from optim.run.keys import file_key, loss_key
 from optim.run.point import Point, Teacher
@@ -38,6 +39,7 @@ class Steps:
     student: FitStep
     file: FileStep
     figures: FigureStep
+    compressed: CompressedStep | None  # of a point whose file ships compressed
 
     def all(self) -> list[Step]:
         """Every step once, in the order in which they are made."""
@@ -49,7 +51,7 @@ class Steps:
             ordered.setdefault(step.wanted.key, step)
 
         texts = [one.texts for one in self.student.transfer]  # first: a file may be refused
-        for last in (*texts, self.teachers[0], self.figures):
+        for last in (*texts, self.teachers[0], self.figures, *([self.compressed] if self.compressed else [])):
             visit(last)
         return list(ordered.values())
 
@@ -63,7 +65,8 @@ def steps_of(point: Point, corpus: Corpus, cache_dir: Path) -> Steps:
     teachers = [_teacher(point, teacher, corpus, cache_dir) for teacher in point.teachers]
     student = _student(point, teachers, corpus, cache_dir)
     file = FileStep(point, Float32Step(student))
-    return Steps(teachers, student, file, FigureStep(point, file))
+    compressed = CompressedStep(point, file) if point.export.compresses else None
+    return Steps(teachers, student, file, FigureStep(point, file), compressed)
 
 
 def _teacher(point: Point, teacher: Teacher, corpus: Corpus, cache_dir: Path) -> FitStep:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -226,7 +227,7 @@ def test_a_score_moves_with_the_gradient_times_the_weight_by_hand():
     from optim.train.masked import Masked
 
     masks = type("Masks", (), {"learnt": True, "layers": []})()
-    layer = Masked(Dense(2, name="one"), masks)
+    layer: Any = Masked(Dense(2, name="one"), masks)
     layer.build((None, 1))
     layer.layer.kernel.assign([[3.0, -2.0]])
     layer.mask.assign([[1.0, 0.0]])
@@ -234,7 +235,7 @@ def test_a_score_moves_with_the_gradient_times_the_weight_by_hand():
     with tf.GradientTape() as tape:
         said = layer(tf.ones((1, 1)))
         loss = tf.reduce_sum(said * [2.0, 5.0])
-    by_score, by_weight = tape.gradient(loss, [layer.scores, layer.layer.kernel])
+    by_score, by_weight = tape.gradient(loss, (layer.scores, layer.layer.kernel))  # type: ignore[call-overload]
     np.testing.assert_array_equal(said, [[3, 0]])
     np.testing.assert_allclose(by_score, [[6, -10]])
     np.testing.assert_allclose(by_weight, [[2, 0]])
@@ -286,5 +287,5 @@ def test_what_a_mask_hides_goes_on_after_an_epoch(tmp_path):
 
 
 def test_an_unknown_scope_is_refused():
-    with pytest.raises(UserError, match="prune.scope must be kernel or global, got 'layer'"):
+    with pytest.raises(UserError, match=r"prune\.scope must be kernel or global, got 'layer'"):
         Movement(schedule="polynomial", sparsity=0.5, scope="layer", **FIXED)
