@@ -59,7 +59,7 @@ def _files(points: Sequence[Finished]) -> dict[str, Path]:
 
 
 def _worth(points: Sequence[Finished], ids: np.ndarray, bench: Bench) -> dict[str, dict[str, Any]]:
-    """sha256 of each point's file -> what its zeros are worth, if it has any, and what unpacking takes, if it must be."""
+    """sha256 of each point's file -> what its zeros are worth, if it has any, and unpacking, if it is packed."""
     found: dict[str, dict[str, Any]] = {}
     for point in points:
         path = _file(point)
