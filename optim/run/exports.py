@@ -135,8 +135,8 @@ class CompressedStep(Step):
 
     def key(self) -> Mapping[str, Any]:
         """The file, how it is compressed, by what, and where it was timed."""
-        place = {"machine": machine_id(), "versions": made_by(*PACKING)["versions"]}
-        return {"file": self.file.wanted.key, "export": self.point.specs["export"], **place}
+        timed = {"versions": made_by(*PACKING)["versions"], "machine": machine_id()}
+        return {"file": self.file.wanted.key, "export": self.point.specs["export"], **timed}
 
     def build(self, folder: Path, scratch: Path, stages: Stages) -> None:
         """Compresses, and times the way back."""
