@@ -24,6 +24,7 @@ from optim.train.prune import (
     Magnitude,
     Movement,
     ZerosOf,
+    _Untouched,
     prunable,
     shapes_of,
     zeroed_fraction,
@@ -289,3 +290,37 @@ def test_what_a_mask_hides_goes_on_after_an_epoch(tmp_path):
 def test_an_unknown_scope_is_refused():
     with pytest.raises(UserError, match=r"prune\.scope must be kernel or global, got 'layer'"):
         Movement(schedule="polynomial", sparsity=0.5, scope="layer", **FIXED)
+
+
+@dataclasses.dataclass(frozen=True)
+class Around:
+    """Puts a layer around each that prunes, as training for quantization does; changes no number."""
+
+    changes: bool = True
+    packages: tuple[str, ...] = ()
+
+    def attach(self, model: Any, *, total_steps: int) -> Any:
+        import tf_keras as keras
+
+        class Outer(keras.layers.Wrapper):
+            def call(self, inputs, training=None):
+                return self.layer(inputs, training=training)
+
+        def wrap(layer):
+            return Outer(layer, name=f"outer_{layer.name}") if isinstance(layer, keras.layers.Wrapper) else layer
+
+        around = _Untouched(keras.models.clone_model(model, clone_function=wrap))
+        assert sum(isinstance(layer, Outer) for layer in around.model.layers) == 13
+        return around
+
+    def check(self, model: Any) -> None: ...
+
+
+@pytest.mark.parametrize("name", ["movement", "nm24"])
+def test_masks_hold_under_another_wrapper(name, tmp_path):
+    model, pruner = new_model(), pruner_of(name)
+    fit = fit_of(model, tokens_of(120), tmp_path, wrappers=[pruner, Around()])
+    fit.run()
+    pruner.check(model)
+    if name == "movement":
+        assert int(fit.stack.parts[0].layers[0].steps.numpy()) == fit.total_steps, "a step is counted once"
