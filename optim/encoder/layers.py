@@ -327,7 +327,11 @@ class Dense(keras.layers.Dense):
 
     def call(self, inputs):
         """float [tokens, inputs] -> [tokens, units]."""
-        inputs, kernel, bias = (tf.cast(x, self.compute_dtype) for x in (inputs, self.kernel, self.bias))  # type: ignore[call-overload]
+        return self.with_kernel(inputs, self.kernel)
+
+    def with_kernel(self, inputs, kernel):
+        """The same with another kernel, float [inputs, units], in the place of its own: a masked one."""
+        inputs, kernel, bias = (tf.cast(x, self.compute_dtype) for x in (inputs, kernel, self.bias))  # type: ignore[call-overload]
         product = tf.nn.bias_add(tf.matmul(inputs, kernel), bias)
         return product if self.activation is None else self.activation(product)
 

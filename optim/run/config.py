@@ -19,6 +19,7 @@ from optim.common.errors import UserError
 from optim.common.files import ROOT
 from optim.common.hub import when_hub
 from optim.common.secrets import masked
+from optim.export.compress import Export
 from optim.track.key import wandb_mode
 
 
@@ -64,6 +65,7 @@ class General:
     cache_free_gb: float
     cache_max_gb: float | None
     measure: MeasureKeys
+    export: Export
     sweep: SweepKeys
 
 

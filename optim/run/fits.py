@@ -240,8 +240,11 @@ class FitStep(Step):
         return np.load(stages.folder(self) / "dev.npy")
 
     def weights(self, stages: Stages) -> dict[str, Any]:
-        """parameters and zeroed_fraction."""
-        return json.loads((stages.folder(self) / "weights.json").read_text(encoding="utf-8"))
+        """parameters, effective_parameters (those that are not 0), and zeroed_fraction (of the prunable ones)."""
+        from optim.encoder import store
+
+        kept = json.loads((stages.folder(self) / "weights.json").read_text(encoding="utf-8"))
+        return {**kept, "effective_parameters": store.count_nonzero(stages.folder(self))}
 
 
 class LogitsStep(Step):

@@ -18,12 +18,14 @@ from optim.data.leaks import require_unrelated
 from optim.data.transfer import UnlabelledFile
 from optim.encoder.assets import Checkpoint
 from optim.encoder.origin import trained_on
+from optim.export.compress import Export
 from optim.export.quantize import Quantizer
 from optim.measure.latency import Bench
 from optim.measure.machine import has_bfloat16
 from optim.run.config import GROUPS, MODELS, General
 from optim.train.distill import SAME
 from optim.train.objective import Loss
+from optim.train.prune import Pruner
 from optim.train.recipe import Schedule
 from optim.train.wrap import Wrapper
 
@@ -46,11 +48,12 @@ class Point:
     checkpoint: Checkpoint  # of the student
     teachers: tuple[Teacher, ...]  # the first is the one that results compare with
     surgery: Surgery
-    pruner: Wrapper
+    pruner: Pruner
     loss: Loss
     augment: Augment | None  # None: no sentences are made
     unlabelled: UnlabelledFile | None
     quantizer: Quantizer
+    export: Export
     schedule: Schedule  # its precision is float32 or bfloat16
     bench: Bench
     max_disagreement: float
@@ -92,7 +95,7 @@ def point_of(cfg: DictConfig) -> Point:
     schedule = _schedule(bound["fit"].make())
     specs: dict[str, Any] = {group: one.spec for group, one in bound.items()}
     specs["fit"] = {**specs["fit"], **as_json(schedule)}
-    specs["measure"] = as_json(general.measure)
+    specs |= {"measure": as_json(general.measure), "export": as_json(general.export)}
     loss = bound["distill"].make()
     point = Point(
         source=bound["data"].make(),
@@ -103,6 +106,7 @@ def point_of(cfg: DictConfig) -> Point:
         loss=loss,
         **_transfer(bound["distill"].arguments, specs["data"].get("text_column", TEXT_COLUMN)),
         quantizer=bound["quant"].make(),
+        export=general.export,
         schedule=schedule,
         bench=bound["bench"].make(),
         max_disagreement=general.measure.max_disagreement,

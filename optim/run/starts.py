@@ -72,10 +72,10 @@ class FromCheckpoint(Start):
 
     def shape(self, stages: Stages, classes: int) -> Architecture:
         """From its config.json."""
-        return self.shape_of(classes)
+        return self.architecture(classes)
 
-    def shape_of(self, classes: int) -> Architecture:
-        """The same, before any stage is made."""
+    def architecture(self, classes: int) -> Architecture:
+        """The same, which needs no stage."""
         return read_config(self.folder, pooling=self.checkpoint.pooling, classes=classes)
 
     def fill(self, model: Any, shape: Architecture, stages: Stages) -> None:

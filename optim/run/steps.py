@@ -4,6 +4,7 @@
     corpus -> tokens -> the student's own fine-tuning -> (surgery) -> student
     corpus, or a file -> (sentences without labels) -> tokens -> teachers' answers -> student
     student -> float32 file -> (tables) -> file -> figures
+    file -> (compressed file)
 
 A step (`run/step.py`) says what it takes, what its content depends on, and what it leaves. A new one is a class in
 `fits.py` or `exports.py` and a line here.
@@ -18,7 +19,8 @@ from pathlib import Path
 from optim.common.errors import UserError
 from optim.common.stages import Wanted
 from optim.data.corpus import Corpus
-from optim.run.exports import FigureStep, FileStep, Float32Step
+from optim.encoder.kernels import prunable_shapes
+from optim.run.exports import CompressedStep, FigureStep, FileStep, Float32Step
 from optim.run.fits import FitStep, LogitsStep, TokensStep, Transfer
 from optim.run.keys import file_key, loss_key
 from optim.run.latency_model import LatencyStep
@@ -40,6 +42,7 @@ class Steps:
     student: FitStep
     file: FileStep
     figures: FigureStep
+    compressed: CompressedStep | None  # of a point whose file ships compressed
 
     def all(self) -> list[Step]:
         """Every step once, in the order in which they are made."""
@@ -51,7 +54,8 @@ class Steps:
             ordered.setdefault(step.wanted.key, step)
 
         texts = [one.texts for one in self.student.transfer]  # first: a file may be refused
-        for last in (*texts, *self._latencies(), self.teachers[0], self.figures):
+        packed = [self.compressed] if self.compressed else []
+        for last in (*texts, *self._latencies(), self.teachers[0], self.figures, *packed):
             visit(last)
         return list(ordered.values())
 
@@ -71,7 +75,8 @@ def steps_of(point: Point, corpus: Corpus, cache_dir: Path) -> Steps:
     teachers = [_teacher(point, teacher, corpus, cache_dir) for teacher in point.teachers]
     student = _student(point, teachers, corpus, cache_dir)
     file = FileStep(point, Float32Step(student))
-    return Steps(teachers, student, file, FigureStep(point, file))
+    compressed = CompressedStep(point, file) if point.export.compresses else None
+    return Steps(teachers, student, file, FigureStep(point, file), compressed)
 
 
 def _teacher(point: Point, teacher: Teacher, corpus: Corpus, cache_dir: Path) -> FitStep:
@@ -89,6 +94,7 @@ def _student(point: Point, teachers: Sequence[FitStep], corpus: Corpus, cache_di
     if _is_its_teacher(point) and not texts:
         return teachers[0]
     start = _student_start(point, teachers, corpus, cache_dir)
+    _require_kernels(point, corpus, cache_dir)
     tokens = TokensStep(corpus, start, point.source.max_length)
     _require_same_words(point, tokens, teachers)
     specs = [point.specs["prune"]] if point.pruner.changes else []
@@ -156,10 +162,17 @@ def _cut_start(point: Point, teachers: Sequence[FitStep], corpus: Corpus, cache_
     if not point.self_taught:
         own = _teacher(point, Teacher(point.checkpoint, point.teachers[0].seed), corpus, cache_dir)
     start = FromCheckpoint(point.checkpoint, cache_dir)
-    shape = start.shape_of(len(corpus.label_names))
+    shape = start.architecture(len(corpus.label_names))
     point.surgery.check(shape, start.folder / TOKENIZER)
     latency = LatencyStep(point, own.tokens, shape, point.surgery) if point.surgery.needs_latency else None
     return FromStep(SurgeryStep(point.surgery, own, latency), words=None if point.surgery.cuts_words else own.start)
+
+
+def _require_kernels(point: Point, corpus: Corpus, cache_dir: Path) -> None:
+    """Raises UserError for a pruning that the kernels are not made for; of a budget, those before the cut."""
+    if point.pruner.changes:
+        shape = FromCheckpoint(point.checkpoint, cache_dir).architecture(len(corpus.label_names))
+        point.pruner.require(prunable_shapes(point.surgery.after(shape)))
 
 
 def _require_same_words(point: Point, tokens: TokensStep, teachers: Sequence[FitStep]) -> None:

@@ -22,7 +22,7 @@ from optim.run.step import Step
 from optim.run.steps import steps_of
 
 STAGES = ("augmented", "unlabelled", "tokens", "latency", "teacher", "logits", "surgery", "student", "float32",
-          "table", "file", "figures")  # fmt: skip
+          "table", "file", "figures", "compressed")  # fmt: skip
 
 
 @dataclass
