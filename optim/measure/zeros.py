@@ -25,7 +25,7 @@ def zeros_speed(path: Path, ids: np.ndarray, *, bench: Bench) -> dict[str, bool 
     """zeros_accelerated, and zeros_speedup: the latency with the zeros filled, over that of the file as it is.
 
     ids: int32, real sentences end to end. At bench.sequence_length, in ROUNDS turns of 200 ms each, or of
-    bench.min_seconds where that is less: 3 to 4 seconds in all.
+    bench.min_seconds where that is less: 3 to 4 seconds on the clock.
     """
     turn_ms = min(TURN_MS, 1000 * bench.min_seconds)
     with tempfile.TemporaryDirectory() as folder:
