@@ -26,7 +26,7 @@ POINTS = {
     "fixed50, float32": ["prune=fixed50", "quant=none"],
     "fixed50, fp16": ["prune=fixed50", "quant=fp16"],
     "fixed50, int8": ["prune=fixed50", "quant=int8"],
-    "fixed50, int8_full": ["prune=fixed50", "quant=int8_full"],
+    "fixed50, int8_static": ["prune=fixed50", "quant=int8_static"],
 }
 
 

@@ -30,7 +30,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 SHARED = ["model=minilm", "data=reviews", "fit=quick", "track=none"]
 GRID = ["prune=none,fixed50,poly80", "quant=none,fp16,int8", "distill.temperature=1,2,4"]
 ALONE = [["prune=none", "quant=int8"], ["prune=fixed50", "quant=none"], ["prune=poly80", "quant=fp16"]]
-TINY = ["prune=none,fixed50", "quant=none,int8,int8_full", "distill.temperature=1,2"]
+TINY = ["prune=none,fixed50", "quant=none,int8,int8_static", "distill.temperature=1,2"]
 Figures = dict[str, Any]
 
 

@@ -31,7 +31,13 @@ HOMES = {
     "fit": ("optim.train.recipe",),
     "bench": ("optim.measure.latency",),
     "track": ("optim.track.sender",),
-    "sweep": ("optim.sweep.verbs", "optim.sweep.baselines", "optim.sweep.cache", "optim.sweep.points"),
+    "sweep": (
+        "optim.sweep.verbs",
+        "optim.sweep.baselines",
+        "optim.sweep.cache",
+        "optim.sweep.points",
+        "optim.sweep.sensitivity",
+    ),
 }
 _registered: dict[str, dict[str, Method]] = {}
 Factory = typing.TypeVar("Factory", bound=Callable[..., Any])

@@ -321,6 +321,8 @@ class Dense(keras.layers.Dense):
     then multiplies bfloat16 by float32, which takes twice as long.
     """
 
+    rounding = None  # kernel -> what is multiplied in its place: set by a wrapper (`train/rounded.py`) while it calls
+
     def get_prunable_weights(self):
         """What TFMOT asks of a layer that it does not know."""
         return [self.kernel]
@@ -331,6 +333,7 @@ class Dense(keras.layers.Dense):
 
     def with_kernel(self, inputs, kernel):
         """The same with another kernel, float [inputs, units], in the place of its own: a masked one."""
+        kernel = kernel if self.rounding is None else self.rounding(kernel)
         inputs, kernel, bias = (tf.cast(x, self.compute_dtype) for x in (inputs, kernel, self.bias))  # type: ignore[call-overload]
         product = tf.nn.bias_add(tf.matmul(inputs, kernel), bias)
         return product if self.activation is None else self.activation(product)

@@ -1,11 +1,35 @@
 """Keras classifier -> .tflite bytes, in the precision that a method of `conf/quant` asks for.
 
+| quant       | kernels               | embeddings         | what products take          | all the rest | logits  |
+|-------------|-----------------------|--------------------|-----------------------------|--------------|---------|
+| none        | float32               | float32            | float32                     | float32      | float32 |
+| fp16        | float16               | float16            | float32                     | float32      | float32 |
+| int8        | int8, each output     | int8, the table    | int8, scaled as they come   | float32      | float32 |
+| int8_emb4   | int8, each output     | int4, 32 of a row  | int8, scaled as they come   | float32      | float32 |
+| int4        | int4, 32 of an output | int8, each row     | int8, scaled as they come   | float32      | float32 |
+| int4_emb4   | int4, 32 of an output | int4, 32 of a row  | int8, scaled as they come   | float32      | float32 |
+| mixed       | int8 or int4, by each | int8, each row     | int8, scaled as they come   | float32      | float32 |
+| int8_static | int8, each output     | int8, the table    | int8, calibrated            | float32      | float32 |
+| int8_qat    | int8, each output     | int8, the table    | int8, ranges of the fit     | float32      | float32 |
+| int8_full   | int8, each output     | int8, the table    | int8, calibrated            | int8         | int8    |
+| int16x8     | int8, each output     | int8, the table    | int16, calibrated           | int16        | int16   |
+
+How a name decodes: `int8`, `int4`: the kernels. `_emb4`: the embeddings, where they are not int8. `static`: the ranges
+of what products take are fixed, by calibration or (`qat`) by the fit, not found anew for each sentence. `full`: not
+only products. `16x8`: what is computed, by what is stored. "each output": one scale for each output of a kernel; "32 of
+an output": one for each block of 32 of the weights that make one output (`quant.block`).
+
+Token ids and the mask are int32 in every file, so that a file with integers everywhere takes and gives integers alone;
+its logits carry their scale, and `measure/runtime.py` gives them back as float32. That one is for NPUs and
+micro-controllers: on a CPU, attention products, soft-max, GELU and norms fall to LiteRT's slow reference kernels.
+
 Every method starts from the same float32 file, so that what it costs can be measured against that file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,24 +37,71 @@ from typing import Any
 import numpy as np
 
 from optim.common.build import method
-from optim.common.errors import require_count, require_fraction
+from optim.common.errors import UserError, require_count, require_fraction, require_not_negative, require_seed
 from optim.common.screen import without_chatter
 from optim.data.tokens import Tokens
+from optim.encoder.architecture import Architecture
 from optim.export.convert import SIGNATURE, _quiet, convert
+from optim.export.flatbuffer import (
+    float_tensors,
+    unfolded,
+    with_integer_casts,
+    with_lookups,
+    without_zero_scales,
+)
+from optim.train.fake_quant import FakeQuant, encoder_kernels
+from optim.train.prune import prunable
 from optim.train.wrap import Wrapper
 
 GATHER_SAMPLES = 8  # sentences that show the embedding's range to `int8`; its weights decide, so a few are enough
+SOURCES = ("train", "whole", "held_out")
+BLOCKS = (32, 64, 128, 256)  # weights that may share a scale, in LiteRT
+SENSITIVITY = "sensitivity"  # the table that `mixed` asks for (`measure/sensitivity.py`)
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Student:
-    """What a quantizer may use of a student."""
+    """What a quantizer, or the maker of a table, may use of a student."""
 
     load: Callable[[], Any]  # -> the Keras model of one sentence, float32
     float32_path: Path  # its float32 .tflite file
     train: Tokens  # training sentences, for calibration
     ranges: Mapping[str, np.ndarray] = field(default_factory=dict)  # what wrappers of the fit measured, by name
     tables: Mapping[str, Any] = field(default_factory=dict)  # name -> what earlier steps made: those it asked for
+    load_batch: Callable[[], Any] | None = None  # -> the Keras model of any batch, float32
+    rows: Mapping[str, np.ndarray] = field(default_factory=dict)  # of SOURCES: int [n] of `train`; `train` is all of it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """The sentences that show a quantizer what it will meet. None of them is one of dev."""
+
+    samples: int
+    seed: int  # that draws them
+    source: str  # train: any row | whole: whole sentences, where rows are phrases | held_out: what chose the epoch
+
+    def __post_init__(self) -> None:
+        require_count("quant.samples", self.samples)
+        require_seed("quant.seed", self.seed)
+        if self.source not in SOURCES:
+            raise UserError(f"quant.source must be one of {', '.join(SOURCES)}; got {self.source!r}.")
+
+    def require(self, available: int) -> None:
+        """Raises UserError unless the source has that many sentences."""
+        if available < self.samples:
+            raise UserError(
+                f"quant.samples asks for {self.samples:,} sentences, quant.source={self.source} has {available:,}: "
+                f"set quant.samples={available} or less."
+            )
+
+    def drawn(self, student: Student) -> list[dict[str, np.ndarray]]:
+        """They as inputs of the signature."""
+        rows = student.rows.get(self.source)
+        tokens = student.train if rows is None else student.train.take(rows)
+        self.require(len(tokens))
+        return _samples(tokens, self.samples, self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +112,8 @@ class Quantizer:
     run: Callable[[Student], bytes]  # -> the new file
     tables: tuple[str, ...] = ()  # that it asks for, by name
     wrappers: tuple[Wrapper, ...] = ()  # that the student must be fitted with, fake quantization for one
+    calibration: Calibration | None = None
+    refuse: Callable[[Architecture], None] = lambda shape: None  # raises UserError for a model that it can't write
 
     def __post_init__(self) -> None:
         require_fraction("quant.max_disagreement", self.max_disagreement, one=True)
@@ -76,13 +149,70 @@ def dynamic_int8(*, max_disagreement: float) -> Quantizer:
     return Quantizer(max_disagreement=max_disagreement, run=run)
 
 
+@method("quant", "dynamic_blocks")
+def dynamic_blocks(*, max_disagreement: float, kernel_bits: int, block: int | None, embedding_bits: int) -> Quantizer:
+    """`quant=int4`, `int8_emb4`, `int4_emb4`: weights of 4 or 8 bits, what products take quantized as it comes.
+
+    block: weights that share a scale where they have 4 bits; None: all that make one output, or all of a row. Kernels
+    whose inputs it does not divide stay int8. The embeddings are read by EMBEDDING_LOOKUP: LiteRT's GATHER has one
+    scale for the whole table, which 4 bits do not survive.
+    """
+    _require_bits("quant.kernel_bits", kernel_bits)
+    _require_bits("quant.embedding_bits", embedding_bits)
+    _require_block(block)
+
+    def run(student: Student) -> bytes:
+        content = with_lookups(student.float32_path.read_bytes())
+        small = prunable(student.load()) if kernel_bits == 4 else []
+        return _blocks_file(student, content, small=small, block=block, embedding_bits=embedding_bits)
+
+    def refuse(shape: Architecture) -> None:
+        width = shape.bottleneck.embedding_width if shape.bottleneck else shape.width
+        if embedding_bits == 4 and block is not None and width % block:
+            raise UserError(
+                f"quant.block={block} must divide the {width} numbers of an embedding: choose another of "
+                f"{', '.join(map(str, BLOCKS))}, or quant.embedding_bits=8."
+            )
+
+    return Quantizer(max_disagreement=max_disagreement, run=run, refuse=refuse)
+
+
+@method("quant", "mixed")
+def mixed(*, max_disagreement: float, max_drop_points: float, block: int | None) -> Quantizer:
+    """`quant=mixed`: int4 for the kernels that bear it, int8 for the others, by the table `sensitivity`.
+
+    The table takes kernels to int4 one after another, those first whose answers change least, and says what accuracy is
+    lost with each more, on the slice of train that chose the epoch. The most are taken that lose no more than
+    max_drop_points there.
+    """
+    require_not_negative("quant.max_drop_points", max_drop_points)
+    _require_block(block)
+
+    def run(student: Student) -> bytes:
+        small = small_kernels(student.tables[SENSITIVITY], max_drop_points)
+        content = with_lookups(student.float32_path.read_bytes())
+        return _blocks_file(student, content, small=small, block=block, embedding_bits=8)
+
+    return Quantizer(max_disagreement=max_disagreement, run=run, tables=(SENSITIVITY,))
+
+
+def small_kernels(table: Mapping[str, Any], max_drop_points: float) -> list[str]:
+    """The kernels of the longest piece of `together` that loses no more than `max_drop_points`."""
+    fitting = [one for one in table["together_int4"] if -one["accuracy_points"] <= max_drop_points + 1e-9]
+    chosen = max(fitting, key=lambda one: len(one["kernels"]), default={"kernels": []})
+    log.info("mixed     %d of %d kernels in int4: %s", len(chosen["kernels"]), len(table["order_int4"]),
+             "none loses so little" if not fitting else f"{chosen['accuracy_points']:+.2f} points of accuracy "
+             f"({chosen['low']:+.2f} to {chosen['high']:+.2f}) on {table['examples']} held-out sentences")  # fmt: skip
+    return list(chosen["kernels"])
+
+
 @method("quant", "static_int8")
-def static_int8(*, max_disagreement: float, samples: int, seed: int) -> Quantizer:
-    """`quant=int8_full`: weights and activations of FULLY_CONNECTED and GATHER, calibrated on training sentences.
+def static_int8(*, max_disagreement: float, samples: int, seed: int, source: str) -> Quantizer:
+    """`quant=int8_static`: weights and activations of FULLY_CONNECTED and GATHER, calibrated on training sentences.
 
     Attention products, soft-max, GELU and norms stay float: in int8 LiteRT runs them on slow reference kernels.
     """
-    require_count("quant.samples", samples)
+    calibration = Calibration(samples=samples, seed=seed, source=source)
 
     def run(student: Student) -> bytes:
         from litert_quantizer import qtyping, quantizer
@@ -90,9 +220,119 @@ def static_int8(*, max_disagreement: float, samples: int, seed: int) -> Quantize
         recipe = quantizer.Quantizer(str(student.float32_path))
         for operation in (qtyping.TFLOperationName.FULLY_CONNECTED, qtyping.TFLOperationName.GATHER):
             recipe.add_static_config(".*", operation, activation_num_bits=8, weight_num_bits=8)
-        return _quantized(recipe, _samples(student.train, samples, seed))
+        return _quantized(recipe, calibration.drawn(student))
 
-    return Quantizer(max_disagreement=max_disagreement, run=run)
+    return Quantizer(max_disagreement=max_disagreement, run=run, calibration=calibration)
+
+
+@method("quant", "integer")
+def integer(*, max_disagreement: float, activation_bits: int, samples: int, seed: int, source: str) -> Quantizer:
+    """`quant=int8_full`, `int16x8`: no float is left in the file, from the token ids to the logits.
+
+    The calibration is of sentences without padding, whose masks are all ones: give a file of this kind no other. Int16
+    activations have no kernel for squared differences, so what LiteRT lacks stays float in `int16x8`; in int8 a float
+    that is left is an error.
+    """
+    calibration = Calibration(samples=samples, seed=seed, source=source)
+    if activation_bits not in (8, 16):
+        raise UserError(f"quant.activation_bits must be 8 or 16, got {activation_bits}.")
+
+    def run(student: Student) -> bytes:
+        from litert_quantizer import qtyping, quantizer
+
+        recipe = quantizer.Quantizer(str(student.float32_path))
+        everything, table = qtyping.TFLOperationName.ALL_SUPPORTED, qtyping.TFLOperationName.GATHER
+        recipe.add_static_config(".*", everything, activation_num_bits=activation_bits, weight_num_bits=8)
+        recipe.add_static_config(".*", table, activation_num_bits=8, weight_num_bits=8)  # of int16 it is twice as large
+        content = with_integer_casts(_quantized(recipe, calibration.drawn(student)))
+        if activation_bits == 8 and (left := float_tensors(content)):
+            raise RuntimeError(f"quant=int8_full: LiteRT has no integer form of {', '.join(left[:5])}")
+        return content
+
+    return Quantizer(max_disagreement=max_disagreement, run=run, calibration=calibration)
+
+
+@method("quant", "qat_int8")
+def qat_int8(*, max_disagreement: float, samples: int, seed: int, source: str, memory: float) -> Quantizer:
+    """`quant=int8_qat`: the student is fitted with the rounding of its file (Jacob et al. 2018, arXiv:1712.05877).
+
+    Kernels of the encoder's layers, what they take and what they give are rounded as the file rounds them, and the file
+    has the ranges that the fit has seen. Pooler, classifier and embeddings are calibrated. See `train/fake_quant.py`.
+    """
+    calibration = Calibration(samples=samples, seed=seed, source=source)
+    wrapper = FakeQuant(memory=memory)
+
+    def run(student: Student) -> bytes:
+        from litert_quantizer import qtyping, quantizer
+
+        model = student.load()
+        dense = {name: tuple(model.get_layer(name).get_weights()) for name in encoder_kernels(model)}
+        content, found = unfolded(student.float32_path.read_bytes(), dense)
+        if missing := sorted(set(dense) - set(found)):
+            raise RuntimeError(f"the float32 file has no product for {', '.join(missing[:5])}")
+        recipe = quantizer.Quantizer(bytearray(content))
+        for operation in (qtyping.TFLOperationName.FULLY_CONNECTED, qtyping.TFLOperationName.GATHER):
+            recipe.add_static_config(".*", operation, activation_num_bits=8, weight_num_bits=8)
+        return _quantized(recipe, calibration.drawn(student), _fitted_ranges(found, student.ranges))
+
+    return Quantizer(max_disagreement=max_disagreement, run=run, calibration=calibration, wrappers=(wrapper,),
+                     refuse=_refuse_mobilebert)  # fmt: skip
+
+
+def _refuse_mobilebert(shape: Architecture) -> None:
+    if shape.family == "mobilebert":
+        raise UserError(
+            "quant=int8_qat does not know a mobilebert, whose scales the converter multiplies into its kernels: "
+            "choose quant=int8 or quant=int8_static."
+        )
+
+
+def _fitted_ranges(found: Mapping[str, tuple[str, str, float]], ranges: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Name of a tensor -> its range, as the quantizer has them: those of the fit for each layer of `found`."""
+    fitted: dict[str, Any] = {}
+    for layer, (taken, given, factor) in found.items():
+        low, high, out_low, out_high = (float(value) for value in ranges[layer])
+        for name, least, most in ((taken, low, high), (given, out_low * factor, out_high * factor)):
+            fitted[name] = {"min": np.array([[least]], np.float32), "max": np.array([[most]], np.float32)}
+    return fitted
+
+
+def _blocks_file(student: Student, content: bytes, *, small: Sequence[str], block: int | None,
+                 embedding_bits: int) -> bytes:  # fmt: skip
+    """`content`, a float32 file, with `small` kernels in int4 and the others in int8, inputs quantized as they come."""
+    from litert_quantizer import qtyping, quantizer
+
+    granularity = qtyping.QuantGranularity
+    blocks = granularity.CHANNELWISE if block is None else granularity[f"BLOCKWISE_{block}"]
+    product, lookup = qtyping.TFLOperationName.FULLY_CONNECTED, qtyping.TFLOperationName.EMBEDDING_LOOKUP
+    recipe = quantizer.Quantizer(bytearray(content))
+    recipe.add_dynamic_config(".*", product, num_bits=8)
+    for name in _divided(student, small, block):
+        recipe.add_dynamic_config(f"/{name}/", product, num_bits=4, granularity=blocks)
+    recipe.add_dynamic_config(".*", lookup, num_bits=embedding_bits,
+                              granularity=blocks if embedding_bits == 4 else granularity.CHANNELWISE)  # fmt: skip
+    return without_zero_scales(_quantized(recipe, []))
+
+
+def _divided(student: Student, names: Sequence[str], block: int | None) -> list[str]:
+    """The kernels whose inputs `block` divides; LiteRT has no blocks of other sizes. The others are said."""
+    if block is None or not names:
+        return list(names)
+    model = student.load()
+    odd = [name for name in names if model.get_layer(name).kernel.shape[0] % block]
+    if odd:
+        log.info("export    stay int8, as blocks of %d do not divide their inputs: %s", block, ", ".join(odd))
+    return [name for name in names if name not in odd]
+
+
+def _require_bits(setting: str, value: int) -> None:
+    if value not in (4, 8):
+        raise UserError(f"{setting} must be 4 or 8, got {value}.")
+
+
+def _require_block(value: int | None) -> None:
+    if value is not None and value not in BLOCKS:
+        raise UserError(f"quant.block must be null or one of {', '.join(map(str, BLOCKS))}; got {value}.")
 
 
 def _samples(train: Tokens, count: int, seed: int) -> list[dict[str, np.ndarray]]:
@@ -102,7 +342,8 @@ def _samples(train: Tokens, count: int, seed: int) -> list[dict[str, np.ndarray]
     return [{"input_ids": row, "attention_mask": np.ones_like(row)} for row in rows]
 
 
-def _quantized(recipe, samples: list[dict[str, np.ndarray]]) -> bytes:
+def _quantized(recipe, samples: list[dict[str, np.ndarray]], known: Mapping[str, Any] | None = None) -> bytes:
+    """The file of a recipe; `known` ranges win over those of the samples."""
     with without_chatter(), _quiet():
         ranges = recipe.calibrate({SIGNATURE: samples}, num_threads=2)
-        return bytes(recipe.quantize(ranges).quantized_model)
+        return bytes(recipe.quantize({**ranges, **(known or {})}).quantized_model)

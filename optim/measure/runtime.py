@@ -13,6 +13,7 @@ from optim.export.compress import SUFFIX, decompress
 
 INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "logits"
+INTEGERS = ("int8", "int16")  # of logits that carry their scale
 
 
 class Classifier:
@@ -30,6 +31,7 @@ class Classifier:
         self.path = Path(path)
         with without_chatter():
             self._run = _signature_runner(self.path, threads)
+            self._scale, self._zero = self._run.get_output_details()[OUTPUT]["quantization"]  # 0, 0 of a float
             # One token, id 0: every vocabulary has it. LiteRT packs the weights in its first call, not on loading.
             self.classes = len(self.logits(np.zeros(1, np.int32)))
 
@@ -43,12 +45,18 @@ class Classifier:
         if row.ndim != 2 or row.shape[1] == 0:
             raise UserError(f"{self.path}: a sentence must be a row of at least one token, got shape {row.shape[1:]}.")
         try:
-            return self._run(input_ids=row, attention_mask=np.ones_like(row))[OUTPUT][0]
+            return self._as_float(self._run(input_ids=row, attention_mask=np.ones_like(row))[OUTPUT][0])
         except (RuntimeError, ValueError) as error:
             raise UserError(
                 f"{self.path} cannot run {row.shape[1]} tokens with ids up to {row.max()}: are there more than it has "
                 f"positions, or is its vocabulary smaller? LiteRT says: {_short(error)}"
             ) from error
+
+    def _as_float(self, logits: np.ndarray) -> np.ndarray:
+        """float32 [classes]: scale * (logits - zero point) of integers, floats as they are."""
+        if logits.dtype == np.float32:
+            return logits
+        return (np.float32(self._scale) * (logits.astype(np.int32) - self._zero)).astype(np.float32)
 
 
 def _signature_runner(path: Path, threads: int):
@@ -76,7 +84,8 @@ def _check_contract(path: Path, inputs: dict, outputs: dict) -> None:
     if found != dict.fromkeys(INPUTS, ("int32", 2)):
         raise UserError(f"{path} must take {INPUTS[0]} and {INPUTS[1]}, int32 [1, length]; it takes {_listed(found)}.")
     found = {name: (np.dtype(details["dtype"]).name, len(details["shape"])) for name, details in outputs.items()}
-    if found != {OUTPUT: ("float32", 2)}:
+    integers = [{OUTPUT: (kind, 2)} for kind in INTEGERS if outputs.get(OUTPUT, {}).get("quantization", (0,))[0] > 0]
+    if found not in [{OUTPUT: ("float32", 2)}, *integers]:
         raise UserError(f"{path} must return {OUTPUT}, float32 [1, classes]; it returns {_listed(found)}.")
 
 

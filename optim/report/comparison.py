@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from optim.report import compare, finished
+from optim.report import compare, finished, sensitivity
 from optim.report.baselines import Baseline
 from optim.report.finished import Finished, accuracy_text, drop_points, label
 from optim.run.result import Result
@@ -27,6 +28,7 @@ class Comparison:
     certain: list[bool]
     notes: list[str] = field(default_factory=list)  # lines of whoever made the comparison
     baselines: list[Baseline] = field(default_factory=list)  # beside the points: they are on no front
+    sensitivity: list[dict[str, Any]] = field(default_factory=list)  # tables of sweep=sensitivity
 
     def headline(self) -> str:
         """One sentence: the smallest file that is about as good as the teacher."""
@@ -60,4 +62,4 @@ def compared(
     missing = [c for f, c in zip(folders, commands, strict=False) if f.name not in there]
     points = finished.distinct(every)
     return Comparison(every, points, failed, missing, left_out, compare.front(points), compare.certain(points),
-                      baselines=list(rows), notes=list(notes))  # fmt: skip
+                      baselines=list(rows), notes=list(notes), sensitivity=sensitivity.read_all(folders))  # fmt: skip

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from typing import Any
 
 from optim.report import compare, finished
 from optim.report.baselines import baselines_table, notes_on
 from optim.report.comparison import Comparison
 from optim.report.finished import label
+from optim.report.sensitivity import heat_maps
+from optim.report.table import Table
 from optim.report.tables import notes_of, tables_of
 from optim.report.template import rendered
 
@@ -21,10 +24,23 @@ def to_html(shown: Comparison) -> str:
     from plotly.offline import get_plotlyjs
 
     points, *others = tables_of(shown) or [None]
+    figures = [_embedded(figure) for figure in _figures(shown)]
     return rendered(
-        "report.html", headline=shown.headline(), points=points, tables=others, notes=notes_of(shown),
-        figures=[_embedded(figure) for figure in _figures(shown)], baselines=baselines_table(shown.baselines),
+        "report.html", heading="Accuracy against size and speed", headline=shown.headline(), points=points,
+        tables=others, notes=notes_of(shown), figures=figures, baselines=baselines_table(shown.baselines),
         baseline_notes=notes_on(shown.baselines), plotly=Markup(get_plotlyjs()), draw=Markup(DRAW),
+    )  # fmt: skip
+
+
+def page(heading: str, headline: str, figures: Sequence[Any], tables: Sequence[Table], notes: Sequence[str]) -> str:
+    """A page of figures and tables that opens from the disk, without points of a comparison."""
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    return rendered(
+        "report.html", heading=heading, headline=headline, points=None, tables=tables, notes=notes,
+        figures=[_embedded(figure) for figure in figures], baselines=None, baseline_notes=[],
+        plotly=Markup(get_plotlyjs()), draw=Markup(DRAW),
     )  # fmt: skip
 
 
@@ -46,10 +62,11 @@ def _embedded(figure: Any) -> dict[str, Any]:
 
 
 def _figures(shown: Comparison) -> list[Any]:
+    maps = [figure for table in shown.sensitivity for figure in heat_maps(table)]
     if not shown.points:
-        return []
+        return maps
     axes = (("latency_p50_ms", 1.0, "latency p50, ms"), ("file_bytes", 1e6, "file, MB"))
-    return [*(_scatter(shown, *axis) for axis in axes), *_parallel(shown), *_stage_times(shown)]
+    return [*(_scatter(shown, *axis) for axis in axes), *_parallel(shown), *_stage_times(shown), *maps]
 
 
 def _scatter(shown: Comparison, cost: str, unit: float, title: str):

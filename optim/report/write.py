@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from optim.common.files import write_text
+from optim.report import sensitivity
 from optim.report.baselines import Baseline
 from optim.report.comparison import Comparison, compared
 from optim.report.index import to_csv
 from optim.report.markdown import to_markdown
-from optim.report.page import PAGE, to_html
+from optim.report.page import PAGE, page, to_html
 from optim.report.tables import screen_table
+from optim.report.template import rendered
 
 
 def write(
@@ -28,6 +32,17 @@ def write(
     write_text(folder / "report.md", to_markdown(shown))
     write_text(folder / PAGE, to_html(shown))
     return shown
+
+
+def write_sensitivity(folder: Path, table: dict[str, Any]) -> None:
+    """Writes a sensitivity table, with `title` and `command` in it, as JSON, page and Markdown into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tables, notes = [sensitivity.heat_table(table), sensitivity.together_table(table)], sensitivity.notes(table)
+    headline, figures = sensitivity.headline(table), sensitivity.heat_maps(table)
+    write_text(folder / sensitivity.JSON, json.dumps(table, indent=1) + "\n")
+    write_text(folder / sensitivity.PAGE, page("Sensitivity", headline, figures, tables, notes))
+    text = rendered("report.md", headline=headline, tables=tables, notes=notes, baselines=None, baseline_notes=[])
+    write_text(folder / sensitivity.TEXT, text.rstrip() + "\n")
 
 
 def show(shown: Comparison, folder: Path) -> None:

@@ -12,22 +12,27 @@ import numpy as np
 
 from optim.common.errors import UserError
 from optim.common.screen import bar
+from optim.data.corpus import Corpus
+from optim.data.phrases import Parts, parts_of
 from optim.export.bundle import COMPRESSED_FILE, MODEL_FILE
 from optim.export.compress import compress
 from optim.export.convert import convert
-from optim.export.quantize import Student
+from optim.export.quantize import SENSITIVITY, Quantizer, Student
 from optim.measure.file import decompress_p50_ms, measure_file
 from optim.measure.machine import machine_id
-from optim.run.fits import RANGES, FitStep, load_single
+from optim.measure.sensitivity import VERSION, sensitivity_table
+from optim.run.fits import RANGES, FitStep, load_batch, load_single
 from optim.run.keys import FILES, PACKING, RUNTIME, file_key, made_by
 from optim.run.point import Point
 from optim.run.step import Stages, Step
+from optim.run.surgery import shape_before
 
 MODEL = MODEL_FILE
 PRUNED_FROM = 0.001  # zeroed fraction: a weight that is 0 by chance makes no file one with zeros
 MEASURING = 2  # version of how figures are taken; raised when they mean something else
 TableMaker = Callable[[Student], Any]
-TABLES: dict[str, tuple[int, TableMaker]] = {}  # name -> (version, what makes it): tables that a quantizer can ask for
+# Name -> (version, what makes it): tables that a quantizer can ask for.
+TABLES: dict[str, tuple[int, TableMaker]] = {SENSITIVITY: (VERSION, sensitivity_table)}
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +96,29 @@ def quantizer_input(float32: Float32Step, stages: Stages, tables: Mapping[str, A
     return Student(
         load=lambda: load_single(student, stages), float32_path=stages.folder(float32) / MODEL,
         train=student.tokens.read(stages, "train"), ranges=ranges, tables=tables or {},
+        load_batch=lambda: load_batch(student, stages), rows=student.rows(student.tokens.parts(stages)),
     )  # fmt: skip
+
+
+def require_writable_by(quantizer: Quantizer, student: FitStep) -> None:
+    """Raises UserError for a model that it cannot write, or fewer sentences than it calibrates on. Nothing is made."""
+    quantizer.refuse(shape_before(student))
+    if quantizer.calibration is None:
+        return
+    source, corpus = quantizer.calibration.source, student.tokens.corpus
+    if source == "train":
+        quantizer.calibration.require(len(corpus.train.texts))
+    else:
+        quantizer.calibration.require(len(student.rows(_parts(corpus))[source]))
+
+
+_found: dict[str, Parts | None] = {}  # digest of a corpus -> its whole sentences, which take seconds to find
+
+
+def _parts(corpus: Corpus) -> Parts | None:
+    if corpus.digest not in _found:
+        _found[corpus.digest] = parts_of(corpus.train.texts) if corpus.phrases else None
+    return _found[corpus.digest]
 
 
 class FileStep(Step):
@@ -101,6 +128,7 @@ class FileStep(Step):
 
     def __init__(self, point: Point, float32: Float32Step) -> None:
         self.point, self.float32 = point, float32
+        require_writable_by(point.quantizer, float32.student)
         self.tables = {name: TableStep(name, float32) for name in point.quantizer.tables}
 
     def inputs(self) -> Sequence[Step]:

@@ -27,7 +27,7 @@ from optim.run.starts import FromCheckpoint, Start
 from optim.run.step import Stages, Step
 from optim.run.transfer import TextsStep, TransferTokensStep
 from optim.train.answers import STORED, halved
-from optim.train.fit import FitSettings, Journal, Task
+from optim.train.fit import FitSettings, Journal, Task, split
 from optim.train.objective import Loss
 from optim.train.recipe import Recipe
 from optim.train.wrap import Wrapper
@@ -59,8 +59,8 @@ class TokensStep(Step):
     def build(self, folder: Path, scratch: Path, stages: Stages) -> None:
         """Tokenizes both splits."""
         path = self.start.tokenizer(stages)
-        for name, split in (("train", self.corpus.train), ("dev", self.corpus.dev)):
-            tokenize(split, tokenizer_path=path, max_length=self.max_length).save(folder / f"{name}.npz")
+        for name, sentences in (("train", self.corpus.train), ("dev", self.corpus.dev)):
+            tokenize(sentences, tokenizer_path=path, max_length=self.max_length).save(folder / f"{name}.npz")
         if self.corpus.phrases:
             np.savez(folder / PARTS, **parts_of(self.corpus.train.texts).__dict__)
 
@@ -239,6 +239,13 @@ class FitStep(Step):
         """float32 [dev_examples, classes], of the Keras model."""
         return np.load(stages.folder(self) / "dev.npy")
 
+    def rows(self, parts: Parts | None) -> dict[str, np.ndarray]:
+        """int [n] of train, by name: whole sentences, and those held out, which chose the epoch and nothing else."""
+        count, schedule = len(self.tokens.corpus.train.texts), self.point.schedule
+        held = split(count, holdout=schedule.holdout, minimum=schedule.holdout_minimum, seed=self.holdout_seed,
+                     parts=parts)[1]  # fmt: skip
+        return {"whole": np.arange(count) if parts is None else parts.whole, "held_out": held}
+
     def weights(self, stages: Stages) -> dict[str, Any]:
         """parameters, effective_parameters (those that are not 0), and zeroed_fraction (of the prunable ones)."""
         from optim.encoder import store
@@ -320,3 +327,11 @@ def load_single(student: FitStep, stages: Stages) -> Any:
     from optim.encoder import store
 
     return store.load(stages.folder(student), single=True)
+
+
+def load_batch(student: FitStep, stages: Stages) -> Any:
+    """The Keras model of any batch, float32."""
+    prepare_tensorflow()
+    from optim.encoder import store
+
+    return store.load(stages.folder(student))

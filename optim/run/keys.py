@@ -27,6 +27,8 @@ PACKING = ("zstandard",)
 # Keys of a loss that name what has keys of its own, and those of `conf/fit` that hold recipes.
 ELSEWHERE = ("teacher", "seeds", "teacher_seed", "augment", "unlabelled")
 RECIPES = ("teacher", "usual", "student")
+CALIBRATION = ("samples", "seed", "source")
+NEUTRAL = {"source": "train"}  # of a quantization: what it did before there was the key
 
 
 def run_id_of(point: Point) -> str:
@@ -36,9 +38,10 @@ def run_id_of(point: Point) -> str:
 
 def identity(point: Point) -> dict[str, Any]:
     """Everything in a point that changes its answer. Paths are left out, what they hold is in."""
-    groups = ("prune", "quant", "bench", "measure")
+    groups = ("prune", "bench", "measure")
     return {
         **{group: point.specs[group] for group in groups},
+        "quant": quant_key(point.specs["quant"]),
         "fit": recipe_key(point.specs["fit"], point.schedule.student),
         "distill": {**loss_key(point.specs["distill"]), **transfer_key(point)},
         "surgery": point.surgery.spec,
@@ -81,9 +84,19 @@ def transfer_key(point: Point) -> dict[str, Any]:
     return key
 
 
+def quant_key(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A quantization, without keys that change nothing: those that are younger than stages that there are."""
+    return {key: value for key, value in spec.items() if NEUTRAL.get(key) != value}
+
+
 def file_key(spec: Mapping[str, Any]) -> dict[str, Any]:
     """A quantization without what only judges its file."""
-    return {key: value for key, value in spec.items() if key != "max_disagreement"}
+    return {key: value for key, value in quant_key(spec).items() if key != "max_disagreement"}
+
+
+def rounding_key(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What a fit takes from a quantization that wraps it: not the sentences that calibrate the file afterwards."""
+    return {key: value for key, value in file_key(spec).items() if key not in CALIBRATION}
 
 
 def recipe_key(spec: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:

@@ -279,7 +279,7 @@ Text classifier for LiteRT, made and measured by DistilBERT-Optim. {_named(data[
 
 - Every figure is of {_described(result)}, run by LiteRT on {machine["cpu"]} ({", ".join(machine["isa"])}).
 - Trained on {learnt}; {scored}.
-- Inputs `input_ids` and `attention_mask`, int32 [1, length], bound by name; output `logits`, float32 [1, classes].
+- Inputs `input_ids` and `attention_mask`, int32 [1, length], bound by name; output `logits`, {_logits(result)}.
 - Run: `python -m optim.predict FOLDER "a charming film"`. Made by `{result.command}`, run {result.run_id}.
 {_teaching_line(result)}
 Latency on another processor will differ, and so may the ratio to float32. Text unlike the training data was not tried.
@@ -291,6 +291,12 @@ def _described(result: Result) -> str:
     if result.size["compressed_bytes"] is None:
         return f"`{MODEL_FILE}` in this folder"
     return f"the file that `{COMPRESSED_FILE}` in this folder unpacks to (`zstd -d {COMPRESSED_FILE}`)"
+
+
+def _logits(result: Result) -> str:
+    """Type and shape of the file's output."""
+    bits = result.cfg["quant"].get("activation_bits")  # of a file that computes in integers alone
+    return "float32 [1, classes]" if bits is None else f"int{bits} [1, classes], with scale and zero point in the file"
 
 
 def _named(labels: list[str]) -> str:

@@ -22,7 +22,7 @@ from optim.data.corpus import Corpus
 from optim.encoder.kernels import prunable_shapes
 from optim.run.exports import CompressedStep, FigureStep, FileStep, Float32Step
 from optim.run.fits import FitStep, LogitsStep, TokensStep, Transfer
-from optim.run.keys import file_key, loss_key
+from optim.run.keys import loss_key, rounding_key
 from optim.run.latency_model import LatencyStep
 from optim.run.point import Point, Teacher
 from optim.run.starts import TOKENIZER, FromCheckpoint, FromStep, Start
@@ -98,7 +98,7 @@ def _student(point: Point, teachers: Sequence[FitStep], corpus: Corpus, cache_di
     tokens = TokensStep(corpus, start, point.source.max_length)
     _require_same_words(point, tokens, teachers)
     specs = [point.specs["prune"]] if point.pruner.changes else []
-    specs += [file_key(point.specs["quant"])] if point.quantizer.wrappers else []
+    specs += [rounding_key(point.specs["quant"])] if point.quantizer.wrappers else []
     return FitStep("student", point, tokens, start, recipe=point.schedule.student, loss=point.loss,
                    loss_spec=loss_key(point.specs["distill"]), wrappers=point.wrappers, wrapper_specs=specs,
                    answers=[LogitsStep(t) for t in teachers], teachers=teachers,

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from optim.cut.surgery import Patient, Surgery
+from optim.encoder.architecture import Architecture
 from optim.encoder.tensorflow import prepare_tensorflow
 from optim.run.fits import FitStep
 from optim.run.keys import TRAINING, made_by
 from optim.run.latency_model import LatencyStep
+from optim.run.starts import FromStep
 from optim.run.step import Stages, Step
 
 
@@ -40,3 +42,14 @@ class SurgeryStep(Step):
             train=self.whole.tokens.read(stages, "train"), latency=self.latency.read(stages) if self.latency else None,
         )  # fmt: skip
         self.surgery.cut(patient, folder)
+
+
+def shape_before(step: FitStep) -> Architecture:
+    """The architecture of a fit that may not be there yet; of a student that is cut as far as that is known before."""
+    start = step.start
+    if isinstance(start, FromStep) and isinstance(start.step, SurgeryStep):
+        return start.step.surgery.after(shape_before(start.step.whole))
+    if isinstance(start, FromStep):
+        assert isinstance(start.step, FitStep)
+        return shape_before(start.step)
+    return start.shape(None, step.classes)  # type: ignore[arg-type]  # a checkpoint's needs no stage

@@ -129,3 +129,35 @@ def test_without_chatter_gives_stderr_back_after_an_error(capfd):
         raise KeyError
     print("still here", file=sys.stderr, flush=True)
     assert capfd.readouterr().err == "still here\n"
+
+
+def test_integer_logits_come_back_as_what_they_stand_for(tmp_path, monkeypatch):
+    """Scale 0.5, zero point -3: the int8 logits 1 and -9 stand for 2 and -3."""
+    from optim.measure import runtime
+
+    class Runner:
+        def get_input_details(self):
+            return {name: {"dtype": np.int32, "shape": np.array([1, 1])} for name in runtime.INPUTS}
+
+        def get_output_details(self):
+            return {"logits": {"dtype": np.int8, "shape": np.array([1, 2]), "quantization": self.quantization}}
+
+        def __call__(self, **inputs):
+            return {"logits": np.array([[1, -9]], np.int8)}
+
+    class Interpreter:
+        def __init__(self, **options):
+            pass
+
+        def get_signature_runner(self):
+            return Runner()
+
+    (tmp_path / "model.tflite").write_bytes(b"any")
+    monkeypatch.setattr("ai_edge_litert.interpreter.Interpreter", Interpreter)
+    Runner.quantization = (0.5, -3)
+    logits = Classifier(tmp_path / "model.tflite", 1).logits(np.array([3]))
+    assert logits.dtype == np.float32
+    assert logits.tolist() == [2, -3]
+    Runner.quantization = (0.0, 0)
+    with pytest.raises(UserError, match=r"must return logits.*it returns logits int8"):
+        Classifier(tmp_path / "model.tflite", 1)

@@ -24,7 +24,7 @@ pytestmark = [
 def grid(folder: Path, count: int) -> None:
     """Points of four prunings, four quantizations and as many seeds as it takes."""
     rng = np.random.default_rng(0)
-    size = {"none": 90.0, "fp16": 45.0, "int8": 23.0, "int8_full": 22.8}
+    size = {"none": 90.0, "fp16": 45.0, "int8": 23.0, "int8_static": 22.8}
     for i in range(count):
         quant, prune = list(size)[i % 4], ("none", "fixed50", "poly80", "fixed80")[i // 4 % 4]
         errors = int(rng.integers(4, 12)) + (8 if prune.endswith("80") else 0)

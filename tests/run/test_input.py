@@ -148,7 +148,34 @@ CASES = {
     "a full disk": (["cache_free_gb=1e9"], "cache_free_gb", "GB left"),
     "more tokens than positions": (["data.max_length=4096"], "data.max_length", "512"),
     "wandb without a key": (["track=wandb"], "WANDB_API_KEY"),
-    "a calibration without sentences": (["quant=int8_full", "quant.samples=0"], "quant.samples must be above 0"),
+    "a calibration without sentences": (["quant=int8_static", "quant.samples=0"], "quant.samples must be above 0"),
+    "a calibration larger than train": (
+        ["quant=int8_static", "quant.samples=601"],
+        "quant.samples asks for 601 sentences, quant.source=train has 600: set quant.samples=600 or less.",
+    ),
+    "a calibration larger than what is held out": (
+        ["quant=int8_qat", "quant.source=held_out"],
+        "quant.samples asks for 256 sentences, quant.source=held_out has 108",
+    ),
+    "a calibration on dev": (
+        ["quant=int8_full", "quant.source=dev"],
+        "quant.source must be one of train, whole, held_o",
+    ),
+    "a block that LiteRT lacks": (["quant=int4", "quant.block=48"], "quant.block must be null or one of 32, 64, 128"),
+    "bits that LiteRT lacks": (["quant=int4", "quant.kernel_bits=2"], "quant.kernel_bits must be 4 or 8, got 2"),
+    "embedding bits that LiteRT lacks": (
+        ["quant=int8_emb4", "quant.embedding_bits=2"],
+        "quant.embedding_bits must be 4",
+    ),
+    "activations that LiteRT lacks": (
+        ["quant=int8_full", "quant.activation_bits=4"],
+        "quant.activation_bits must be 8 or",
+    ),
+    "a gain for a drop": (["quant=mixed", "quant.max_drop_points=-1"], "quant.max_drop_points must be 0 or above"),
+    "a range without an end": (
+        ["quant=int8_qat", "quant.memory=1"],
+        "quant.memory must be a fraction in [0, 1), got 1",
+    ),
     "a disagreement above one": (["quant.max_disagreement=2"], "max_disagreement"),
 }
 

@@ -58,6 +58,7 @@ LEAVES: dict[str, tuple[Any, bool, frozenset[str]]] = {
     "quant.max_disagreement": (0.5, OTHER, NONE),  # measure.max_disagreement is taken from it: it may fail the run
     "quant.samples": (8, OTHER, FILE),
     "quant.seed": (7, OTHER, FILE),
+    "quant.source": ("whole", OTHER, FILE),
     "fit.teacher.epochs": (4, OTHER, TEACHER),
     "fit.teacher.steps": (50, OTHER, TEACHER),
     "fit.teacher.batch_size": (16, OTHER, TEACHER),
@@ -132,7 +133,7 @@ METHODS = {f"{group}.method" for group in ("model", "prune", "distill", "quant",
 @pytest.fixture(scope="module")
 def config(runs: Runs) -> DictConfig:
     """A point that takes every step, with no `auto` left in it but those under test."""
-    words = ("prune=poly80", "quant=int8_full", "track=offline", "fit.precision=float32")
+    words = ("prune=poly80", "quant=int8_static", "track=offline", "fit.precision=float32")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("train", overrides=runs.overrides(*words))
 
@@ -311,3 +312,21 @@ def test_a_student_of_its_own_start_depends_on_that_start(config, runs):
     """Taught by `other`: what the student starts from is its own checkpoint then."""
     taught = changed(config, **{"distill.teacher": "other"})
     assert difference(taught, changed(taught, **{"model.seed": 3}), runs) == (True, set(STUDENT))
+
+
+def test_a_calibration_on_train_is_what_it_was_before_there_was_a_choice():
+    """Files and results that there are stay found: the key that they lack says nothing where it changes nothing."""
+    from optim.run.keys import file_key, quant_key
+
+    old = {"method": "static_int8", "version": 1, "max_disagreement": 0.08, "samples": 256, "seed": 0}
+    assert quant_key({**old, "source": "train"}) == old
+    assert quant_key({**old, "source": "whole"}) == {**old, "source": "whole"}
+    assert "max_disagreement" not in file_key(old)
+
+
+def test_other_sentences_for_the_calibration_are_no_other_fit(config, runs):
+    """Only the file of `int8_qat` is calibrated anew; the student that was fitted with its rounding stays."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        qat = compose("train", overrides=runs.overrides("prune=poly80", "quant=int8_qat", "fit.precision=float32"))
+    assert difference(qat, changed(qat, **{"quant.samples": 8}), runs) == (True, set(FILE))
+    assert difference(qat, changed(qat, **{"quant.memory": 0.5}), runs) == (True, set(STUDENT))

@@ -22,12 +22,19 @@ RUNS = {
     "fixed50": ("prune=fixed50", "quant=int8", "distill=kd"),
     "fixed80": ("prune=fixed80", "quant=fp16", "distill=kd"),
     "poly50": ("prune=poly50", "quant=none", "distill=none"),
-    "poly80": ("prune=poly80", "quant=int8_full", "distill=kd", "track=offline", "bench=cpu1"),
+    "poly80": ("prune=poly80", "quant=int8_static", "distill=kd", "track=offline", "bench=cpu1"),
     "nm24": ("prune=nm24", "quant=int8", "distill=kd"),
     "block1x4": ("prune=block1x4", "quant=int8", "distill=none"),
     "global50": ("prune=global50", "quant=int8", "distill=kd"),
     "movement": ("prune=movement", "quant=int8", "distill=kd", "export.compress=zstd"),
     "quick": ("fit=quick", "prune=none", "quant=int8"),
+    "int8_full": ("prune=none", "quant=int8_full"),
+    "int16x8": ("prune=none", "quant=int16x8"),
+    "int4": ("prune=fixed80", "quant=int4"),
+    "int4_emb4": ("prune=fixed80", "quant=int4_emb4"),
+    "int8_emb4": ("prune=fixed50", "quant=int8_emb4"),
+    "mixed": ("prune=fixed50", "quant=mixed"),
+    "int8_qat": ("prune=fixed50", "quant=int8_qat"),
 }
 SPARSITY = {"none": 0.0, "nm24": 0.5, "block1x4": 0.5, "movement": 0.5}
 FLOAT_QUANTS = ("none", "fp16")
@@ -204,14 +211,14 @@ def test_parameters_are_those_counted_by_hand(results):
 
 
 def test_stages_are_shared_between_the_runs(results, runs):
-    """Ten runs: one teacher, one set of its answers, a student for each pruning, a float32 file for each model."""
+    """One teacher, one set of its answers, a student for each pruning, and for QAT; a float32 file for each model."""
     counts = _files(runs.cache)
     assert counts["tokens"] == 1
     assert counts["teacher"] == 1
     assert counts["logits"] == 1
-    assert counts["student"] == 8
-    assert counts["float32"] == 9
-    assert counts["file"] == 10
+    assert counts["student"] == 9
+    assert counts["float32"] == 10
+    assert counts["file"] == len(RUNS)
 
 
 def test_the_teacher_is_the_student_where_nothing_is_to_be_done(results):

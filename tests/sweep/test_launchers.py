@@ -129,7 +129,7 @@ def test_a_killed_point_fails_alone(engine, tmp_path, runs):
 @pytest.mark.slow
 def test_submitit_local_runs_points(runs, tmp_path):
     """From a folder that is not the program's, with a results_dir relative to it."""
-    done = swept(runs, "hydra/launcher=submitit_local", "prune=none", "quant=fp16,int8_full", "results_dir=here",
+    done = swept(runs, "hydra/launcher=submitit_local", "prune=none", "quant=fp16,int8_static", "results_dir=here",
                  cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "here").glob("*/result.json"))) == 2

@@ -1,0 +1,51 @@
+"""`python sweep.py sweep=sensitivity`: which parts of one fitted student bear what, without training it again."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from optim.common.build import method
+from optim.export.quantize import SENSITIVITY
+from optim.run.exports import TableStep
+from optim.run.forecast import Forecast
+from optim.run.point import point_of
+from optim.run.step import Stages
+from optim.run.steps import steps_of
+from optim.sweep.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+@method("sweep", "sensitivity")
+@dataclass(frozen=True, kw_only=True)
+class Sensitivity:
+    """The sensitivity table of the student that train.py makes of the same words; `quant=mixed` takes the same one."""
+
+    def run(self, settings: Settings) -> int:
+        """Makes what is missing of the student, then the table, and writes its report."""
+        from optim.report import sensitivity
+        from optim.report.write import write_sensitivity
+
+        job = settings.composed(settings.overrides)
+        point = point_of(job.cfg)
+        steps = steps_of(point, point.source.load(job.cache_dir), job.cache_dir)
+        table = TableStep(SENSITIVITY, steps.file.float32)
+        for line in Forecast(job.cache_dir).lines([*steps.student.inputs(), steps.student]):
+            log.info("plan      %s", line)
+        stages = Stages(job.cache_dir, lambda fit, row: None)
+        stages.make(table)
+        title = f"{job.choices['model']} on {job.choices['data']}, prune={job.choices['prune']}, seed {point.seed}"
+        folder = settings.results_dir / sensitivity.FOLDER / table.wanted.key
+        made = {"title": title, "command": _command(settings), **table.read(stages)}
+        write_sensitivity(folder, made)
+        print(f"\n{sensitivity.headline(made)}\n\n  {folder / sensitivity.PAGE}\n")
+        return 0
+
+
+def _command(settings: Settings) -> str:
+    import shlex
+
+    from optim.common.secrets import masked
+
+    return masked(shlex.join(["python", "sweep.py", "sweep=sensitivity", *settings.overrides]))

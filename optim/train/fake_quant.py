@@ -1,0 +1,68 @@
+"""Quantization-aware training: the fit sees the rounding of an int8 file, and learns to live with it.
+
+The kernels of the encoder's layers, what they take and what they give are rounded to 8 bits in the forward pass and
+left alone in the backward one (Jacob et al. 2018, arXiv:1712.05877; Bengio et al. 2013, arXiv:1308.3432). A mask of
+pruning lies under the rounding, which keeps zeros zero, so both hold in one fit (PQAT).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from optim.common.errors import UserError
+from optim.train.wrap import Attached, innermost
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeQuant:
+    """Rounds the layers of the encoder as `quant=int8_qat` will; pooler and classifier are left to calibration."""
+
+    memory: float  # what a range keeps of itself in a step, [0, 1); the rest is the range of the batch
+    changes: bool = True
+    packages: tuple[str, ...] = ("tensorflow-model-optimization",)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.memory < 1:
+            raise UserError(f"quant.memory must be a fraction in [0, 1), got {self.memory:g}.")
+
+    def attach(self, model: Any, *, total_steps: int) -> Attached:
+        """`model` with its layers wrapped; the weights are shared."""
+        return _Rounding(model, self.memory)
+
+    def check(self, model: Any) -> None:
+        """Nothing is promised of the weights: they stay float32, and are rounded when the file is written."""
+
+
+class _Rounding:
+    """The wrapped model, and the ranges that it has seen."""
+
+    def __init__(self, model: Any, memory: float) -> None:
+        import tf_keras as keras
+
+        from optim.train.rounded import Rounded
+
+        names = set(encoder_kernels(model))
+
+        def wrap(layer):
+            inner = innermost(layer)
+            return Rounded(layer, memory=memory, name=f"rounded_{inner.name}") if inner.name in names else layer
+
+        self.model: Any = keras.models.clone_model(model, clone_function=wrap)
+        self.rounded = [layer for layer in self.model.layers if isinstance(layer, Rounded)]
+
+    def after_epoch(self) -> None: ...
+
+    def settled(self, progress: float) -> bool:
+        return True
+
+    def ranges(self) -> dict[str, np.ndarray]:
+        return {innermost(layer).name: layer.ranges() for layer in self.rounded}
+
+
+def encoder_kernels(model: Any) -> list[str]:
+    """Names of the Dense layers of the encoder's layers, wrapped or not: neither pooler nor classifier."""
+    names = [innermost(layer).name for layer in model.layers if type(innermost(layer)).__name__ == "Dense"]
+    return [name for name in names if name.startswith("layer")]

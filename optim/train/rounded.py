@@ -1,0 +1,92 @@
+"""The Keras layer of `fake_quant.py`. TensorFlow is imported here, so it is imported only where a fit needs it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+from tensorflow_model_optimization.python.core.quantization.keras.quantizers import (  # type: ignore[import]
+    LastValueQuantizer,
+    Quantizer,
+)
+
+from optim.train.wrap import innermost
+
+
+class RunningRange(Quantizer):
+    """Rounds a tensor to 8 bits between the running means of its least and largest value.
+
+    TFMOT's own of this kind begins at -6 to 6 and moves by a thousandth a step, which a fit of some hundred steps does
+    not outlive. This one begins at the first batch.
+    """
+
+    def __init__(self, memory: float) -> None:
+        self.memory = memory
+
+    def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
+        """Variables of `layer`, saved and restored with it: low, high, and whether a batch was seen."""
+        kinds = ("low", "high", "seen")
+        return {kind: layer.add_weight(name=f"{name}_{kind}", shape=(), initializer="zeros", trainable=False,
+                                       experimental_autocast=False) for kind in kinds}  # fmt: skip
+
+    def __call__(self, inputs: Any, training: Any, weights: dict[str, Any], **kwargs: Any) -> Any:
+        """float32 [...] -> the same shape, rounded; in training the range follows."""
+        low, high = weights["low"], weights["high"]
+        if training:
+            kept = self.memory * weights["seen"]  # nothing of the range that there was before the first batch
+            # A range has 0 in it: padding and dropped values are 0, and the file can only round to it exactly.
+            low = low.assign(kept * low + (1 - kept) * tf.minimum(tf.reduce_min(inputs), 0.0))
+            high = high.assign(kept * high + (1 - kept) * tf.maximum(tf.reduce_max(inputs), 0.0))
+            weights["seen"].assign(1.0)
+        return tf.quantization.fake_quant_with_min_max_vars(inputs, low, high)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments that make it again."""
+        return {"memory": self.memory}
+
+
+class Rounded(keras.layers.Wrapper):
+    """A Dense, or the pruning wrapper around one, whose kernel, input and output are rounded to 8 bits.
+
+    TFMOT's QuantizeWrapper puts a tensor in the place of the layer's kernel, and the model that is saved would lose its
+    variable. Here the Dense is asked to multiply by the rounded kernel for the time of the call.
+    """
+
+    def __init__(self, layer: Any, *, memory: float, **kwargs: Any) -> None:
+        super().__init__(layer, **kwargs)
+        self.memory = memory
+        # As LiteRT stores it: -127 to 127, one scale for each output.
+        self.of_kernel = LastValueQuantizer(num_bits=8, per_axis=True, symmetric=True, narrow_range=True)
+        self.of_ends = RunningRange(memory)
+
+    def build(self, input_shape: Any) -> None:
+        """Ranges beside the layer's own weights."""
+        super().build(input_shape)
+        self.kernel_range = self.of_kernel.build(innermost(self).kernel.shape, "kernel", self)
+        self.taken, self.given = (self.of_ends.build(None, end, self) for end in ("taken", "given"))
+
+    def call(self, inputs: Any, training: Any = None) -> Any:
+        """float [tokens, inputs] -> [tokens, units], in the layer's own precision."""
+        dense = innermost(self)
+        inputs = self.of_ends(tf.cast(inputs, tf.float32), training, self.taken)
+        dense.rounding = lambda kernel: self.of_kernel(tf.cast(kernel, tf.float32), bool(training), self.kernel_range)
+        try:
+            outputs = self._of_layer(inputs, training)
+        finally:
+            dense.rounding = None
+        return tf.cast(self.of_ends(tf.cast(outputs, tf.float32), training, self.given), outputs.dtype)
+
+    def _of_layer(self, inputs: Any, training: Any) -> Any:
+        """Of the mask under this wrapper, or of the Dense itself, which knows no training."""
+        wrapped = isinstance(self.layer, keras.layers.Wrapper)
+        return self.layer.call(inputs, training=training) if wrapped else self.layer.call(inputs)
+
+    def ranges(self) -> np.ndarray:
+        """float32 [4]: least and largest value that it takes, then that it gives."""
+        return np.array([one[end].numpy() for one in (self.taken, self.given) for end in ("low", "high")], np.float32)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments that make this layer again."""
+        return {**super().get_config(), "memory": self.memory}

@@ -1,0 +1,247 @@
+"""What the precisions of `conf/quant` leave in a file, and the traps that they step around."""
+
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import CONF
+from small_fit import SHAPE, tokens_of
+
+from optim.common.errors import UserError
+from optim.export import flatbuffer, quantize
+from optim.export.convert import convert
+from optim.export.flatbuffer import Graph, float_tensors
+from optim.export.quantize import Student, small_kernels
+from optim.measure.runtime import Classifier
+
+WIDE = replace(SHAPE, width=64, head_width=32, ffn_widths=(96, 96))  # blocks of 32 divide everything, of 64 not ffn_out
+
+
+@dataclass
+class Case:
+    """A model of two layers with seeded weights, its float32 file, and what both say of some sentences."""
+
+    student: Student
+    model: Any  # of one sentence
+    folder: Path
+
+    def answers(self, content: bytes) -> np.ndarray:
+        """float32 [sentences, classes] of a file."""
+        path = self.folder / "made.tflite"
+        path.write_bytes(content)
+        classifier = Classifier(path, 1)
+        return np.array([classifier.logits(self.student.train.sentence(i)) for i in range(40)])
+
+
+def case_of(folder: Path, edit=lambda model: None) -> Case:
+    import tf_keras as keras
+
+    from optim.encoder import graph
+
+    keras.utils.set_random_seed(0)
+    model = graph.classifier(WIDE, single=True)
+    rng = np.random.default_rng(0)
+    for variable in model.weights:  # larger than at birth, norms and biases too: rounding must show
+        variable.assign(variable.numpy() + rng.normal(0, 0.2, variable.shape))
+    edit(model)
+    (folder / "float32.tflite").write_bytes(convert(model))
+    student = Student(load=lambda: model, float32_path=folder / "float32.tflite", train=tokens_of(60))
+    return Case(student, model, folder)
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return case_of(tmp_path_factory.mktemp("quantize"))
+
+
+@pytest.fixture(scope="module")
+def float32(case: Case) -> np.ndarray:
+    return case.answers(case.student.float32_path.read_bytes())
+
+
+def blocks(**arguments: Any):
+    return quantize.dynamic_blocks(
+        **{"max_disagreement": 1.0, "kernel_bits": 8, "block": 32, "embedding_bits": 8, **arguments}
+    )
+
+
+def integer(bits: int):
+    return quantize.integer(max_disagreement=1.0, activation_bits=bits, samples=40, seed=0, source="train")
+
+
+def kinds(content: bytes) -> Counter:
+    graph = Graph.of(content)
+    return Counter(graph.kind(operator) for operator in graph.operators)
+
+
+def stored(content: bytes) -> dict[str, set[str]]:
+    """Operator -> types of the weights that it reads."""
+    graph, found = Graph.of(content), {}
+    place = {"FULLY_CONNECTED": 1, "EMBEDDING_LOOKUP": 1, "GATHER": 0}
+    for operator in graph.operators:
+        if (kind := graph.kind(operator)) in place:
+            found.setdefault(kind, set()).add(graph.type_of(operator.inputs[place[kind]]))
+    return found
+
+
+def test_every_option_stands_in_the_table_of_precisions():
+    rows = [line.split("|")[1].strip() for line in quantize.__doc__.splitlines() if line.startswith("|")]
+    assert sorted(rows[2:]) == sorted(path.stem for path in (CONF / "quant").glob("*.yaml"))
+
+
+def test_lookups_answer_as_gather_does(case, float32):
+    content = flatbuffer.with_lookups(case.student.float32_path.read_bytes())
+    assert kinds(content)["EMBEDDING_LOOKUP"] == 2  # words and positions
+    assert "GATHER" not in kinds(content)
+    np.testing.assert_array_equal(case.answers(content), float32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kernels", "table", "off"),
+    [
+        ({}, {"INT8"}, {"INT8"}, 0.1),
+        ({"embedding_bits": 4}, {"INT8"}, {"INT4"}, 0.5),
+        ({"kernel_bits": 4}, {"INT4", "INT8"}, {"INT8"}, 1.0),  # the classifier stays int8
+        ({"kernel_bits": 4, "block": None}, {"INT4", "INT8"}, {"INT8"}, 1.2),
+        ({"kernel_bits": 4, "embedding_bits": 4}, {"INT4", "INT8"}, {"INT4"}, 1.2),
+    ],
+)
+def test_weights_have_the_bits_that_were_asked_for(case, float32, arguments, kernels, table, off):
+    content = blocks(**arguments).run(case.student)
+    assert stored(content) == {"FULLY_CONNECTED": kernels, "EMBEDDING_LOOKUP": table}
+    found = np.abs(case.answers(content) - float32).max()
+    assert 0 < found < off * np.abs(float32).max()
+
+
+def test_a_kernel_that_blocks_do_not_divide_stays_int8_and_is_named(case, caplog):
+    with caplog.at_level("INFO", logger="optim"):
+        content = blocks(kernel_bits=4, block=64).run(case.student)
+    graph = Graph.of(content)
+    wide = {graph.name(operator.outputs[0]): graph.type_of(operator.inputs[1])
+            for operator in graph.operators if graph.kind(operator) == "FULLY_CONNECTED"}  # fmt: skip
+    whole = {name for name in ("layer0_ffn_out", "layer1_ffn_out", "layer1_query")
+             for output, kind in wide.items() if f"{name}/" in output and kind == "INT8"}  # fmt: skip
+    assert whole == {"layer0_ffn_out", "layer1_ffn_out"}
+    assert "layer0_ffn_out, layer1_ffn_out" in caplog.text
+
+
+def test_a_pruned_block_runs_though_its_scale_would_be_zero(tmp_path, monkeypatch):
+    """The trap is real: as the quantizer writes it, XNNPACK refuses the file."""
+
+    def prune(model):
+        kernel = model.get_layer("layer0_ffn_in").kernel
+        kernel.assign(np.where(np.arange(64)[:, None] < 32, 0, kernel.numpy()))
+
+    case = case_of(tmp_path, prune)
+    answers = case.answers(blocks(kernel_bits=4).run(case.student))
+    assert np.isfinite(answers).all()
+    monkeypatch.setattr(quantize, "without_zero_scales", lambda content: content)
+    with pytest.raises(UserError, match="unsupported scale value"):
+        case.answers(blocks(kernel_bits=4).run(case.student))
+
+
+def test_int8_full_has_no_float_and_its_logits_carry_their_scale(case, float32):
+    content = integer(8).run(case.student)
+    assert float_tensors(content) == []
+    graph = Graph.of(content)
+    signature = graph.model.signatureDefs[0]
+    assert [graph.type_of(entry.tensorIndex) for entry in signature.outputs] == ["INT8"]
+    assert {graph.type_of(entry.tensorIndex) for entry in signature.inputs} == {"INT32"}
+    answers = case.answers(content)
+    assert answers.dtype == np.float32
+    assert np.abs(answers - float32).mean() < 0.3 * np.abs(float32).max()
+
+
+def test_int16_is_closer_than_int8_and_its_table_is_int8(case, float32):
+    content = integer(16).run(case.student)
+    assert stored(content) == {"FULLY_CONNECTED": {"INT8"}, "GATHER": {"INT8"}}
+    graph = Graph.of(content)
+    assert graph.type_of(graph.model.signatureDefs[0].outputs[0].tensorIndex) == "INT16"
+    near, far = (np.abs(case.answers(c) - float32).mean() for c in (content, integer(8).run(case.student)))
+    assert near < far
+
+
+def test_a_float_that_is_left_is_an_error(case, monkeypatch):
+    monkeypatch.setattr(quantize, "with_integer_casts", lambda content: content)
+    with pytest.raises(RuntimeError, match="no integer form of CAST"):
+        integer(8).run(case.student)
+
+
+def dense(model) -> dict[str, tuple]:
+    return {name: tuple(model.get_layer(name).get_weights()) for name in quantize.encoder_kernels(model)}
+
+
+def test_unfolding_gives_products_what_their_layers_take(case, float32):
+    """The converter folds norms into kernels; those of the unfolded file are the Keras ones, the query's scaled."""
+    content, found = flatbuffer.unfolded(case.student.float32_path.read_bytes(), dense(case.model))
+    assert len(found) == 12
+    assert {name: round(factor, 4) for name, (_, _, factor) in found.items() if factor != pytest.approx(1)} == {
+        "layer0_query": 0.1768, "layer1_query": 0.1768}  # fmt: skip
+    np.testing.assert_allclose(case.answers(content), float32, atol=1e-4)
+    graph, seen = Graph.of(content), 0
+    for operator in graph.operators:
+        for name, (kernel, _) in dense(case.model).items():
+            if graph.kind(operator) == "FULLY_CONNECTED" and found[name][1] == graph.name(operator.outputs[0]):
+                held = np.frombuffer(graph.constant(operator.inputs[1]), np.float32).reshape(kernel.T.shape)
+                np.testing.assert_allclose(held, kernel.T * found[name][2], rtol=1e-5)
+                seen += 1
+    assert seen == 12
+
+
+def test_a_kernel_that_the_converter_changed_otherwise_is_an_error(case):
+    others = {name: (kernel + 1, bias) for name, (kernel, bias) in dense(case.model).items()}
+    with pytest.raises(RuntimeError, match="in a way that quant=int8_qat does not know"):
+        flatbuffer.unfolded(case.student.float32_path.read_bytes(), others)
+
+
+def test_the_file_of_a_fit_has_the_ranges_of_the_fit(case):
+    ranges = {name: np.array([-1.0, 4.1, -2.0, 3.1], np.float32) for name in dense(case.model)}
+    qat = quantize.qat_int8(max_disagreement=1.0, samples=40, seed=0, source="train", memory=0.9)
+    graph = Graph.of(qat.run(replace(case.student, ranges=ranges)))
+    scales = {}
+    for operator in graph.operators:
+        if graph.kind(operator) == "FULLY_CONNECTED":
+            taken, given = (graph.tensors[i].quantization.scale[0] for i in (operator.inputs[0], operator.outputs[0]))
+            scales[graph.name(operator.outputs[0])] = taken, given
+    of_ffn = next(value for name, value in scales.items() if "layer0_ffn_in/" in name)
+    assert of_ffn == pytest.approx((5.1 / 255, 5.1 / 255), rel=1e-3)
+    of_query = next(value for name, value in scales.items() if "layer1_query/" in name)
+    assert of_query == pytest.approx((5.1 / 255, 5.1 / 255 * 32**-0.5), rel=1e-3)
+
+
+def test_mixed_takes_the_longest_piece_that_loses_little_enough():
+    steps = [([], 0.0), (["a"], -0.4), (["a", "b"], 0.2), (["a", "b", "c"], -0.9)]
+    together = [{"kernels": names, "accuracy_points": p, "low": p - 1, "high": p + 1} for names, p in steps]
+    table = {"order_int4": ["a", "b", "c"], "examples": 100, "together_int4": together}
+    assert small_kernels(table, 0.5) == ["a", "b"], "a loss that the next kernel makes good is no obstacle"
+    assert small_kernels(table, 0.9) == ["a", "b", "c"]
+    assert small_kernels({**table, "together_int4": table["together_int4"][3:]}, 0.5) == []
+
+
+def test_mixed_has_int4_where_the_table_says(case):
+    together = [{"kernels": ["layer1_key"], "accuracy_points": 0.0, "low": -1.0, "high": 1.0}]
+    table = {"order_int4": ["layer1_key"], "examples": 10, "together_int4": together}
+    content = quantize.mixed(max_disagreement=1.0, max_drop_points=0.5, block=32).run(
+        replace(case.student, tables={quantize.SENSITIVITY: table})
+    )
+    graph = Graph.of(content)
+    small = [graph.name(o.outputs[0]) for o in graph.operators if graph.kind(o) == "FULLY_CONNECTED"
+             and graph.type_of(o.inputs[1]) == "INT4"]  # fmt: skip
+    assert len(small) == 1
+    assert "layer1_key/" in small[0]
+
+
+def test_a_calibration_draws_from_its_source(case):
+    tokens = case.student.train
+    student = replace(case.student, rows={"held_out": np.array([3, 5, 7])})
+    drawn = quantize.Calibration(samples=3, seed=0, source="held_out").drawn(student)
+    found = sorted(row["input_ids"][0].tolist() for row in drawn)
+    assert found == sorted(tokens.sentence(i).tolist() for i in (3, 5, 7))
+    with pytest.raises(UserError, match=r"asks for 4 sentences, quant\.source=held_out has 3: set quant\.samples=3"):
+        quantize.Calibration(samples=4, seed=0, source="held_out").drawn(student)

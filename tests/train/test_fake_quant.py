@@ -1,0 +1,127 @@
+"""Quantization-aware training: rounding by hand, and with a mask on one model."""
+
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from small_fit import FIXED, RECIPE, fit_of, new_model, tokens_of
+
+from optim.common.errors import UserError
+from optim.train.fake_quant import FakeQuant
+from optim.train.prune import Magnitude, zeroed_fractions
+from optim.train.wrap import Stack
+
+KERNELS = [f"layer{i}_{part}" for i in (0, 1) for part in
+           ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")]  # fmt: skip
+
+
+def test_a_range_begins_at_the_first_batch_and_follows_slowly():
+    """memory 0.75: 2, then 0.75 * 2 + 0.25 * 6 = 3; 0 is always in it."""
+    import tensorflow as tf
+    import tf_keras as keras
+
+    from optim.train.rounded import RunningRange
+
+    quantizer, layer = RunningRange(0.75), keras.layers.Layer()
+    weights = quantizer.build(None, "x", layer)
+    for high, expected in ((2.0, 2.0), (6.0, 3.0)):
+        quantizer(tf.constant([1.0, high]), True, weights)
+        assert (weights["low"].numpy(), weights["high"].numpy()) == (0.0, pytest.approx(expected))
+    quantizer(tf.constant([-100.0, 100.0]), False, weights)
+    assert weights["high"].numpy() == pytest.approx(3.0), "only training moves it"
+
+
+def test_a_layer_is_rounded_by_hand():
+    """Kernel steps 1.27 / 127 = 0.01 and 2.54 / 127 = 0.02; inputs 0 to 2.55 in steps of 0.01."""
+    import tensorflow as tf
+
+    from optim.encoder.layers import dense
+    from optim.train.rounded import Rounded
+
+    layer = dense(2, "layer0_query")
+    rounded = Rounded(layer, memory=0.0, name="rounded")
+    x = tf.constant([[2.55, 1.004]])
+    rounded(x)
+    layer.kernel.assign([[1.27, 2.54], [0.014, 0.014]])
+    layer.bias.assign([0.0, 0.0])
+    assert layer.rounding is None, "nobody else sees a rounded kernel"
+    before = layer.kernel.numpy()
+    out = rounded(x, training=True).numpy()
+    exact = np.array([[2.55 * 1.27 + 1.0 * 0.01, 2.55 * 2.54 + 1.0 * 0.02]])
+    step = exact.max() / 255
+    np.testing.assert_allclose(out, np.round(exact / step) * step, atol=step * 0.51)
+    np.testing.assert_array_equal(layer.kernel.numpy(), before)
+    assert [v is layer.kernel for v in layer.trainable_weights] == [True, False], "it kept its variable"
+    assert rounded.ranges().tolist() == pytest.approx([0, 2.55, 0, exact.max()], rel=1e-3)
+
+
+def test_the_fit_sees_rounding_and_leaves_float_weights_and_ranges(tmp_path):
+    model = new_model()
+    fit = fit_of(model, tokens_of(300), tmp_path, wrappers=[FakeQuant(memory=0.9)])
+    names = [v.name for v in model.trainable_variables]
+    assert [v.name for v in fit.trained] != []
+    fit.run()
+    assert [v.name for v in model.trainable_variables] == names
+    assert sorted(fit.ranges) == sorted(KERNELS)
+    for name, (low, high, out_low, out_high) in fit.ranges.items():
+        assert low <= 0 < high, name
+        assert out_low < 0 < out_high, name
+    assert fit.fitted.holdout_accuracy_fraction >= 0.9
+
+
+def test_every_weight_is_trained_under_the_rounding(tmp_path):
+    """Rounding lets gradients through: no kernel stays as it was."""
+    model = new_model()
+    before = {v.name: v.numpy() for v in model.trainable_variables}
+    fit_of(model, tokens_of(120), tmp_path, wrappers=[FakeQuant(memory=0.9)]).run()
+    for name in KERNELS:
+        kernel = model.get_layer(name).kernel
+        assert np.abs(kernel.numpy() - before[kernel.name]).max() > 1e-3, name
+
+
+def test_mask_and_rounding_hold_on_one_model(tmp_path):
+    model, recipe = new_model(), RECIPE
+    pruner = Magnitude(schedule="constant", sparsity=0.5, **{**FIXED, "every_steps": 5})
+    fit = fit_of(model, tokens_of(120), tmp_path, wrappers=[pruner, FakeQuant(memory=0.9)], recipe=recipe)
+    fit.run()
+    pruner.check(model)
+    assert set(zeroed_fractions(model).values()) == {0.5}
+    assert sorted(fit.ranges) == sorted(KERNELS)
+
+
+def test_rounding_lies_over_the_mask():
+    """A masked weight is 0 in the product, however it is rounded."""
+    import tensorflow as tf
+
+    model = new_model()
+    pruner = Magnitude(schedule="constant", sparsity=0.5, **{**FIXED, "every_steps": 1})
+    stack = Stack([pruner, FakeQuant(memory=0.0)], model, total_steps=100)
+    kernel, seen = model.get_layer("layer0_query").kernel, []
+    rounded = next(one for one in stack.model.layers if one.name == "rounded_layer0_query")
+    whole = rounded.of_kernel
+
+    def spy(value, *more):
+        seen.append(value.numpy())
+        return whole(value, *more)
+
+    rounded.of_kernel = spy
+    rounded.call(tf.ones((3, 16)), training=True)
+    assert np.mean(seen[-1] == 0) == pytest.approx(0.5, abs=0.01)
+    np.testing.assert_array_equal(seen[-1], kernel.numpy())
+
+
+def test_a_fit_that_goes_on_has_its_ranges(tmp_path):
+    tokens = tokens_of(120)
+    first = fit_of(new_model(), tokens, tmp_path, wrappers=[FakeQuant(memory=0.9)])
+    first.run()
+    again = fit_of(new_model(1), tokens, tmp_path, wrappers=[FakeQuant(memory=0.9)])  # nothing is left to be done
+    again.run()
+    for name, value in first.ranges.items():
+        np.testing.assert_array_equal(again.ranges[name], value)
+
+
+@pytest.mark.parametrize("memory", [-0.1, 1.0])
+def test_a_memory_that_is_no_fraction_is_refused(memory):
+    with pytest.raises(UserError, match=r"quant.memory must be a fraction in \[0, 1\)"):
+        FakeQuant(memory=memory)
