@@ -24,7 +24,7 @@ HOMES = {
     "model": ("optim.encoder.assets", "optim.encoder.onnx_weights", "optim.encoder.parts", "optim.encoder.tiny"),
     "data": ("optim.data.glue", "optim.data.hf", "optim.data.reviews", "optim.data.table"),
     "prune": ("optim.train.prune",),
-    "distill": ("optim.train.distill",),
+    "distill": ("optim.train.distill", "optim.train.follow"),
     "quant": ("optim.export.quantize",),
     "fit": ("optim.train.recipe",),
     "bench": ("optim.measure.latency",),

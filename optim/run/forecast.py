@@ -25,7 +25,7 @@ from optim.common.stages import SUMS
 from optim.encoder import store
 from optim.encoder.architecture import Architecture
 from optim.run.fits import FitStep, LogitsStep, SurgeryStep, TokensStep
-from optim.run.starts import FromCheckpoint, FromStep
+from optim.run.starts import FromStep
 from optim.run.step import Step
 from optim.run.transfer import AugmentedStep, TransferTokensStep
 
@@ -123,8 +123,7 @@ def named(step: Step) -> str:
     if isinstance(step, LogitsStep):
         return f"answers of {named(step.teacher)}"
     assert isinstance(step, FitStep)
-    model = step.start.checkpoint if isinstance(step.start, FromCheckpoint) else step.point.checkpoint
-    return f"{step.kind} {model.name}, seed {step.point.seed}"
+    return f"{step.kind} {step.model_name}, seed {step.point.seed}"
 
 
 def spoken(seconds: float) -> str:

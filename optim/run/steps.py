@@ -17,6 +17,7 @@ from pathlib import Path
 from optim.common.errors import UserError
 from optim.common.stages import Wanted
 from optim.data.corpus import Corpus
+from optim.run.alignment import AlignmentStep
 from optim.run.exports import FigureStep, FileStep, Float32Step
 from optim.run.fits import FitStep, LogitsStep, SurgeryStep, TokensStep, Transfer
 from optim.run.keys import file_key, loss_key
@@ -25,6 +26,7 @@ from optim.run.starts import FromCheckpoint, FromStep, Start
 from optim.run.step import Step
 from optim.run.transfer import AugmentedStep, TextsStep, TransferTokensStep, UnlabelledStep
 from optim.train.distill import SAME, HardLabels
+from optim.train.inner import Inner
 
 LABELS = {"method": "hard_labels", "version": 1}  # the loss of a fine-tuning, in its key
 
@@ -47,8 +49,9 @@ class Steps:
                 visit(needed)
             ordered.setdefault(step.wanted.key, step)
 
-        texts = [one.texts for one in self.student.transfer]  # first: a file may be refused
-        for last in (*texts, self.teachers[0], self.figures):
+        first = [one.texts for one in self.student.transfer]  # a file may be refused, and so may words
+        first += [step for step in self.student.alignments if step]
+        for last in (*first, self.teachers[0], self.figures):
             visit(last)
         return list(ordered.values())
 
@@ -81,13 +84,15 @@ def _student(point: Point, teachers: Sequence[FitStep], corpus: Corpus, cache_di
         return teachers[0]
     start = _student_start(point, teachers, cache_dir)
     tokens = TokensStep(corpus, start, point.source.max_length)
-    _require_same_words(point, tokens, teachers)
+    running = _running(point, teachers)
+    _require_shapes(point, start, running)
+    transfer = _transfer(point, texts, start, teachers)
     specs = [point.specs["prune"]] if point.pruner.changes else []
     specs += [file_key(point.specs["quant"])] if point.quantizer.wrappers else []
     return FitStep("student", point, tokens, start, recipe=point.schedule.student, loss=point.loss,
                    loss_spec=loss_key(point.specs["distill"]), wrappers=point.wrappers, wrapper_specs=specs,
-                   answers=[LogitsStep(t) for t in teachers], teachers=teachers,
-                   transfer=_transfer(point, texts, start, teachers),
+                   answers=[LogitsStep(t) for t in teachers], teachers=running,
+                   transfer=transfer, alignments=[_alignment(tokens, one, transfer) for one in running],
                    holdout_seed=point.teachers[0].seed if point.self_taught else None)  # fmt: skip
 
 
@@ -140,7 +145,28 @@ def _student_start(point: Point, teachers: Sequence[FitStep], cache_dir: Path) -
     return FromStep(teachers[0], words=teachers[0].start)
 
 
-def _require_same_words(point: Point, tokens: TokensStep, teachers: Sequence[FitStep]) -> None:
-    """Raises UserError where teachers run in the student's step and know other words."""
-    if point.loss.needs_models and any(t.tokens.wanted.key != tokens.wanted.key for t in teachers):
-        raise UserError("distill: this loss runs its teachers on the student's tokens, so all need one tokenizer.")
+def _running(point: Point, teachers: Sequence[FitStep]) -> Sequence[FitStep]:
+    """The teachers that run in the student's step: all, or the first where the answers of all are stored."""
+    if not point.loss.needs_models:
+        return ()
+    return teachers[:1] if point.loss.needs_logits else teachers
+
+
+def _require_shapes(point: Point, start: Start, running: Sequence[FitStep]) -> None:
+    """Raises UserError for layers that the loss can't compare, before anything is trained.
+
+    What a surgery will leave is not known here: the loss looks again when it is attached, before the student's fit.
+    """
+    if running and not point.surgery.changes:
+        own = running[0].start if point.self_taught else start
+        shapes = [Inner.of_shape(one.shape(None, 1)) for one in (own, *(step.start for step in running))]  # type: ignore[arg-type]
+        point.loss.require_shapes(shapes[0], shapes[1:])
+
+
+def _alignment(tokens: TokensStep, teacher: FitStep, transfer: Sequence[Transfer]) -> AlignmentStep | None:
+    """How a teacher that runs in the student's step reads its tokens; None where it knows the same words."""
+    if teacher.tokens.wanted.key == tokens.wanted.key:
+        return None
+    own, other = tokens.start, teacher.tokens.start
+    texts = [(one.tokens, TransferTokensStep(one.texts, other, tokens.max_length)) for one in transfer]
+    return AlignmentStep(teacher.model_name, own, other, [(tokens, teacher.tokens), *texts])
