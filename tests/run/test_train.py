@@ -24,6 +24,8 @@ RUNS = {
     "poly50": ("prune=poly50", "quant=none", "distill=none"),
     "poly80": ("prune=poly80", "quant=int8_full", "distill=kd", "track=offline", "bench=cpu1"),
     "quick": ("fit=quick", "prune=none", "quant=int8"),
+    "hidden": ("prune=fixed50", "quant=none", "distill=hidden"),
+    "minilm": ("prune=fixed50", "quant=none", "distill=minilm"),
 }
 FLOAT_QUANTS = ("none", "fp16")
 
@@ -130,14 +132,14 @@ def test_parameters_are_those_counted_by_hand(results):
 
 
 def test_stages_are_shared_between_the_runs(results, runs):
-    """Six runs: one teacher, one set of its answers, a student for each pruning, a float32 file for each model."""
+    """Eight runs: one teacher, one set of its answers, a student for each pruning, a float32 file for each model."""
     counts = _files(runs.cache)
     assert counts["tokens"] == 1
     assert counts["teacher"] == 1
     assert counts["logits"] == 1
-    assert counts["student"] == 4
-    assert counts["float32"] == 5
-    assert counts["file"] == 6
+    assert counts["student"] == 6
+    assert counts["float32"] == 7
+    assert counts["file"] == 8
 
 
 def test_the_teacher_is_the_student_where_nothing_is_to_be_done(results):
