@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from optim.common.errors import UserError
-from optim.common.stages import Wanted
+from optim.common.stages import Stage, Wanted
 from optim.data.alignment import Alignment, aligned, read_vocabulary
 from optim.data.tokens import Tokens, joined
 from optim.run.keys import made_by
@@ -73,13 +73,17 @@ class AlignmentStep(Step):
         share = float(found.same.mean())
         if share < LEAST_SAME:
             raise UserError(
-                f"distill.teacher={self.teacher} cuts {1 - share:.0%} of the sentences into other pieces than the "
+                f"distill: the teacher {self.teacher} cuts {1 - share:.0%} of the sentences into other pieces than the "
                 f"model, at most {1 - LEAST_SAME:.0%} may be: its states can't be followed. distill=kd needs none."
             )
-        if not found.same.all():
-            log.info("alignment %s of %s sentences are cut into other pieces by %s: soft targets alone",
-                     f"{np.count_nonzero(~found.same):,}", f"{len(found.same):,}", self.teacher)  # fmt: skip
         found.save(folder / ALIGNMENT)
+
+    def at_hand(self, done: Stage, stages: Stages) -> None:
+        """Says how many sentences have no loss of states: of every point that uses the stage."""
+        same = Alignment.load(done.folder / ALIGNMENT).same
+        if not same.all():
+            log.info("alignment %s of %s sentences are cut into other pieces by the teacher %s: soft targets alone",
+                     f"{np.count_nonzero(~same):,}", f"{len(same):,}", self.teacher)  # fmt: skip
 
     def read(self, stages: Stages) -> Alignment:
         """What was found."""

@@ -45,7 +45,7 @@ def require_tuned(teacher: str, labels: np.ndarray, logits: np.ndarray, weights:
     if right < least:
         raise UserError(
             f"The teacher {teacher} has {right:.4f} of the held-out slice of train right, where its commonest label "
-            f"has {common:.4f}: one that teaches needs {least:.4f}. Raise fit.teacher.epochs, or choose another teacher."
+            f"has {common:.4f}: one that teaches needs {least:.4f}. Raise fit.teacher.epochs, or take another teacher."
         )
 
 
