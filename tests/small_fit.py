@@ -88,10 +88,10 @@ def random_weights(shape: Architecture, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def fit_of(model, tokens, scratch, *, wrappers=(), loss=None, recipe=RECIPE, schedule=SCHEDULE, logits=None,
-           teachers=(), seed=0, holdout_seed=0, on_row=lambda row: None, bar=None) -> Fit:  # fmt: skip
+           teachers=(), alignments=(), seed=0, holdout_seed=0, on_row=lambda row: None, bar=None) -> Fit:  # fmt: skip
     """A fit with what the test does not care about filled in; logits: float32 [n, classes] of one teacher."""
     task = Task(
-        model=model, tokens=tokens, wrappers=wrappers, teachers=teachers,
+        model=model, tokens=tokens, wrappers=wrappers, teachers=teachers, alignments=alignments,
         loss=loss or HardLabels(teachers=("same",), teacher_seeds=(0,)),
         teacher_logits=None if logits is None else logits[:, None],
     )  # fmt: skip

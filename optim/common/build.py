@@ -26,7 +26,7 @@ HOMES = {
     "slim": ("optim.cut.structure",),
     "vocab": ("optim.cut.vocabulary",),
     "prune": ("optim.train.prune",),
-    "distill": ("optim.train.distill",),
+    "distill": ("optim.train.distill", "optim.train.follow"),
     "quant": ("optim.export.quantize",),
     "fit": ("optim.train.recipe",),
     "bench": ("optim.measure.latency",),

@@ -25,7 +25,6 @@ from optim.common.stages import SUMS
 from optim.encoder import store
 from optim.encoder.architecture import Architecture
 from optim.run.fits import FitStep, LogitsStep, TokensStep
-from optim.run.starts import FromCheckpoint
 from optim.run.step import Step
 from optim.run.surgery import shape_before
 from optim.run.transfer import AugmentedStep, TransferTokensStep
@@ -124,8 +123,7 @@ def named(step: Step) -> str:
     if isinstance(step, LogitsStep):
         return f"answers of {named(step.teacher)}"
     assert isinstance(step, FitStep)
-    model = step.start.checkpoint if isinstance(step.start, FromCheckpoint) else step.point.checkpoint
-    return f"{step.kind} {model.name}, seed {step.point.seed}"
+    return f"{step.kind} {step.model_name}, seed {step.point.seed}"
 
 
 def spoken(seconds: float) -> str:

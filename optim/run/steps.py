@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from optim.common.errors import UserError
 from optim.common.stages import Wanted
 from optim.data.corpus import Corpus
 from optim.encoder.kernels import prunable_shapes
+from optim.run.alignment import AlignmentStep
 from optim.run.exports import CompressedStep, FigureStep, FileStep, Float32Step
 from optim.run.fits import FitStep, LogitsStep, TokensStep, Transfer
 from optim.run.keys import loss_key, rounding_key
@@ -30,6 +30,7 @@ from optim.run.step import Step
 from optim.run.surgery import SurgeryStep
 from optim.run.transfer import AugmentedStep, TextsStep, TransferTokensStep, UnlabelledStep
 from optim.train.distill import SAME, HardLabels
+from optim.train.inner import Inner
 
 LABELS = {"method": "hard_labels", "version": 1}  # the loss of a fine-tuning, in its key
 
@@ -53,9 +54,10 @@ class Steps:
                 visit(needed)
             ordered.setdefault(step.wanted.key, step)
 
-        texts = [one.texts for one in self.student.transfer]  # first: a file may be refused
+        first: list[Step] = [one.texts for one in self.student.transfer]  # a file may be refused, and so may words
+        first += [*self._latencies(), *(step for step in self.student.alignments if step)]
         packed = [self.compressed] if self.compressed else []
-        for last in (*texts, *self._latencies(), self.teachers[0], self.figures, *packed):
+        for last in (*first, self.teachers[0], self.figures, *packed):
             visit(last)
         return list(ordered.values())
 
@@ -96,13 +98,15 @@ def _student(point: Point, teachers: Sequence[FitStep], corpus: Corpus, cache_di
     start = _student_start(point, teachers, corpus, cache_dir)
     _require_kernels(point, corpus, cache_dir)
     tokens = TokensStep(corpus, start, point.source.max_length)
-    _require_same_words(point, tokens, teachers)
+    running = _running(point, teachers)
+    _require_shapes(point, running, cache_dir)
+    transfer = _transfer(point, texts, start, teachers)
     specs = [point.specs["prune"]] if point.pruner.changes else []
     specs += [rounding_key(point.specs["quant"])] if point.quantizer.wrappers else []
     return FitStep("student", point, tokens, start, recipe=point.schedule.student, loss=point.loss,
                    loss_spec=loss_key(point.specs["distill"]), wrappers=point.wrappers, wrapper_specs=specs,
-                   answers=[LogitsStep(t) for t in teachers], teachers=teachers,
-                   transfer=_transfer(point, texts, start, teachers),
+                   answers=[LogitsStep(t) for t in teachers], teachers=running,
+                   transfer=transfer, alignments=[_alignment(tokens, one, transfer) for one in running],
                    holdout_seed=point.teachers[0].seed if point.starts_fitted else None)  # fmt: skip
 
 
@@ -175,7 +179,28 @@ def _require_kernels(point: Point, corpus: Corpus, cache_dir: Path) -> None:
         point.pruner.require(prunable_shapes(point.surgery.after(shape)))
 
 
-def _require_same_words(point: Point, tokens: TokensStep, teachers: Sequence[FitStep]) -> None:
-    """Raises UserError where teachers run in the student's step and know other words."""
-    if point.loss.needs_models and any(t.tokens.wanted.key != tokens.wanted.key for t in teachers):
-        raise UserError("distill: this loss runs its teachers on the student's tokens, so all need one tokenizer.")
+def _running(point: Point, teachers: Sequence[FitStep]) -> Sequence[FitStep]:
+    """The teachers that run in the student's step: all, or the first where the answers of all are stored."""
+    if not point.loss.needs_models:
+        return ()
+    return teachers[:1] if point.loss.needs_logits else teachers
+
+
+def _require_shapes(point: Point, running: Sequence[FitStep], cache_dir: Path) -> None:
+    """Raises UserError for layers that the loss can't compare, before anything is trained.
+
+    What a budget will leave is not known here: the loss looks again when it is attached, before the student's fit.
+    """
+    if running:
+        own = point.surgery.after(FromCheckpoint(point.checkpoint, cache_dir).architecture(1))
+        others = [one.start.shape(None, 1) for one in running]  # type: ignore[arg-type]  # a checkpoint's needs no stage
+        point.loss.require_shapes(Inner.of_shape(own), [Inner.of_shape(other) for other in others])
+
+
+def _alignment(tokens: TokensStep, teacher: FitStep, transfer: Sequence[Transfer]) -> AlignmentStep | None:
+    """How a teacher that runs in the student's step reads its tokens; None where it knows the same words."""
+    if teacher.tokens.wanted.key == tokens.wanted.key:
+        return None
+    own, other = tokens.start, teacher.tokens.start
+    texts = [(one.tokens, TransferTokensStep(one.texts, other, tokens.max_length)) for one in transfer]
+    return AlignmentStep(teacher.model_name, own, other, [(tokens, teacher.tokens), *texts])

@@ -34,6 +34,8 @@ class HiddenAndAttention:
     needs_models: bool = True
     seen: dict[str, Any] = field(default_factory=dict)
 
+    def require_shapes(self, student: Any, teachers: Any) -> None: ...
+
     def attach(self, student: Any, teachers: Any) -> Objective:
         import tensorflow as tf
 

@@ -35,6 +35,8 @@ RUNS = {
     "int8_emb4": ("prune=fixed50", "quant=int8_emb4"),
     "mixed": ("prune=fixed50", "quant=mixed"),
     "int8_qat": ("prune=fixed50", "quant=int8_qat"),
+    "hidden": ("prune=fixed50", "quant=none", "distill=hidden"),
+    "minilm": ("prune=fixed50", "quant=none", "distill=minilm"),
 }
 SPARSITY = {"none": 0.0, "nm24": 0.5, "block1x4": 0.5, "movement": 0.5}
 FLOAT_QUANTS = ("none", "fp16")
@@ -216,8 +218,8 @@ def test_stages_are_shared_between_the_runs(results, runs):
     assert counts["tokens"] == 1
     assert counts["teacher"] == 1
     assert counts["logits"] == 1
-    assert counts["student"] == 9
-    assert counts["float32"] == 10
+    assert counts["student"] == 11
+    assert counts["float32"] == 12
     assert counts["file"] == len(RUNS)
 
 
