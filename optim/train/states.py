@@ -68,7 +68,7 @@ def relation_distance(own: Any, other: Any, mask: Any, heads: int):
 def _log_relation(x: Any, mask: Any, heads: int):
     """float32 [batch, heads, length, length]: the logarithm of the relation of the row's token to the column's."""
     parts = _apart(x, mask, heads)
-    scores = tf.matmul(parts, parts, transpose_b=True) / math.sqrt(parts.shape[-1])
+    scores = tf.matmul(parts, parts, transpose_b=True) / math.sqrt(x.shape[-1] // heads)
     return tf.nn.log_softmax(scores + (1.0 - tf.cast(mask, tf.float32))[:, None, None, :] * MASKED)
 
 

@@ -1,6 +1,6 @@
 """Whole points whose teacher runs beside the student: `distill=hidden` and `distill=minilm`, in other words too."""
 
-# pyright: reportAttributeAccessIssue=false
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportGeneralTypeIssues=false
 from __future__ import annotations
 
 import json

@@ -1,6 +1,6 @@
 """Losses of states at work in a fit: what they look at, train, and leave alone, and a kill in between."""
 
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,5 +1,6 @@
 """Which layers learn from which, and what a model's inner states are."""
 
+# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,6 +1,6 @@
 """Distances between inner states: by hand, and what they must not depend on."""
 
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false
 from __future__ import annotations
 
 import math
