@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,7 +35,7 @@ class Measurement:
     """What one file does; the three dicts carry the names of result.json."""
 
     logits: np.ndarray  # float32 [n, classes], in the order of the sentences
-    speed: dict[str, float | int | None]
+    speed: dict[str, Any]
     memory: dict[str, int]
     size: dict[str, int]
 

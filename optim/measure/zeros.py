@@ -18,10 +18,10 @@ from optim.measure.latency import TURN_MS, Bench, classifier_calls, interleaved_
 ROUNDS = 8  # turns of each file: 7 of 8 to one side are chance with p = 0.035
 FASTER = 1.05  # what counts: two loads of one file lie some percent apart, by where its weights come to lie in memory
 CHANCE = 0.05
-UNKNOWN: dict[str, bool | float | None] = {"zeros_accelerated": None, "zeros_speedup": None}
+UNKNOWN: dict[str, Any] = {"zeros_accelerated": None, "zeros_speedup": None}
 
 
-def zeros_speed(path: Path, ids: np.ndarray, *, bench: Bench) -> dict[str, bool | float | None]:
+def zeros_speed(path: Path, ids: np.ndarray, *, bench: Bench) -> dict[str, Any]:
     """zeros_accelerated, and zeros_speedup: the latency with the zeros filled, over that of the file as it is.
 
     ids: int32, real sentences end to end. At bench.sequence_length, in ROUNDS turns of 200 ms each, or of
@@ -40,7 +40,7 @@ def zeros_speed(path: Path, ids: np.ndarray, *, bench: Bench) -> dict[str, bool 
     return verdict(turns["file"], turns["filled"])
 
 
-def verdict(own: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> dict[str, bool | float | None]:
+def verdict(own: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> dict[str, Any]:
     """Of milliseconds of each call, turn by turn: the median ratio of two turns of a round, and whether it is above
     FASTER by an exact one-sided sign test over the rounds (Dixon & Mood 1946), p < CHANCE.
     """

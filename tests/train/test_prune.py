@@ -236,10 +236,10 @@ def test_a_score_moves_with_the_gradient_times_the_weight_by_hand():
     with tf.GradientTape() as tape:
         said = layer(tf.ones((1, 1)))
         loss = tf.reduce_sum(said * [2.0, 5.0])
-    by_score, by_weight = tape.gradient(loss, (layer.scores, layer.layer.kernel))  # type: ignore[call-overload]
+    gradients: Any = tape.gradient(loss, (layer.scores, layer.layer.kernel))  # type: ignore[call-overload]
     np.testing.assert_array_equal(said, [[3, 0]])
-    np.testing.assert_allclose(by_score, [[6, -10]])
-    np.testing.assert_allclose(by_weight, [[2, 0]])
+    np.testing.assert_allclose(gradients[0], [[6, -10]])
+    np.testing.assert_allclose(gradients[1], [[2, 0]])
 
 
 def test_masks_keep_the_highest_scores_of_a_kernel_or_of_all():
