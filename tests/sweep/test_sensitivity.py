@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from types import SimpleNamespace
 
 import pytest
 from conftest import CONF, Runs
 from hydra import compose, initialize_config_dir
+from made_results import put
 from whole_points import made, point
 
 from optim.common.build import build
@@ -64,8 +66,10 @@ def test_its_page_and_its_text_have_every_part(folder):
     assert len(re.findall("class=figure", page)) == 2
 
 
-def test_the_report_of_a_results_folder_has_the_heat_maps(folder, runs):
-    shown = compared([runs.results])
+def test_the_report_of_a_results_folder_has_the_heat_maps(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / sensitivity.FOLDER / folder.name)
+    put(tmp_path, "p", wrong=range(3), ms=3.0, mb=10.0)
+    shown = compared([tmp_path])
     assert [table["title"] for table in shown.sensitivity] == ["tiny on sst2, prune=fixed50, seed 0"]
     assert "tiny on sst2, prune=fixed50, seed 0: points of accuracy" in to_html(shown)
 
