@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +17,15 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from whole_points import made, point
 
+from optim.common.errors import UserError
+from optim.cut.structure import Criterion, Even
+from optim.cut.surgery import Removal
+from optim.cut.vocabulary import Words
 from optim.encoder import store
 from optim.run.fits import FitStep
+from optim.run.point import Point
+from optim.run.step import Stages
 from optim.run.steps import steps_of
-from optim.run.surgery import Patient
 
 # A student that is narrower, shallower and of fewer heads than tiny, from random weights of its own.
 OTHER = ("model.layers=1", "model.width=16", "model.heads=1", "model.seed=5", "fit.student.epochs=8",
@@ -31,32 +36,24 @@ HEADS = {"hidden": (), "minilm": ("distill.relation_heads=16",)}
 
 @dataclass(frozen=True)
 class FewerWords:
-    """Cuts words out of the vocabulary, and numbers what is left anew; one head of the last layer goes with them."""
+    """A vocabulary without some words."""
 
     words: tuple[str, ...]
     changes: bool = True
 
-    @property
-    def spec(self) -> dict[str, Any]:
-        return {"method": "toy", "version": 1, "words": list(self.words)}
+    def check(self, words: Words) -> None:
+        """Nothing can be wrong."""
 
-    def cut(self, patient: Patient, folder: Path) -> None:
-        from optim.encoder import graph
+    def keep(self, words: Words, counts: np.ndarray) -> list[int]:
+        """The ids of all others."""
+        return sorted(i for piece, i in words.ids.items() if piece not in self.words)
 
-        whole, shape = store.load(patient.folder), store.read_architecture(patient.folder)
-        content = json.loads(patient.tokenizer.read_text())
-        kept = sorted((i, piece) for piece, i in content["model"]["vocab"].items() if piece not in self.words)
-        content["model"]["vocab"] = {piece: new for new, (_, piece) in enumerate(kept)}
-        smaller = replace(shape, vocabulary_size=len(kept), heads=(*shape.heads[:-1], shape.heads[-1] - 1))
-        model = graph.classifier(smaller)
-        for layer in model.layers:
-            weights = whole.get_layer(layer.name).get_weights()
-            if layer.name == "word_embeddings":
-                weights = [weights[0][[old for old, _ in kept]]]
-            slices = [tuple(slice(size) for size in w.shape) for w in layer.get_weights()]
-            layer.set_weights([w[part] for w, part in zip(weights, slices, strict=True)])
-        store.save(model, smaller, folder)
-        (folder / "tokenizer.json").write_text(json.dumps(content))
+
+def without(*words: str) -> Removal:
+    """A cut of one head of each layer, and of these words."""
+    criterion = Criterion(importance="magnitude", samples=1, seed=0, steps=1)
+    slim = Even(heads=0.5, ffn=0.0, layers=None, width=None, criterion=criterion)
+    return Removal(slim=slim, vocabulary=FewerWords(words), spec={"method": "toy", "words": list(words)})
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +120,7 @@ def test_a_student_of_another_shape_and_of_other_words_is_taught_by_states(metho
 @METHODS
 def test_a_student_with_a_cut_vocabulary_learns_the_states_of_the_sentences_that_it_still_reads(method, runs, caplog):
     """The others are spelt by other pieces, and have soft targets alone."""
-    chosen = replace(point(runs, f"distill={method}", *HEADS[method]), surgery=FewerWords(("charming", "boring")))
+    chosen = replace(point(runs, f"distill={method}", *HEADS[method]), surgery=without("charming", "boring"))
     with caplog.at_level("INFO"):
         steps, stages, outcome = made(runs, chosen)
     (alignment,) = steps.student.alignments
@@ -149,17 +146,11 @@ def test_several_teachers_answer_and_the_first_one_runs(runs):
     assert steps.student.teachers[0] is steps.teachers[0]
 
 
-def refusal(runs: Runs, capfd, monkeypatch, *words: str) -> str:
-    """What the front door says; nothing is trained before."""
-    trained: list[str] = []
-    monkeypatch.setattr(FitStep, "_fit", lambda step, *args: trained.append(step.kind))
-    with pytest.raises(SystemExit) as leave:
-        runs.here("fit.precision=float32", *words)
-    assert leave.value.code == 2
-    assert trained == []
-    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("Error: ")]
-    assert len(said) == 1
-    return said[0]
+def in_order(runs: Runs, chosen: Point) -> None:
+    """Makes every step of a point in the order in which a run makes them."""
+    stages = Stages(runs.cache, lambda fit, row: None)
+    for step in steps_of(chosen, chosen.source.load(runs.cache), runs.cache).all():
+        stages.make(step)
 
 
 @pytest.mark.parametrize(
@@ -174,33 +165,34 @@ def refusal(runs: Runs, capfd, monkeypatch, *words: str) -> str:
         (("distill=minilm", "distill.augment.copies=1", "distill.teacher_weight=0"), "distill.teacher_weight must be"),
     ],
 )  # fmt: skip
-def test_settings_that_the_models_do_not_fit_are_refused_before_training(words, said, runs, capfd, monkeypatch):
-    more = ("fit.teacher.weight_decay=0.02", "distill.teacher=tiny")  # a teacher that nobody has trained yet
-    assert said in refusal(runs, capfd, monkeypatch, *OTHER, *more, *words)
+def test_settings_that_the_models_do_not_fit_are_refused_before_training(words, said, runs):
+    corpus = point(runs).source.load(runs.cache)
+    with pytest.raises(UserError, match=re.escape(said)):
+        steps_of(point(runs, *OTHER, "distill.teacher=tiny", *words), corpus, runs.cache)
 
 
-def test_a_teacher_of_another_kind_of_tokenizer_is_refused_before_training(runs, tmp_path, monkeypatch, capfd):
+def test_a_teacher_of_another_kind_of_tokenizer_is_refused_before_training(runs, tmp_path, monkeypatch):
     folder = teacher_folder(runs, tmp_path, monkeypatch, "letters")
     letters = Tokenizer(models.WordLevel({"[UNK]": 0, **{c: i for i, c in enumerate("abcdefghijklmnopqrstuvwxyz", 1)}},
                                          unk_token="[UNK]"))  # fmt: skip
     letters.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     letters.save(str(folder / "tokenizer.json"))
-    said = refusal(runs, capfd, monkeypatch, *OTHER, "distill=hidden", "distill.teacher=letters")
-    assert "distill: the teacher letters cuts 100% of the sentences into other pieces than the model" in said
-    assert "distill=kd needs none" in said
+    trained: list[str] = []
+    monkeypatch.setattr(FitStep, "_fit", lambda step, *args: trained.append(step.kind))
+    with pytest.raises(UserError, match=r"letters cuts 100% of the sentences .* distill=kd needs none"):
+        in_order(runs, point(runs, *OTHER, "distill=hidden", "distill.teacher=letters"))
+    assert trained == []
 
 
 @pytest.mark.parametrize("method", ["hidden", "kd"])
-def test_a_teacher_that_was_never_tuned_is_refused_before_the_student_is_trained(method, runs, capfd):
+def test_a_teacher_that_was_never_tuned_is_refused_before_the_student_is_trained(method, runs, monkeypatch):
     """A rate of nothing leaves it as it was drawn."""
     words = ("fit.teacher.learning_rate=1e-12", "fit.teacher.epochs=1", "prune=fixed50", f"distill={method}")
-    with pytest.raises(SystemExit) as leave:
-        runs.here("fit.precision=float32", *words)
-    assert leave.value.code == 2
-    said = capfd.readouterr().err
-    assert "Error: The teacher tiny has 0." in said
-    assert "of the held-out slice of train right, where its commonest label has 0." in said
-    assert "student   2 epochs" not in said
+    trained, fit = [], FitStep._fit
+    monkeypatch.setattr(FitStep, "_fit", lambda step, *args: (trained.append(step.kind), fit(step, *args))[1])
+    with pytest.raises(UserError, match=r"teacher tiny has 0\.\d+ of the held-out slice of train right, where its"):
+        in_order(runs, point(runs, *words))
+    assert trained in (["teacher"], []), "the student was not"
 
 
 @METHODS
