@@ -11,6 +11,7 @@ FLOORS = {  # the lowest first
     "data": "sentences: from the hub, a package or the user's files; tokens and batches",
     "encoder": "checkpoints, architectures, and the Keras graph that they fill",
     "train": "the one training loop, and what it is handed: losses, masks, the optimizer",
+    "cut": "what is removed of a fine-tuned model: layers, heads, columns, hidden units, words",
     "export": "Keras model -> .tflite file in some precision; the bundle that ships",
     "measure": "what a file does: answers, milliseconds, memory, bytes, on which machine",
     "track": "Weights & Biases, in a process of its own",

@@ -4,7 +4,8 @@ python -m optim.predict results/<run_id>/bundle "a charming film"
 python -m optim.predict results/<run_id>/bundle < sentences.txt
 
 A bundle is a folder with
-  model.tflite    inputs input_ids and attention_mask, output logits (optim/runtime.py)
+  model.tflite    inputs input_ids and attention_mask, output logits (optim/measure/runtime.py); or model.tflite.zst,
+                  which is unpacked into memory and needs the package zstandard
   tokenizer.json  the model's tokenizer, in the format of the `tokenizers` library
   labels.json     {"labels": ["negative", "positive"], "max_length": 128}: the names of the classes in the order of the
                   logits, and the number of tokens at which a sentence is cut, [CLS] and [SEP] included
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from optim.common.errors import UserError
-from optim.export.bundle import LABELS_FILE, MODEL_FILE, TOKENIZER_FILE, read_labels
+from optim.export.bundle import LABELS_FILE, TOKENIZER_FILE, model_in, read_labels
 from optim.measure.runtime import Classifier
 
 
@@ -31,15 +32,16 @@ class Bundle:
     """The three files of a bundle, loaded. Raises UserError naming the one that is missing or does not fit."""
 
     def __init__(self, folder: Path, *, threads: int):
-        for name in (MODEL_FILE, TOKENIZER_FILE, LABELS_FILE):
+        model = model_in(folder)
+        for name in (model.name, TOKENIZER_FILE, LABELS_FILE):
             if not (folder / name).is_file():
                 raise UserError(f"{folder} is not a bundle: it has no {name}. A run leaves one in <its folder>/bundle.")
         self.labels, max_length = read_labels(folder / LABELS_FILE)
         self._tokenizer = _tokenizer(folder / TOKENIZER_FILE, max_length)
-        self._classifier = Classifier(folder / MODEL_FILE, threads)
+        self._classifier = Classifier(model, threads)
         if self._classifier.classes != len(self.labels):
             raise UserError(
-                f"{folder / LABELS_FILE} names {len(self.labels)} labels, {MODEL_FILE} has {self._classifier.classes}."
+                f"{folder / LABELS_FILE} names {len(self.labels)} labels, {model.name} has {self._classifier.classes}."
             )
 
     def classify(self, text: str) -> dict[str, Any]:

@@ -68,11 +68,30 @@ def new_model(seed: int = 0):
     return graph.classifier(SHAPE)
 
 
+def filled(shape: Architecture, weights, *, whole: bool = False):
+    """A classifier of that shape with these weights, name -> values."""
+    from optim.encoder import graph
+
+    model = graph.classifier(shape, whole=whole)
+    assert {v.name for v in model.weights} == set(weights)
+    for variable in model.weights:
+        variable.assign(weights[variable.name])
+    return model
+
+
+def random_weights(shape: Architecture, seed: int = 0) -> dict[str, np.ndarray]:
+    """Seeded weights of a classifier of that shape, large enough for every part to count."""
+    from optim.encoder import graph
+
+    rng = np.random.default_rng(seed)
+    return {v.name: rng.normal(0, 0.3, v.shape).astype(np.float32) for v in graph.classifier(shape).weights}
+
+
 def fit_of(model, tokens, scratch, *, wrappers=(), loss=None, recipe=RECIPE, schedule=SCHEDULE, logits=None,
-           teachers=(), seed=0, holdout_seed=0, on_row=lambda row: None, bar=None) -> Fit:  # fmt: skip
+           teachers=(), alignments=(), seed=0, holdout_seed=0, on_row=lambda row: None, bar=None) -> Fit:  # fmt: skip
     """A fit with what the test does not care about filled in; logits: float32 [n, classes] of one teacher."""
     task = Task(
-        model=model, tokens=tokens, wrappers=wrappers, teachers=teachers,
+        model=model, tokens=tokens, wrappers=wrappers, teachers=teachers, alignments=alignments,
         loss=loss or HardLabels(teachers=("same",), teacher_seeds=(0,)),
         teacher_logits=None if logits is None else logits[:, None],
     )  # fmt: skip

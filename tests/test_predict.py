@@ -18,6 +18,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from optim import predict
 from optim.common.errors import UserError
 from optim.export.bundle import read_labels, write_labels
+from optim.export.compress import compress
 
 ROOT = Path(__file__).parent.parent
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "charming", "dull", "film"]
@@ -112,6 +113,18 @@ def test_nothing_heavy_is_imported(whole):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_bundle_that_has_only_the_compressed_file_answers_alike(whole, bundle):
+    model = bundle / "model.tflite"
+    (bundle / "model.tflite.zst").write_bytes(compress(model.read_bytes(), level=19))
+    model.unlink()
+    assert run(bundle, "A charming film", "dull dull film") == run(whole, "A charming film", "dull dull film")
+    (bundle / "model.tflite.zst").write_bytes(b"nothing")
+    code, out, err = run(bundle, "a film")
+    assert (code, out) == (2, "")
+    assert "model.tflite.zst is not a whole zstd file" in err
+    assert len(err.splitlines()) == 1
 
 
 def test_help_shows_the_usage():

@@ -23,13 +23,21 @@ METHOD = "method"  # the key that names it
 HOMES = {
     "model": ("optim.encoder.assets", "optim.encoder.onnx_weights", "optim.encoder.parts", "optim.encoder.tiny"),
     "data": ("optim.data.glue", "optim.data.hf", "optim.data.reviews", "optim.data.table"),
+    "slim": ("optim.cut.structure",),
+    "vocab": ("optim.cut.vocabulary",),
     "prune": ("optim.train.prune",),
-    "distill": ("optim.train.distill",),
+    "distill": ("optim.train.distill", "optim.train.follow"),
     "quant": ("optim.export.quantize",),
     "fit": ("optim.train.recipe",),
     "bench": ("optim.measure.latency",),
     "track": ("optim.track.sender",),
-    "sweep": ("optim.sweep.verbs", "optim.sweep.baselines", "optim.sweep.cache", "optim.sweep.sensitivity"),
+    "sweep": (
+        "optim.sweep.verbs",
+        "optim.sweep.baselines",
+        "optim.sweep.cache",
+        "optim.sweep.points",
+        "optim.sweep.sensitivity",
+    ),
 }
 _registered: dict[str, dict[str, Method]] = {}
 Factory = typing.TypeVar("Factory", bound=Callable[..., Any])

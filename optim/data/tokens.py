@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -104,6 +105,13 @@ def tokenize_blocks(blocks: Iterable[list[str]], *, tokenizer_path: Path, max_le
         progress(len(texts))
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
     return Tokens(np.concatenate(ids), offsets, np.full(len(offsets) - 1, UNLABELLED, np.int32))
+
+
+def unknown_id(tokenizer_path: Path) -> int | None:
+    """The id of the token that stands for what cannot be spelled; None for a tokenizer that spells everything."""
+    content = json.loads(tokenizer_path.read_text(encoding="utf-8"))
+    model = content["model"]
+    return model.get("vocab", {}).get(model.get("unk_token")) if isinstance(model.get("vocab"), dict) else None
 
 
 def bucketed_batches(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:

@@ -48,6 +48,8 @@ class Architecture:
     classes: int
     bottleneck: Bottleneck | None = None  # of mobilebert alone
     relative_buckets: int | None = None  # of mpnet alone: distances that its relative attention bias tells apart
+    relative_columns: tuple[tuple[int, ...], ...] | None = None  # per layer, the columns of that bias that its heads
+    # read, where heads were removed; None: each head its own
 
     @property
     def parameters(self) -> int:
@@ -60,9 +62,16 @@ class Architecture:
         if self.bottleneck:
             count += 3 * embedded * self.width + self.width
         if self.relative_buckets:
-            count += self.relative_buckets * self.heads[0]
+            count += self.relative_buckets * self.relative_width
         pooler = 0 if self.family == "mobilebert" else self.width**2 + self.width
         return count + pooler + self.width * self.classes + self.classes
+
+    @property
+    def relative_width(self) -> int:
+        """Columns of the relative attention bias."""
+        if self.relative_columns is None:
+            return self.heads[0]
+        return 1 + max(column for own in self.relative_columns for column in own)
 
     def _layer_parameters(self, inner: int, ffn: int, narrow: int) -> int:
         feed_forward = 2 * narrow * ffn + ffn + narrow + 2 * narrow
@@ -81,6 +90,9 @@ class Architecture:
         """The architecture that `to_json` wrote."""
         bottleneck = Bottleneck(**fields["bottleneck"]) if "bottleneck" in fields else None
         layers = {"heads": tuple(fields["heads"]), "ffn_widths": tuple(fields["ffn_widths"])}
+        columns = fields.get("relative_columns")
+        if columns is not None:
+            layers["relative_columns"] = tuple(tuple(own) for own in columns)
         return Architecture(**{**fields, **layers, "bottleneck": bottleneck})
 
 

@@ -92,7 +92,7 @@ def _relative_bias(shape: Architecture, ids) -> list:
     """What all attentions add to their scores; nothing in most families."""
     if not shape.relative_buckets:
         return []
-    return [RelativeBias(shape.heads[0], shape.relative_buckets, shape.position_count, name="relative_bias")(ids)]
+    return [RelativeBias(shape.relative_width, shape.relative_buckets, shape.position_count, name="relative_bias")(ids)]
 
 
 def _layer(shape: Architecture, index: int, x, seen, masks, single: bool, drop: Dropouts):
@@ -115,7 +115,9 @@ def _layer(shape: Architecture, index: int, x, seen, masks, single: bool, drop: 
 def _attention(shape: Architecture, index: int, single: bool, drop: Dropouts, *, first: bool) -> Attention:
     """The attention of one layer; `first`: of one query for each sentence."""
     dropout = drop(shape.attention_dropout)
-    return Attention(shape.heads[index], shape.head_width, dropout, single, first, name=f"layer{index}_attention")
+    columns = None if shape.relative_columns is None else shape.relative_columns[index]
+    return Attention(shape.heads[index], shape.head_width, dropout, single, first, columns,
+                     name=f"layer{index}_attention")  # fmt: skip
 
 
 # MobileBERT

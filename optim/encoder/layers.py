@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
@@ -241,23 +243,26 @@ class Attention(keras.layers.Layer):
     first: the queries are one for each sentence, [batch, heads * head_width], and so are the answers.
     """
 
-    def __init__(self, heads: int, head_width: int, drop: Dropout | float, single: bool, first: bool = False, **kwargs):
+    def __init__(self, heads: int, head_width: int, drop: Dropout | float, single: bool, first: bool = False,
+                 columns: Sequence[int] | None = None, **kwargs):  # fmt: skip
         super().__init__(**kwargs)
         self.heads, self.head_width, self.single = heads, head_width, single
-        self.of_first = first
+        self.of_first, self.columns = first, columns
         self.first = first and not single  # the tokens of a single sentence need no unpacking, however many they are
         self.drop = drop if isinstance(drop, Dropout) else Dropout(drop)
 
     def call(self, inputs, training=None):
         """(query, key, value: [tokens, heads * head_width], mask: int [batch, length]) -> like query.
 
-        A fifth input is added to the scores: float [1, heads, length, length].
+        A fifth input is added to the scores: float [1, heads, length, length], or of more heads, of which it takes
+        `columns`.
         """
         query, key, value, mask, *relative = inputs
         query = self._split(query * self.head_width**-0.5, None if self.first else mask)
         key, value = (self._split(x, mask) for x in (key, value))
         bias = (1.0 - tf.cast(mask, query.dtype))[:, None, None, :] * MASKED
         for one in relative:
+            one = one if self.columns is None else tf.gather(one, self.columns, axis=1)
             bias += tf.cast(one[:, :, :1] if self.of_first else one, query.dtype)
         weights = tf.nn.softmax(tf.matmul(query, key, transpose_b=True) + bias)
         context = tf.transpose(tf.matmul(self.drop(weights, training=training), value), [0, 2, 1, 3])
@@ -278,7 +283,7 @@ class Attention(keras.layers.Layer):
     def get_config(self):
         """Arguments that make this layer again."""
         own = {"heads": self.heads, "head_width": self.head_width, "drop": self.drop.rate, "single": self.single}
-        return {**super().get_config(), **own, "first": self.of_first}
+        return {**super().get_config(), **own, "first": self.of_first, "columns": self.columns}
 
 
 @keras.utils.register_keras_serializable("optim")
@@ -324,7 +329,11 @@ class Dense(keras.layers.Dense):
 
     def call(self, inputs):
         """float [tokens, inputs] -> [tokens, units]."""
-        kernel = self.kernel if self.rounding is None else self.rounding(self.kernel)
+        return self.with_kernel(inputs, self.kernel)
+
+    def with_kernel(self, inputs, kernel):
+        """The same with another kernel, float [inputs, units], in the place of its own: a masked one."""
+        kernel = kernel if self.rounding is None else self.rounding(kernel)
         inputs, kernel, bias = (tf.cast(x, self.compute_dtype) for x in (inputs, kernel, self.bias))  # type: ignore[call-overload]
         product = tf.nn.bias_add(tf.matmul(inputs, kernel), bias)
         return product if self.activation is None else self.activation(product)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from optim.encoder.architecture import Architecture
@@ -32,6 +33,11 @@ def load(folder: Path, *, single: bool = False, whole: bool = False, bfloat16: b
     model = graph.classifier(read_architecture(folder), single=single, whole=whole, bfloat16=bfloat16)
     load_into(model, folder)
     return model
+
+
+def count_nonzero(folder: Path) -> int:
+    """How many of the weights in `folder` are not exactly 0."""
+    return sum(int(np.count_nonzero(weight)) for weight in load_file(folder / WEIGHTS).values())
 
 
 def read_architecture(folder: Path) -> Architecture:

@@ -1,6 +1,7 @@
 """The folder that ships: a .tflite file, its tokenizer, its labels.
 
-model.tflite    inputs input_ids and attention_mask, output logits (optim/measure/runtime.py)
+model.tflite    inputs input_ids and attention_mask, output logits (optim/measure/runtime.py); with
+                export.compress=zstd the bundle has model.tflite.zst in its place, which unpacks to it
 tokenizer.json  the model's tokenizer, in the format of the `tokenizers` library
 labels.json     {"labels": ["negative", "positive"], "max_length": 128}: the names of the classes in the order of the
                 logits, and the number of tokens at which a sentence is cut, [CLS] and [SEP] included
@@ -14,8 +15,16 @@ import json
 from pathlib import Path
 
 from optim.common.errors import UserError
+from optim.export.compress import SUFFIX
 
 MODEL_FILE, TOKENIZER_FILE, LABELS_FILE = ("model.tflite", "tokenizer.json", "labels.json")
+COMPRESSED_FILE = MODEL_FILE + SUFFIX
+
+
+def model_in(folder: Path) -> Path:
+    """The file of a bundle: the compressed one where there is no other."""
+    compressed = folder / COMPRESSED_FILE
+    return compressed if compressed.is_file() and not (folder / MODEL_FILE).is_file() else folder / MODEL_FILE
 
 
 def write_labels(path: Path, *, labels: list[str], max_length: int) -> None:

@@ -90,14 +90,21 @@ def latency(files: Mapping[str, Path], *, ids: np.ndarray, length: int, bench: B
     and fetching the logits. One process at a time times on a machine (`machine_lock`). Files too many for the memory
     take turns in it too: one that comes back is loaded in the free call that opens its turn.
     """
-    windows = token_windows(ids, length)
-    loaded = lru_cache(maxsize=_most_loaded(files.values()))(lambda path: Classifier(path, bench.threads))
-    calls = {name: _caller(partial(loaded, path), windows) for name, path in files.items()}
+    calls = classifier_calls(files, ids=ids, length=length, bench=bench)
     with machine_lock():
         times = interleaved_times_ms(
             calls, warmup=bench.warmup_calls, min_calls=bench.min_calls, min_seconds=bench.min_seconds
         )
     return {name: percentiles(times_ms) for name, times_ms in times.items()}
+
+
+def classifier_calls(
+    files: Mapping[str, Path], *, ids: np.ndarray, length: int, bench: Bench
+) -> dict[str, Callable[[], object]]:
+    """Per file: a call that scores the next `length` tokens of `ids`, round and round."""
+    windows = token_windows(ids, length)
+    loaded = lru_cache(maxsize=_most_loaded(files.values()))(lambda path: Classifier(path, bench.threads))
+    return {name: _caller(partial(loaded, path), windows) for name, path in files.items()}
 
 
 def percentiles(times_ms: np.ndarray) -> dict[str, float | int]:
@@ -125,31 +132,48 @@ def _most_loaded(paths: Iterable[Path]) -> int:
 def interleaved_times_ms(
     calls: Mapping[str, Callable[[], object]], *, warmup: int, min_calls: int, min_seconds: float
 ) -> dict[str, np.ndarray]:
-    """Milliseconds of every counted call, per variant, taken in turns so that all see the same changes of load.
+    """Milliseconds of every counted call, per variant, taken in turns of TURN_MS: see interleaved_turns_ms."""
+    turns = interleaved_turns_ms(
+        calls, warmup=warmup, min_calls=min_calls, min_seconds=min_seconds, min_turns=1, turn_ms=TURN_MS
+    )
+    return {name: np.concatenate(own) for name, own in turns.items()}
 
-    A round gives each variant one turn of TURN_MS; the next round goes in the opposite order. Rounds end when every
-    variant has `min_calls` calls and `min_seconds` of counted time.
+
+def interleaved_turns_ms(
+    calls: Mapping[str, Callable[[], object]], *, warmup: int, min_calls: int, min_seconds: float, min_turns: int,
+    turn_ms: float,
+) -> dict[str, list[np.ndarray]]:  # fmt: skip
+    """Milliseconds of the counted calls of each turn, per variant, so that all see the same changes of load.
+
+    A round gives each variant one turn of `turn_ms`; the next round goes in the opposite order. Rounds end when there
+    were `min_turns`, and every variant has `min_calls` calls and `min_seconds` of counted time.
     """
-    times: dict[str, list[float]] = {name: [] for name in calls}
+    turns: dict[str, list[np.ndarray]] = {name: [] for name in calls}
     order = list(calls)
     with _no_collection():
         for name in order:
             for _ in range(warmup):
                 calls[name]()
-        while any(len(t) < min_calls or sum(t) < 1000 * min_seconds for t in times.values()):
+        while any(_unfinished(own, min_calls, min_seconds, min_turns) for own in turns.values()):
             for name in order:
-                times[name] += _turn_ms(calls[name])
+                turns[name].append(_turn_ms(calls[name], turn_ms))
             order.reverse()
-    return {name: np.array(t) for name, t in times.items()}
+    return turns
 
 
-def _turn_ms(call: Callable[[], object]) -> list[float]:
+def _unfinished(turns: list[np.ndarray], min_calls: int, min_seconds: float, min_turns: int) -> bool:
+    """Whether a variant must have another turn."""
+    calls, counted_ms = sum(map(len, turns)), sum(float(turn.sum()) for turn in turns)
+    return len(turns) < min_turns or calls < min_calls or counted_ms < 1000 * min_seconds
+
+
+def _turn_ms(call: Callable[[], object], turn_ms: float) -> np.ndarray:
     """Times of consecutive calls that fill a turn, behind a free one that finds another's data in the caches."""
     call()
     times = [_time_ms(call)]
-    while sum(times) < TURN_MS:
+    while sum(times) < turn_ms:
         times.append(_time_ms(call))
-    return times
+    return np.array(times)
 
 
 def _time_ms(call: Callable[[], object]) -> float:

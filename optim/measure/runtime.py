@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from optim.common.errors import UserError, require_positive
 from optim.common.screen import without_chatter
+from optim.export.compress import SUFFIX, decompress
 
 INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "logits"
@@ -15,7 +17,7 @@ INTEGERS = ("int8", "int16")  # of logits that carry their scale
 
 
 class Classifier:
-    """A text classifier in a .tflite file, loaded once; `logits` scores one sentence of any length.
+    """A text classifier in a .tflite or .tflite.zst file, loaded once; `logits` scores one sentence of any length.
 
     Inputs are bound by name: a converter orders them as it likes, and swapped ids and mask answer at chance. The
     runtime re-plans its memory when the length changes and only then, so many sentences go fastest sorted by length.
@@ -64,11 +66,16 @@ def _signature_runner(path: Path, threads: int):
     if not path.is_file():
         raise UserError(f"{path}: there is no such .tflite file.")
     try:
-        runner = Interpreter(model_path=str(path), num_threads=threads).get_signature_runner()
+        runner = Interpreter(**_source(path), num_threads=threads).get_signature_runner()
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{path} is not a .tflite file with one signature: {_short(error)}") from error
     _check_contract(path, runner.get_input_details(), runner.get_output_details())
     return runner
+
+
+def _source(path: Path) -> dict[str, Any]:
+    """What LiteRT is given: the path, whose pages it maps; of a .zst file its content, unpacked into memory."""
+    return {"model_content": decompress(path)} if path.suffix == SUFFIX else {"model_path": str(path)}
 
 
 def _check_contract(path: Path, inputs: dict, outputs: dict) -> None:

@@ -148,7 +148,7 @@ def _lookup(cfg: Any, key: str) -> Any:
 def label(point: Finished) -> str:
     """The choices of a point in a few words."""
     choice, cfg = point.result.choices, point.result.cfg
-    words = [choice["model"], f"prune={choice['prune']}", f"quant={choice['quant']}"]
+    words = [choice["model"], *result.removed(choice), f"prune={choice['prune']}", f"quant={choice['quant']}"]
     if point.result.cost["student_s"] and "temperature" in cfg["distill"]:
         words.append(f"T={cfg['distill']['temperature']:g}")
     return " ".join(words) + (f" seed={point.result.seed}" if point.result.seed else "")

@@ -16,9 +16,11 @@ COLUMNS = {
     "quality": ("accuracy_fraction", "ci95_low", "ci95_high", "examples", "mcc", "macro_f1",
                 "teacher_accuracy_fraction", "ensemble_accuracy_fraction", "taught", "student_accuracy_fraction",
                 "untaught_accuracy_fraction", "untaught_p", "teacher_helps", "agreement_fraction"),
-    "size": ("file_bytes", "gzip_bytes", "parameters", "zeroed_fraction"),
+    "size": ("file_bytes", "gzip_bytes", "zstd_bytes", "compressed_bytes", "parameters", "effective_parameters",
+             "zeroed_fraction"),
     "speed": ("latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "sequence_length", "threads",
-              "float32_latency_p50_ms", "speedup_vs_float32", "median_length_latency_p50_ms"),
+              "float32_latency_p50_ms", "speedup_vs_float32", "median_length_latency_p50_ms",
+              "zeros_accelerated", "zeros_speedup", "decompress_p50_ms"),
     "memory": ("peak_rss_bytes",),
     "cost": ("teacher_s", "student_s", "export_s", "measure_s"),
 }  # fmt: skip
@@ -58,7 +60,7 @@ def write_index(results_dir: Path) -> Path:
     path, part = results_dir / INDEX, results_dir / f".{INDEX}"
     part.unlink(missing_ok=True)
     columns = [c for part_ in COLUMNS.values() for c in part_]
-    groups = ("model", "data", "prune", "distill", "quant", "fit")
+    groups = ("model", "data", "slim", "vocab", "prune", "distill", "quant", "fit")
     database = sqlite3.connect(part)
     with database:
         names = ", ".join(

@@ -23,10 +23,11 @@ def tables_of(shown: Comparison) -> list[Table]:
 
 def points_table(shown: Comparison) -> Table:
     """A row for each file, the most accurate first."""
-    head = ("", "point", "accuracy (95 %)", "MB", "gzip MB", "p50 ms", "machine", "p against the teacher")
+    head = ("", "point", "accuracy (95 %)", "MB", "gzip MB", "zstd MB", "p50 ms", "machine", "p against the teacher")
     rows = [
-        (_mark(*marks), label(p), accuracy_text(p), f"{p.cost('file_bytes') / 1e6:.2f}",
-         f"{p.cost('gzip_bytes') / 1e6:.2f}", f"{p.cost('latency_p50_ms'):.2f}", p.machine, _against_teacher(p))
+        (_mark(*marks), label(p), accuracy_text(p),
+         *(f"{p.cost(name) / 1e6:.2f}" for name in ("file_bytes", "gzip_bytes", "zstd_bytes")),
+         f"{p.cost('latency_p50_ms'):.2f}", p.machine, _against_teacher(p))
         for p, *marks in zip(shown.points, shown.front, shown.certain, strict=True)
     ]  # fmt: skip
     return Table("Points", head, rows, [p.result.command for p in shown.points], LEGEND)
@@ -77,7 +78,7 @@ def _against_teacher(point: Finished) -> str:
 def screen_table(shown: Comparison) -> str:
     """The points for a screen of 100 columns."""
     lines = [f"{'':2} {'point':<44}{'accuracy (95 %)':<23}{'MB':>8}{'gzip':>8}{'p50 ms':>9}"]
-    for mark, name, accuracy, size, packed, speed, *_ in points_table(shown).rows:
+    for mark, name, accuracy, size, packed, _, speed, *_ in points_table(shown).rows:
         lines.append(f"{mark:2} {name[:43]:<44}{accuracy:<23}{size:>8}{packed:>8}{speed:>9}")
     return "\n".join([*lines, *(f"   {line}" for line in LEGEND)])
 

@@ -19,6 +19,7 @@ from optim.common.errors import UserError
 from optim.common.files import ROOT
 from optim.common.hub import when_hub
 from optim.common.secrets import masked
+from optim.export.compress import Export
 from optim.track.key import wandb_mode
 
 
@@ -35,7 +36,7 @@ def user_cache() -> str:
     return str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "distilbert-optim")
 
 
-GROUPS = ("model", "data", "prune", "distill", "quant", "fit", "bench", "track")
+GROUPS = ("model", "data", "slim", "vocab", "prune", "distill", "quant", "fit", "bench", "track")
 CONF = ROOT / "conf"
 MODELS = CONF / "model"
 
@@ -64,6 +65,7 @@ class General:
     cache_free_gb: float
     cache_max_gb: float | None
     measure: MeasureKeys
+    export: Export
     sweep: SweepKeys
 
 

@@ -14,20 +14,22 @@ from optim.common.errors import UserError
 from optim.common.screen import bar
 from optim.data.corpus import Corpus
 from optim.data.phrases import Parts, parts_of
-from optim.encoder.architecture import Architecture
+from optim.export.bundle import COMPRESSED_FILE, MODEL_FILE
+from optim.export.compress import compress
 from optim.export.convert import convert
 from optim.export.quantize import SENSITIVITY, Quantizer, Student
-from optim.measure.file import measure_file
+from optim.measure.file import decompress_p50_ms, measure_file
 from optim.measure.machine import machine_id
 from optim.measure.sensitivity import VERSION, sensitivity_table
-from optim.run.fits import RANGES, FitStep, SurgeryStep, load_batch, load_single
-from optim.run.keys import FILES, RUNTIME, file_key, made_by
+from optim.run.fits import RANGES, FitStep, load_batch, load_single
+from optim.run.keys import FILES, PACKING, RUNTIME, file_key, made_by
 from optim.run.point import Point
-from optim.run.starts import FromStep
 from optim.run.step import Stages, Step
+from optim.run.surgery import shape_before
 
-MODEL = "model.tflite"
-MEASURING = 1  # version of how figures are taken; raised when they mean something else
+MODEL = MODEL_FILE
+PRUNED_FROM = 0.001  # zeroed fraction: a weight that is 0 by chance makes no file one with zeros
+MEASURING = 2  # version of how figures are taken; raised when they mean something else
 TableMaker = Callable[[Student], Any]
 # Name -> (version, what makes it): tables that a quantizer can ask for.
 TABLES: dict[str, tuple[int, TableMaker]] = {SENSITIVITY: (VERSION, sensitivity_table)}
@@ -100,7 +102,7 @@ def quantizer_input(float32: Float32Step, stages: Stages, tables: Mapping[str, A
 
 def require_writable_by(quantizer: Quantizer, student: FitStep) -> None:
     """Raises UserError for a model that it cannot write, or fewer sentences than it calibrates on. Nothing is made."""
-    quantizer.refuse(_first_shape(student))
+    quantizer.refuse(shape_before(student))
     if quantizer.calibration is None:
         return
     source, corpus = quantizer.calibration.source, student.tokens.corpus
@@ -108,16 +110,6 @@ def require_writable_by(quantizer: Quantizer, student: FitStep) -> None:
         quantizer.calibration.require(len(corpus.train.texts))
     else:
         quantizer.calibration.require(len(student.rows(_parts(corpus))[source]))
-
-
-def _first_shape(student: FitStep) -> Architecture:
-    """The architecture of the checkpoint that a student begins from in the end; a surgery may have made less of it."""
-    start = student.start
-    while isinstance(start, FromStep):
-        before = start.step.teacher if isinstance(start.step, SurgeryStep) else start.step
-        assert isinstance(before, FitStep)
-        start = before.start
-    return start.shape(None, student.classes)  # type: ignore[arg-type]  # a checkpoint's needs no stage
 
 
 _found: dict[str, Parts | None] = {}  # digest of a corpus -> its whole sentences, which take seconds to find
@@ -157,6 +149,37 @@ class FileStep(Step):
         (folder / MODEL).write_bytes(self.point.quantizer.run(student))
 
 
+class CompressedStep(Step):
+    """The file as it ships where it is compressed: model.tflite.zst, and what unpacking it takes on this machine."""
+
+    kind = "compressed"
+
+    def __init__(self, point: Point, file: FileStep) -> None:
+        self.point, self.file = point, file
+
+    def inputs(self) -> Sequence[Step]:
+        """The file."""
+        return (self.file,)
+
+    def key(self) -> Mapping[str, Any]:
+        """The file, how it is compressed, by what, and where it was timed."""
+        timed = {"versions": made_by(*PACKING)["versions"], "machine": machine_id()}
+        return {"file": self.file.wanted.key, "export": self.point.specs["export"], **timed}
+
+    def build(self, folder: Path, scratch: Path, stages: Stages) -> None:
+        """Compresses, and times the way back."""
+        log.info("export    zstd, level %d", self.point.export.zstd_level)
+        packed = folder / COMPRESSED_FILE
+        content = (stages.folder(self.file) / MODEL).read_bytes()
+        packed.write_bytes(compress(content, level=self.point.export.zstd_level))
+        taken = {"compressed_bytes": packed.stat().st_size, "decompress_p50_ms": decompress_p50_ms(packed)}
+        (folder / "compressed.json").write_text(json.dumps(taken) + "\n", encoding="utf-8")
+
+    def read(self, stages: Stages) -> dict[str, Any]:
+        """compressed_bytes and decompress_p50_ms."""
+        return json.loads((stages.folder(self) / "compressed.json").read_text(encoding="utf-8"))
+
+
 class FigureStep(Step):
     """What the file does on this machine: figures.json and logits.npy; measured once for all points that share it."""
 
@@ -181,10 +204,15 @@ class FigureStep(Step):
         dev = self.file.float32.student.tokens.read(stages, "dev")
         log.info("measure   %s bytes, all %s dev sentences", f"{file.stat().st_size:,}", f"{len(dev):,}")
         with bar("measure", len(dev), "sentence") as shown:
-            measured = measure_file(file, float32, dev, bench=self.point.bench, progress=_progress(shown))
+            measured = measure_file(
+                file, float32, dev, bench=self.point.bench, zeros=self._has_zeros(stages), progress=_progress(shown)
+            )
         np.save(folder / "logits.npy", measured.logits)
         figures = {"speed": measured.speed, "memory": measured.memory, "size": measured.size}
         (folder / "figures.json").write_text(json.dumps(figures) + "\n", encoding="utf-8")
+
+    def _has_zeros(self, stages: Stages) -> bool:
+        return self.file.float32.student.weights(stages)["zeroed_fraction"] > PRUNED_FROM
 
     def read(self, stages: Stages) -> dict[str, Any]:
         """speed, memory and size."""

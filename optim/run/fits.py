@@ -1,4 +1,4 @@
-"""The steps that make a student: tokens, fits, the teachers' answers, surgery."""
+"""The steps that make a student: tokens, fits, the teachers' answers."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from optim.data.tokens import Tokens, joined, tokenize
 from optim.encoder.architecture import Architecture
 from optim.encoder.origin import trained_on, write_trained_on
 from optim.encoder.tensorflow import prepare_tensorflow
+from optim.run.alignment import AlignmentStep
 from optim.run.keys import TRAINING, made_by, recipe_key
 from optim.run.point import Point
 from optim.run.starts import FromCheckpoint, Start
 from optim.run.step import Stages, Step
-from optim.run.surgery import Patient, Surgery
 from optim.run.transfer import TextsStep, TransferTokensStep
-from optim.train.answers import STORED, halved
-from optim.train.fit import FitSettings, Journal, Task, split
+from optim.train.answers import STORED, halved, require_tuned
+from optim.train.fit import FitSettings, Journal, Task, class_weights, split
 from optim.train.objective import Loss
 from optim.train.recipe import Recipe
 from optim.train.wrap import Wrapper
@@ -83,17 +83,24 @@ class FitStep(Step):
     def __init__(self, kind: str, point: Point, tokens: TokensStep, start: Start, *, recipe: Recipe, loss: Loss,
                  loss_spec: Mapping[str, Any], wrappers: Sequence[Wrapper] = (), wrapper_specs: Sequence[Any] = (),
                  answers: Sequence[LogitsStep] = (), teachers: Sequence[FitStep] = (),
-                 transfer: Sequence[Transfer] = (), holdout_seed: int | None = None) -> None:  # fmt: skip
+                 transfer: Sequence[Transfer] = (), alignments: Sequence[AlignmentStep | None] = (),
+                 holdout_seed: int | None = None) -> None:  # fmt: skip
         self.kind, self.point, self.tokens, self.start = kind, point, tokens, start  # type: ignore[misc]
         self.loss, self.loss_spec, self.wrappers, self.wrapper_specs = loss, loss_spec, wrappers, wrapper_specs
         self.answers: Sequence[LogitsStep] = answers if loss.needs_logits else ()
-        self.teachers = teachers if loss.needs_models else ()
+        self.teachers = teachers if loss.needs_models else ()  # those that run in the step
+        self.alignments = alignments  # of each of them, where it knows other words
         self.transfer = transfer if loss.needs_logits else [replace(one, answers=()) for one in transfer]
         self.recipe = recipe
         # Of the slice that chooses the epoch. A student that starts from its teacher takes the teacher's: the weights
         # that it starts from have not seen that one. It follows from the start, so it is in the key already.
         self.holdout_seed = point.seed if holdout_seed is None else holdout_seed
         self.classes = len(tokens.corpus.label_names)
+
+    @property
+    def model_name(self) -> str:
+        """Of the checkpoint that it was before its first fit."""
+        return (self.start.checkpoint if isinstance(self.start, FromCheckpoint) else self.point.checkpoint).name
 
     @property
     def in_bfloat16(self) -> bool:
@@ -103,7 +110,8 @@ class FitStep(Step):
     def inputs(self) -> Sequence[Step]:
         """Tokens, where it begins, and what the teachers say or are."""
         more = [step for one in self.transfer for step in (one.tokens, *one.answers)]
-        return (self.tokens, *self.start.inputs(), *self.answers, *self.teachers, *more)
+        words = [step for step in self.alignments if step]
+        return (self.tokens, *self.start.inputs(), *words, *self.answers, *self.teachers, *more)
 
     def key(self) -> Mapping[str, Any]:
         """Everything that makes the weights."""
@@ -118,6 +126,7 @@ class FitStep(Step):
             "fit": recipe_key(self.point.specs["fit"], self.recipe),
             "seed": self.point.seed,
             **({"transfer": [one.key() for one in self.transfer]} if self.transfer else {}),
+            **({"alignments": [one and one.wanted.key for one in self.alignments]} if any(self.alignments) else {}),
             **made_by(*TRAINING, *sorted(packages)),
         }
 
@@ -125,15 +134,17 @@ class FitStep(Step):
         """Trains, checks what the wrappers promised, and saves."""
         from optim.encoder import store
 
+        answers = [step.read(stages) for step in self.answers]
+        self._require_tuned(answers, stages)
         prepare_tensorflow()
         shape = self._shape(stages)
         model = self._fresh(self._trained(shape), stages)
-        answers = [step.read(stages) for step in self.answers]
         task = Task(
             model=model, tokens=self.tokens.read(stages, "train"), loss=self.loss, wrappers=self.wrappers,
             parts=self.tokens.parts(stages),
             teacher_logits=np.stack(answers, axis=1) if answers else None,
-            teachers=[store.load(stages.folder(step), whole=True) for step in self.teachers],
+            teachers=[store.load(stages.folder(step), whole=True, bfloat16=self.in_bfloat16) for step in self.teachers],
+            alignments=[step and step.read(stages) for step in self.alignments],
         )  # fmt: skip
         task = with_transfer(task, self.transfer, stages)
         ranges = self._fit(task, folder, scratch, stages)
@@ -147,6 +158,19 @@ class FitStep(Step):
         if self.answers or self.teachers or not isinstance(self.start, FromCheckpoint):
             return self.point.learnt_before
         return trained_on(self.start.checkpoint)
+
+    def _require_tuned(self, answers: Sequence[np.ndarray], stages: Stages) -> None:
+        """Raises UserError for a teacher that knows no more of the slice it was not fitted on than its commonest label.
+
+        answers: float32 [n, classes] of each teacher. The slice is each teacher's own, weighed as a fit weighs classes.
+        """
+        labels, parts = self.tokens.read(stages, "train").labels, self.tokens.parts(stages)
+        schedule = self.point.schedule
+        for step, logits in zip(self.answers, answers, strict=True):
+            fitted, held = split(len(labels), holdout=schedule.holdout, minimum=schedule.holdout_minimum,
+                                 seed=step.teacher.holdout_seed, parts=parts)  # fmt: skip
+            weights = class_weights(labels[fitted], self.classes, schedule.class_weights)
+            require_tuned(step.teacher.model_name, labels[held], logits[held], weights)
 
     def _shape(self, stages: Stages) -> Architecture:
         shape = self.start.shape(stages, self.classes)
@@ -248,8 +272,11 @@ class FitStep(Step):
         return {"whole": np.arange(count) if parts is None else parts.whole, "held_out": held}
 
     def weights(self, stages: Stages) -> dict[str, Any]:
-        """parameters and zeroed_fraction."""
-        return json.loads((stages.folder(self) / "weights.json").read_text(encoding="utf-8"))
+        """parameters, effective_parameters (those that are not 0), and zeroed_fraction (of the prunable ones)."""
+        from optim.encoder import store
+
+        kept = json.loads((stages.folder(self) / "weights.json").read_text(encoding="utf-8"))
+        return {**kept, "effective_parameters": store.count_nonzero(stages.folder(self))}
 
 
 class LogitsStep(Step):
@@ -317,31 +344,6 @@ def with_transfer(task: Task, transfer: Sequence[Transfer], stages: Stages) -> T
         teacher_logits=logits,
         parents=np.concatenate([one.texts.parents(stages) for one in transfer]),
     )
-
-
-class SurgeryStep(Step):
-    """A smaller checkpoint cut out of a fitted one: architecture, weights, tokenizer.json."""
-
-    kind = "surgery"
-
-    def __init__(self, surgery: Surgery, teacher: FitStep) -> None:
-        self.surgery, self.teacher = surgery, teacher
-
-    def inputs(self) -> Sequence[Step]:
-        """The teacher, and the sentences in its tokens."""
-        return (self.teacher, self.teacher.tokens)
-
-    def key(self) -> Mapping[str, Any]:
-        """Who is cut, how, and by which sentences."""
-        key = {"teacher": self.teacher.wanted.key, "tokens": self.teacher.tokens.wanted.key}
-        return {**key, "surgery": dict(self.surgery.spec), **made_by(*TRAINING)}
-
-    def build(self, folder: Path, scratch: Path, stages: Stages) -> None:
-        """Cuts."""
-        prepare_tensorflow()
-        tokenizer = self.teacher.start.tokenizer(stages)
-        train = self.teacher.tokens.read(stages, "train")
-        self.surgery.cut(Patient(folder=stages.folder(self.teacher), tokenizer=tokenizer, train=train), folder)
 
 
 def load_single(student: FitStep, stages: Stages) -> Any:

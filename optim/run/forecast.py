@@ -24,9 +24,9 @@ import numpy as np
 from optim.common.stages import SUMS
 from optim.encoder import store
 from optim.encoder.architecture import Architecture
-from optim.run.fits import FitStep, LogitsStep, SurgeryStep, TokensStep
-from optim.run.starts import FromCheckpoint, FromStep
+from optim.run.fits import FitStep, LogitsStep, TokensStep
 from optim.run.step import Step
+from optim.run.surgery import shape_before
 from optim.run.transfer import AugmentedStep, TransferTokensStep
 
 FITS = ("teacher", "logits", "student")  # the kinds of stage that are forecast
@@ -90,11 +90,11 @@ class Forecast:
         """What a step will compute."""
         tokens = self._tokens(step.tokens if isinstance(step, FitStep) else step.teacher.tokens) * _shares(step)
         if isinstance(step, LogitsStep):
-            weights = weights_of(_shape(step.teacher))
+            weights = weights_of(shape_before(step.teacher))
             precision = step.teacher.point.schedule.precision
             return Work("logits", weights, precision, ANSWER_OPERATIONS * weights * tokens)
-        weights, schedule = weights_of(_shape(step)), step.point.schedule
-        live = sum(weights_of(_shape(teacher)) for teacher in step.teachers)
+        weights, schedule = weights_of(shape_before(step)), step.point.schedule
+        live = sum(weights_of(shape_before(teacher)) for teacher in step.teachers)
         each = FIT_OPERATIONS * weights + ANSWER_OPERATIONS * live
         return Work(step.kind, weights, schedule.precision, each * tokens * step.recipe.epochs)
 
@@ -123,8 +123,7 @@ def named(step: Step) -> str:
     if isinstance(step, LogitsStep):
         return f"answers of {named(step.teacher)}"
     assert isinstance(step, FitStep)
-    model = step.start.checkpoint if isinstance(step.start, FromCheckpoint) else step.point.checkpoint
-    return f"{step.kind} {model.name}, seed {step.point.seed}"
+    return f"{step.kind} {step.model_name}, seed {step.point.seed}"
 
 
 def spoken(seconds: float) -> str:
@@ -151,16 +150,6 @@ def product_rate() -> float:
         np.matmul(one, other, out=out)
         times.append(time.perf_counter() - start)
     return 2.0 * rows * width * width / min(times)
-
-
-def _shape(step: FitStep) -> Architecture:
-    """The architecture of a fit that may not be there yet; of a student that is cut, that of what it is cut from."""
-    start = step.start
-    while isinstance(start, FromStep):
-        before = start.step.teacher if isinstance(start.step, SurgeryStep) else start.step
-        assert isinstance(before, FitStep)
-        start = before.start
-    return start.shape(None, step.classes)  # type: ignore[arg-type]  # a checkpoint's needs no stage
 
 
 def _counted(folder: Path) -> int | None:

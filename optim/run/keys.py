@@ -23,6 +23,7 @@ from optim.train.recipe import Recipe
 TRAINING = ("tensorflow", "tf_keras")
 FILES = ("tensorflow", "litert-quantizer")
 RUNTIME = ("ai-edge-litert",)
+PACKING = ("zstandard",)
 # Keys of a loss that name what has keys of its own, and those of `conf/fit` that hold recipes.
 ELSEWHERE = ("teacher", "seeds", "teacher_seed", "augment", "unlabelled")
 RECIPES = ("teacher", "usual", "student")
@@ -48,7 +49,13 @@ def identity(point: Point) -> dict[str, Any]:
         "model": point.checkpoint.fingerprint(),
         "teachers": [_taught(point, teacher) for teacher in point.teachers],
         "seed": point.seed,
+        **export_key(point),
     }
+
+
+def export_key(point: Point) -> dict[str, Any]:
+    """The form in which the file ships; empty where that is the file as it is."""
+    return {"export": point.specs["export"]} if point.export.compresses else {}
 
 
 def _taught(point: Point, teacher: Teacher) -> dict[str, Any]:

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 
 from optim.data.corpus import Corpus
+from optim.data.tokens import Tokens, unknown_id
+from optim.encoder import store
+from optim.export.bundle import COMPRESSED_FILE
 from optim.measure import quality
 from optim.measure.file import check_agreement
 from optim.run.exports import MODEL
@@ -19,11 +22,12 @@ from optim.run.step import Stages
 from optim.run.steps import Steps
 from optim.run.teaching import teaching_of
 
+UNCOMPRESSED: dict[str, Any] = {"compressed_bytes": None, "decompress_p50_ms": None}
 # Part of `cost` -> the kinds of stage that it adds up.
 COSTS = {
     "teacher_s": ("teacher",),
-    "student_s": ("augmented", "unlabelled", "logits", "surgery", "student"),
-    "export_s": ("float32", "table", "file"),
+    "student_s": ("augmented", "unlabelled", "latency", "logits", "surgery", "student"),
+    "export_s": ("float32", "table", "file", "compressed"),
     "measure_s": ("figures",),
 }
 
@@ -39,7 +43,7 @@ class Outcome:
     cost: dict[str, Any]
     data: dict[str, Any]
     answers: dict[str, np.ndarray]  # int [dev_examples] each: labels, answers, teacher
-    file: Path
+    file: Path  # model.tflite, or model.tflite.zst
     tokenizer: Path
     labels: list[str]
 
@@ -51,6 +55,7 @@ def outcome_of(point: Point, corpus: Corpus, steps: Steps, stages: Stages) -> Ou
     figures, logits = steps.figures.read(stages), steps.figures.logits(stages)
     agreement = quality.agreement(logits, steps.student.dev_logits(stages))
     check_agreement(agreement, max_disagreement=point.max_disagreement)
+    packed = steps.compressed.read(stages) if steps.compressed else UNCOMPRESSED
     return Outcome(
         quality={
             **quality.scores(logits, dev.labels),
@@ -58,16 +63,28 @@ def outcome_of(point: Point, corpus: Corpus, steps: Steps, stages: Stages) -> Ou
             **teaching_of(point, corpus, steps, stages, dev.labels),
             "agreement_fraction": agreement,
         },
-        size={**figures["size"], **steps.student.weights(stages)},
-        speed=figures["speed"],
+        size={
+            **figures["size"],
+            "compressed_bytes": packed["compressed_bytes"],
+            **steps.student.weights(stages),
+            "structure": _structure(steps.student, stages),
+        },
+        speed={**figures["speed"], "decompress_p50_ms": packed["decompress_p50_ms"]},
         memory=figures["memory"],
         cost=_cost(stages),
-        data={**_data(corpus), **_without_labels(steps.student, stages)},
+        data={**_data(corpus), **_words(steps.student, dev, stages), **_without_labels(steps.student, stages)},
         answers={"labels": dev.labels, "answers": logits.argmax(axis=1), "teacher": teacher},
-        file=stages.folder(steps.file) / MODEL,
+        file=_shipped(steps, stages),
         tokenizer=steps.student.start.tokenizer(stages),
         labels=list(corpus.label_names),
     )
+
+
+def _shipped(steps: Steps, stages: Stages) -> Path:
+    """The file of the bundle."""
+    if steps.compressed:
+        return stages.folder(steps.compressed) / COMPRESSED_FILE
+    return stages.folder(steps.file) / MODEL
 
 
 def _data(corpus: Corpus) -> dict[str, Any]:
@@ -78,6 +95,20 @@ def _data(corpus: Corpus) -> dict[str, Any]:
         "dev_examples": len(corpus.dev.texts),
         "labels": list(corpus.label_names),
     }
+
+
+def _words(student: FitStep, dev: Tokens, stages: Stages) -> dict[str, Any]:
+    """What the student's vocabulary makes of dev."""
+    unknown = unknown_id(student.start.tokenizer(stages))
+    share = 0.0 if unknown is None else float(np.mean(dev.ids == unknown))
+    return {"dev_unknown_token_fraction": share, "dev_tokens_mean": float(dev.lengths.mean())}
+
+
+def _structure(student: FitStep, stages: Stages) -> dict[str, Any]:
+    """What the student is built of: heads and feed-forward columns of each layer, hidden units, words."""
+    shape = store.read_architecture(stages.folder(student))
+    return {"heads": list(shape.heads), "ffn_widths": list(shape.ffn_widths), "width": shape.width,
+            "vocabulary_size": shape.vocabulary_size}  # fmt: skip
 
 
 def _without_labels(student: FitStep, stages: Stages) -> dict[str, Any]:

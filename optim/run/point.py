@@ -9,21 +9,23 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from optim.common.build import as_json, bind, build, typed
+from optim.common.build import Bound, as_json, bind, build, typed
 from optim.common.errors import UserError, require_fraction, require_seed
+from optim.cut.surgery import NoSurgery, Removal, Surgery
 from optim.data.augment import Augment
 from optim.data.corpus import Source
 from optim.data.leaks import require_unrelated
 from optim.data.transfer import UnlabelledFile
 from optim.encoder.assets import Checkpoint
 from optim.encoder.origin import trained_on
+from optim.export.compress import Export
 from optim.export.quantize import Quantizer
 from optim.measure.latency import Bench
 from optim.measure.machine import has_bfloat16
 from optim.run.config import GROUPS, MODELS, General
-from optim.run.surgery import NoSurgery, Surgery
 from optim.train.distill import SAME
 from optim.train.objective import Loss
+from optim.train.prune import Pruner
 from optim.train.recipe import Schedule
 from optim.train.wrap import Wrapper
 
@@ -46,11 +48,12 @@ class Point:
     checkpoint: Checkpoint  # of the student
     teachers: tuple[Teacher, ...]  # the first is the one that results compare with
     surgery: Surgery
-    pruner: Wrapper
+    pruner: Pruner
     loss: Loss
     augment: Augment | None  # None: no sentences are made
     unlabelled: UnlabelledFile | None
     quantizer: Quantizer
+    export: Export
     schedule: Schedule  # its precision is float32 or bfloat16
     bench: Bench
     max_disagreement: float
@@ -61,6 +64,11 @@ class Point:
     def self_taught(self) -> bool:
         """True if the first teacher and the student have one architecture and one origin."""
         return self.teachers[0].checkpoint.fingerprint() == self.checkpoint.fingerprint()
+
+    @property
+    def starts_fitted(self) -> bool:
+        """True if the student starts from a fine-tuning of itself: its teacher, or what it is cut out of."""
+        return self.self_taught or self.surgery.changes
 
     @property
     def origins(self) -> tuple[Checkpoint, ...]:
@@ -87,17 +95,18 @@ def point_of(cfg: DictConfig) -> Point:
     schedule = _schedule(bound["fit"].make())
     specs: dict[str, Any] = {group: one.spec for group, one in bound.items()}
     specs["fit"] = {**specs["fit"], **as_json(schedule)}
-    specs["measure"] = as_json(general.measure)
+    specs |= {"measure": as_json(general.measure), "export": as_json(general.export)}
     loss = bound["distill"].make()
     point = Point(
         source=bound["data"].make(),
         checkpoint=bound["model"].make(),
         teachers=_teachers(cfg, loss),
-        surgery=NoSurgery(),
+        surgery=_surgery(bound["slim"], bound["vocab"]),
         pruner=bound["prune"].make(),
         loss=loss,
         **_transfer(bound["distill"].arguments, specs["data"].get("text_column", TEXT_COLUMN)),
         quantizer=bound["quant"].make(),
+        export=general.export,
         schedule=schedule,
         bench=bound["bench"].make(),
         max_disagreement=general.measure.max_disagreement,
@@ -107,6 +116,15 @@ def point_of(cfg: DictConfig) -> Point:
     for one in point.origins:
         require_unrelated(point.source.name, trained_on(one), f"model={one.name}")
     return point
+
+
+def _surgery(slim: Bound, vocab: Bound) -> Surgery:
+    """What both groups remove; nothing where neither changes anything."""
+    structure, words = slim.make(), vocab.make()
+    if not (structure.changes or words.changes):
+        return NoSurgery()
+    spec = {**({"slim": slim.spec} if structure.changes else {}), **({"vocab": vocab.spec} if words.changes else {})}
+    return Removal(slim=structure, vocabulary=words, spec=spec)
 
 
 def _transfer(distill: Mapping[str, Any], column: str) -> dict[str, Any]:

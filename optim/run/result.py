@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 from optim.common.errors import UserError
 from optim.common.files import raise_if_disk, write_text
 from optim.common.secrets import masked
+from optim.export.bundle import COMPRESSED_FILE, MODEL_FILE
 from optim.measure.quality import SIGNIFICANT
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-SCHEMA = 4  # of result.json; raised when a figure means something else, or a reader counts on a new one
+SCHEMA = 5  # of result.json; raised when a figure means something else, or a reader counts on a new one
+NEUTRAL = ("none", "full")  # of slim and vocab
 LABELS_SHOWN = 10  # in the model card; labels.json has all
 DONE, FAILED = "done", "failed"
 FILE = "result.json"
@@ -119,11 +121,11 @@ def write_bundle(
 ) -> Path:
     """Makes `folder`/bundle, complete before it takes that name, and returns the path of its model card."""
     from optim.encoder.origin import write_trained_on
-    from optim.export.bundle import LABELS_FILE, MODEL_FILE, TOKENIZER_FILE, write_labels
+    from optim.export.bundle import LABELS_FILE, TOKENIZER_FILE, write_labels
 
     part = Path(tempfile.mkdtemp(prefix=".bundle-", dir=folder))
     os.chmod(part, 0o755)
-    shutil.copyfile(file, part / MODEL_FILE)
+    shutil.copyfile(file, part / file.name)
     shutil.copyfile(tokenizer, part / TOKENIZER_FILE)
     write_labels(part / LABELS_FILE, labels=labels, max_length=max_length)
     write_trained_on(part, result.data.get("trained_on", []))
@@ -140,14 +142,16 @@ def _bundle(folder: Path) -> Path:
 def rows(result: Result) -> list[tuple[str, str, str]]:
     """(what, value, beside it) for people, in the order in which they ask."""
     q, s, v, m = result.quality, result.size, result.speed, result.memory
-    zeros_buy = ": no faster, gzips smaller"
     return [
         ("accuracy", f"{q['accuracy_fraction']:.4f} of {q['examples']:,}",
          f"95 %: {q['ci95_low']:.3f} to {q['ci95_high']:.3f}; teacher {q['teacher_accuracy_fraction']:.4f}"),
         ("MCC, macro-F1", f"{q['mcc']:.4f}, {q['macro_f1']:.4f}", f"as Keras on {q['agreement_fraction']:.4f}"),
-        ("file", f"{s['file_bytes'] / 1e6:.2f} MB", f"{s['gzip_bytes'] / 1e6:.2f} MB after gzip"),
+        ("file", f"{s['file_bytes'] / 1e6:.2f} MB",
+         f"{s['gzip_bytes'] / 1e6:.2f} MB after gzip, {s['zstd_bytes'] / 1e6:.2f} MB after zstd"),
+        *compressed_rows(result),
         ("parameters", f"{s['parameters'] / 1e6:.2f} M",
-         f"{s['zeroed_fraction']:.1%} of prunable weights zero" + (zeros_buy if s["zeroed_fraction"] else "")),
+         f"{s['effective_parameters'] / 1e6:.2f} M not zero; {s['zeroed_fraction']:.1%} of prunable weights are zero"),
+        *zeros_rows(result),
         (f"latency at {v['sequence_length']}", f"{v['latency_p50_ms']:.2f} ms",
          f"p90 {v['latency_p90_ms']:.2f}, p99 {v['latency_p99_ms']:.2f} over {v['calls']} calls"),
         ("against float32", f"{v['speedup_vs_float32']:.2f}x", f"float32 file: {v['float32_latency_p50_ms']:.2f} ms"),
@@ -156,6 +160,25 @@ def rows(result: Result) -> list[tuple[str, str, str]]:
          f"of a process that runs the file; {m['baseline_rss_bytes'] / 1e6:.0f} MB before loading it"),
         *teaching_rows(result),
     ]  # fmt: skip
+
+
+def compressed_rows(result: Result) -> list[tuple[str, str, str]]:
+    """What ships, where that is another file than the one that runs."""
+    packed = result.size["compressed_bytes"]
+    if packed is None:
+        return []
+    level, unpacking = result.cfg["export"]["zstd_level"], result.speed["decompress_p50_ms"]
+    return [("ships as", f"{packed / 1e6:.2f} MB", f"{COMPRESSED_FILE}, level {level}; unpacks in {unpacking:.0f} ms")]
+
+
+def zeros_rows(result: Result) -> list[tuple[str, str, str]]:
+    """Whether its zeros make the file faster; nothing where it has none."""
+    v = result.speed
+    if v["zeros_accelerated"] is None:
+        return []
+    noise = ", within the noise" if v["zeros_speedup"] > 1 and not v["zeros_accelerated"] else ""
+    times = f"{v['zeros_speedup']:.2f}x against the same file without zeros{noise}"
+    return [("zeros faster?", "yes" if v["zeros_accelerated"] else "no", times)]
 
 
 def teaching_rows(result: Result) -> list[tuple[str, str, str]]:
@@ -191,9 +214,15 @@ def untaught_command(result: Result) -> str | None:
         return None
     teacher = result.cfg["distill"]["teacher"]
     own = (teacher if isinstance(teacher, str) else teacher[0]) in ("same", result.choices["model"])
+    own = own or bool(removed(result.choices))  # what is cut was fine-tuned by the teacher's seed
     words = [word for word in shlex.split(result.command) if not word.lstrip("+~").startswith("distill")]
     kept = [word for word in shlex.split(result.command) if own and word.startswith("distill.teacher_seed=")]
     return shlex.join([*words, "distill=none", *kept])
+
+
+def removed(choices: dict[str, Any]) -> list[str]:
+    """The options of `slim` and `vocab` as words; none where nothing is removed."""
+    return [f"{group}={choices[group]}" for group in ("slim", "vocab") if choices.get(group) not in (None, *NEUTRAL)]
 
 
 def title(result: Result) -> str:
@@ -201,7 +230,8 @@ def title(result: Result) -> str:
     choice, distill = result.choices, result.cfg["distill"]
     learnt = f"kd at T={distill['temperature']:g}" if "temperature" in distill else "no distillation"
     learnt = learnt if result.cost["student_s"] else "the fine-tuned model itself"
-    return f"{choice['model']} on {choice['data']}, prune={choice['prune']}, quant={choice['quant']}, {learnt}"
+    words = [*removed(choice), f"prune={choice['prune']}", f"quant={choice['quant']}", learnt]
+    return f"{choice['model']} on {choice['data']}, {', '.join(words)}"
 
 
 def table(result: Result, folder: Path) -> str:
@@ -247,13 +277,20 @@ Text classifier for LiteRT, made and measured by DistilBERT-Optim. {_named(data[
 |---|---|---|
 {body}
 
-- Every figure is of `model.tflite` in this folder, run by LiteRT on {machine["cpu"]} ({", ".join(machine["isa"])}).
+- Every figure is of {_described(result)}, run by LiteRT on {machine["cpu"]} ({", ".join(machine["isa"])}).
 - Trained on {learnt}; {scored}.
 - Inputs `input_ids` and `attention_mask`, int32 [1, length], bound by name; output `logits`, {_logits(result)}.
 - Run: `python -m optim.predict FOLDER "a charming film"`. Made by `{result.command}`, run {result.run_id}.
 {_teaching_line(result)}
 Latency on another processor will differ, and so may the ratio to float32. Text unlike the training data was not tried.
 """
+
+
+def _described(result: Result) -> str:
+    """The file that was measured, and where it is."""
+    if result.size["compressed_bytes"] is None:
+        return f"`{MODEL_FILE}` in this folder"
+    return f"the file that `{COMPRESSED_FILE}` in this folder unpacks to (`zstd -d {COMPRESSED_FILE}`)"
 
 
 def _logits(result: Result) -> str:

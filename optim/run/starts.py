@@ -72,6 +72,10 @@ class FromCheckpoint(Start):
 
     def shape(self, stages: Stages, classes: int) -> Architecture:
         """From its config.json."""
+        return self.architecture(classes)
+
+    def architecture(self, classes: int) -> Architecture:
+        """The same, which needs no stage."""
         return read_config(self.folder, pooling=self.checkpoint.pooling, classes=classes)
 
     def fill(self, model: Any, shape: Architecture, stages: Stages) -> None:

@@ -1,8 +1,10 @@
 """The way of one point, from sentences to figures, as a list of steps; each is a stage of the cache.
 
-    corpus -> tokens -> teachers -> (their answers) -> (surgery) -> student
+    corpus -> tokens -> teachers -> (their answers) -> student
+    corpus -> tokens -> the student's own fine-tuning -> (surgery) -> student
     corpus, or a file -> (sentences without labels) -> tokens -> teachers' answers -> student
     student -> float32 file -> (tables) -> file -> figures
+    file -> (compressed file)
 
 A step (`run/step.py`) says what it takes, what its content depends on, and what it leaves. A new one is a class in
 `fits.py` or `exports.py` and a line here.
@@ -14,17 +16,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from optim.common.errors import UserError
 from optim.common.stages import Wanted
 from optim.data.corpus import Corpus
-from optim.run.exports import FigureStep, FileStep, Float32Step
-from optim.run.fits import FitStep, LogitsStep, SurgeryStep, TokensStep, Transfer
+from optim.encoder.kernels import prunable_shapes
+from optim.run.alignment import AlignmentStep
+from optim.run.exports import CompressedStep, FigureStep, FileStep, Float32Step
+from optim.run.fits import FitStep, LogitsStep, TokensStep, Transfer
 from optim.run.keys import loss_key, rounding_key
+from optim.run.latency_model import LatencyStep
 from optim.run.point import Point, Teacher
-from optim.run.starts import FromCheckpoint, FromStep, Start
+from optim.run.starts import TOKENIZER, FromCheckpoint, FromStep, Start
 from optim.run.step import Step
+from optim.run.surgery import SurgeryStep
 from optim.run.transfer import AugmentedStep, TextsStep, TransferTokensStep, UnlabelledStep
 from optim.train.distill import SAME, HardLabels
+from optim.train.inner import Inner
 
 LABELS = {"method": "hard_labels", "version": 1}  # the loss of a fine-tuning, in its key
 
@@ -37,6 +43,7 @@ class Steps:
     student: FitStep
     file: FileStep
     figures: FigureStep
+    compressed: CompressedStep | None  # of a point whose file ships compressed
 
     def all(self) -> list[Step]:
         """Every step once, in the order in which they are made."""
@@ -47,10 +54,18 @@ class Steps:
                 visit(needed)
             ordered.setdefault(step.wanted.key, step)
 
-        texts = [one.texts for one in self.student.transfer]  # first: a file may be refused
-        for last in (*texts, self.teachers[0], self.figures):
+        first: list[Step] = [one.texts for one in self.student.transfer]  # a file may be refused, and so may words
+        first += [*self._latencies(), *(step for step in self.student.alignments if step)]
+        packed = [self.compressed] if self.compressed else []
+        for last in (*first, self.teachers[0], self.figures, *packed):
             visit(last)
         return list(ordered.values())
+
+    def _latencies(self) -> list[Step]:
+        """What is timed before anything is trained: a budget may be too small."""
+        start = self.student.start
+        cut = start.step if isinstance(start, FromStep) else None
+        return [cut.latency] if isinstance(cut, SurgeryStep) and cut.latency else []
 
     def wanted(self) -> list[Wanted]:
         """The stages that all of them leave, before any is made."""
@@ -62,7 +77,8 @@ def steps_of(point: Point, corpus: Corpus, cache_dir: Path) -> Steps:
     teachers = [_teacher(point, teacher, corpus, cache_dir) for teacher in point.teachers]
     student = _student(point, teachers, corpus, cache_dir)
     file = FileStep(point, Float32Step(student))
-    return Steps(teachers, student, file, FigureStep(point, file))
+    compressed = CompressedStep(point, file) if point.export.compresses else None
+    return Steps(teachers, student, file, FigureStep(point, file), compressed)
 
 
 def _teacher(point: Point, teacher: Teacher, corpus: Corpus, cache_dir: Path) -> FitStep:
@@ -79,16 +95,19 @@ def _student(point: Point, teachers: Sequence[FitStep], corpus: Corpus, cache_di
     texts = _unlabelled_texts(point, corpus, cache_dir)
     if _is_its_teacher(point) and not texts:
         return teachers[0]
-    start = _student_start(point, teachers, cache_dir)
+    start = _student_start(point, teachers, corpus, cache_dir)
+    _require_kernels(point, corpus, cache_dir)
     tokens = TokensStep(corpus, start, point.source.max_length)
-    _require_same_words(point, tokens, teachers)
+    running = _running(point, teachers)
+    _require_shapes(point, running, cache_dir)
+    transfer = _transfer(point, texts, start, teachers)
     specs = [point.specs["prune"]] if point.pruner.changes else []
     specs += [rounding_key(point.specs["quant"])] if point.quantizer.wrappers else []
     return FitStep("student", point, tokens, start, recipe=point.schedule.student, loss=point.loss,
                    loss_spec=loss_key(point.specs["distill"]), wrappers=point.wrappers, wrapper_specs=specs,
-                   answers=[LogitsStep(t) for t in teachers], teachers=teachers,
-                   transfer=_transfer(point, texts, start, teachers),
-                   holdout_seed=point.teachers[0].seed if point.self_taught else None)  # fmt: skip
+                   answers=[LogitsStep(t) for t in teachers], teachers=running,
+                   transfer=transfer, alignments=[_alignment(tokens, one, transfer) for one in running],
+                   holdout_seed=point.teachers[0].seed if point.starts_fitted else None)  # fmt: skip
 
 
 def untaught(point: Point, corpus: Corpus, cache_dir: Path) -> FitStep:
@@ -97,7 +116,7 @@ def untaught(point: Point, corpus: Corpus, cache_dir: Path) -> FitStep:
     Of a student to which nothing else is done it is its own fine-tuning, the step that it would be as a teacher; of a
     pruned or cut one, its own fine-tuning treated alike under the labels alone.
     """
-    own = Teacher(point.checkpoint, point.teachers[0].seed if point.self_taught else point.seed)
+    own = Teacher(point.checkpoint, point.teachers[0].seed if point.starts_fitted else point.seed)
     loss = HardLabels(teachers=(SAME,), teacher_seeds=(own.seed,))
     plain = replace(point, loss=loss, teachers=(own,), specs={**point.specs, "distill": LABELS})
     return steps_of(plain, corpus, cache_dir).student
@@ -129,18 +148,59 @@ def _transfer(point: Point, texts: Sequence[TextsStep], start: Start, teachers: 
     ]  # fmt: skip
 
 
-def _student_start(point: Point, teachers: Sequence[FitStep], cache_dir: Path) -> Start:
-    """The fine-tuned teacher, what was cut out of it, or a checkpoint of the student's own."""
-    if not point.self_taught:
-        if point.surgery.changes:
-            raise UserError("A student that is cut out of its teacher needs distill.teacher=same as the first teacher.")
-        return FromCheckpoint(point.checkpoint, cache_dir)
+def _student_start(point: Point, teachers: Sequence[FitStep], corpus: Corpus, cache_dir: Path) -> Start:
+    """The fine-tuned teacher, what was cut out of the student's own fine-tuning, or a checkpoint of its own."""
     if point.surgery.changes:
-        return FromStep(SurgeryStep(point.surgery, teachers[0]))
+        return _cut_start(point, teachers, corpus, cache_dir)
+    if not point.self_taught:
+        return FromCheckpoint(point.checkpoint, cache_dir)
     return FromStep(teachers[0], words=teachers[0].start)
 
 
-def _require_same_words(point: Point, tokens: TokensStep, teachers: Sequence[FitStep]) -> None:
-    """Raises UserError where teachers run in the student's step and know other words."""
-    if point.loss.needs_models and any(t.tokens.wanted.key != tokens.wanted.key for t in teachers):
-        raise UserError("distill: this loss runs its teachers on the student's tokens, so all need one tokenizer.")
+def _cut_start(point: Point, teachers: Sequence[FitStep], corpus: Corpus, cache_dir: Path) -> Start:
+    """What the surgery leaves of the student's fine-tuning: the first teacher itself, or one by the teacher's seed.
+
+    By that seed, so that students that share a teacher share what they are cut from.
+    """
+    own = teachers[0]
+    if not point.self_taught:
+        own = _teacher(point, Teacher(point.checkpoint, point.teachers[0].seed), corpus, cache_dir)
+    start = FromCheckpoint(point.checkpoint, cache_dir)
+    shape = start.architecture(len(corpus.label_names))
+    point.surgery.check(shape, start.folder / TOKENIZER)
+    latency = LatencyStep(point, own.tokens, shape, point.surgery) if point.surgery.needs_latency else None
+    return FromStep(SurgeryStep(point.surgery, own, latency), words=None if point.surgery.cuts_words else own.start)
+
+
+def _require_kernels(point: Point, corpus: Corpus, cache_dir: Path) -> None:
+    """Raises UserError for a pruning that the kernels are not made for; of a budget, those before the cut."""
+    if point.pruner.changes:
+        shape = FromCheckpoint(point.checkpoint, cache_dir).architecture(len(corpus.label_names))
+        point.pruner.require(prunable_shapes(point.surgery.after(shape)))
+
+
+def _running(point: Point, teachers: Sequence[FitStep]) -> Sequence[FitStep]:
+    """The teachers that run in the student's step: all, or the first where the answers of all are stored."""
+    if not point.loss.needs_models:
+        return ()
+    return teachers[:1] if point.loss.needs_logits else teachers
+
+
+def _require_shapes(point: Point, running: Sequence[FitStep], cache_dir: Path) -> None:
+    """Raises UserError for layers that the loss can't compare, before anything is trained.
+
+    What a budget will leave is not known here: the loss looks again when it is attached, before the student's fit.
+    """
+    if running:
+        own = point.surgery.after(FromCheckpoint(point.checkpoint, cache_dir).architecture(1))
+        others = [one.start.shape(None, 1) for one in running]  # type: ignore[arg-type]  # a checkpoint's needs no stage
+        point.loss.require_shapes(Inner.of_shape(own), [Inner.of_shape(other) for other in others])
+
+
+def _alignment(tokens: TokensStep, teacher: FitStep, transfer: Sequence[Transfer]) -> AlignmentStep | None:
+    """How a teacher that runs in the student's step reads its tokens; None where it knows the same words."""
+    if teacher.tokens.wanted.key == tokens.wanted.key:
+        return None
+    own, other = tokens.start, teacher.tokens.start
+    texts = [(one.tokens, TransferTokensStep(one.texts, other, tokens.max_length)) for one in transfer]
+    return AlignmentStep(teacher.model_name, own, other, [(tokens, teacher.tokens), *texts])

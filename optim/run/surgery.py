@@ -1,49 +1,55 @@
-"""Students that are derived from their teacher: a surgery takes the fine-tuned model and leaves a smaller one."""
+"""The step that cuts a student out of a fine-tuned model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from optim.data.tokens import Tokens
-
-
-@dataclass(frozen=True, kw_only=True)
-class Patient:
-    """What a surgery may look at."""
-
-    folder: Path  # architecture.json and weights.safetensors of the fine-tuned teacher (`encoder/store.py`)
-    tokenizer: Path  # its tokenizer.json
-    train: Tokens  # the training sentences in its tokens
+from optim.cut.surgery import Patient, Surgery
+from optim.encoder.architecture import Architecture
+from optim.encoder.tensorflow import prepare_tensorflow
+from optim.run.fits import FitStep
+from optim.run.keys import TRAINING, made_by
+from optim.run.latency_model import LatencyStep
+from optim.run.starts import FromStep
+from optim.run.step import Stages, Step
 
 
-class Surgery(Protocol):
-    """A method that removes structure or words."""
+class SurgeryStep(Step):
+    """A smaller checkpoint cut out of a fitted one: architecture, weights, tokenizer.json, and what was kept."""
 
-    @property
-    def changes(self) -> bool:
-        """False for the one that removes nothing."""
-        ...
+    kind = "surgery"
 
-    @property
-    def spec(self) -> Mapping[str, Any]:
-        """Its name, version and arguments, for ids and keys."""
-        ...
+    def __init__(self, surgery: Surgery, whole: FitStep, latency: LatencyStep | None) -> None:
+        self.surgery, self.whole, self.latency = surgery, whole, latency
 
-    def cut(self, patient: Patient, folder: Path) -> None:
-        """Leaves architecture.json, weights.safetensors and tokenizer.json of the smaller model in `folder`."""
-        ...
+    def inputs(self) -> Sequence[Step]:
+        """The fine-tuned model, the sentences in its tokens, and what files take where that counts."""
+        return (*([self.latency] if self.latency else []), self.whole, self.whole.tokens)
+
+    def key(self) -> Mapping[str, Any]:
+        """Who is cut, how, and by which sentences."""
+        key = {"teacher": self.whole.wanted.key, "tokens": self.whole.tokens.wanted.key}
+        timed = {"latency": self.latency.wanted.key} if self.latency else {}
+        return {**key, **timed, "surgery": dict(self.surgery.spec), **made_by(*TRAINING)}
+
+    def build(self, folder: Path, scratch: Path, stages: Stages) -> None:
+        """Cuts."""
+        prepare_tensorflow()
+        patient = Patient(
+            folder=stages.folder(self.whole), tokenizer=self.whole.start.tokenizer(stages),
+            train=self.whole.tokens.read(stages, "train"), latency=self.latency.read(stages) if self.latency else None,
+        )  # fmt: skip
+        self.surgery.cut(patient, folder)
 
 
-@dataclass(frozen=True)
-class NoSurgery:
-    """The student is the teacher, or a checkpoint of its own."""
-
-    changes: bool = False
-    spec: Mapping[str, Any] = field(default_factory=dict)
-
-    def cut(self, patient: Patient, folder: Path) -> None:
-        """Never asked."""
-        raise AssertionError("there is nothing to cut")
+def shape_before(step: FitStep) -> Architecture:
+    """The architecture of a fit that may not be there yet; of a student that is cut as far as that is known before."""
+    start = step.start
+    if isinstance(start, FromStep) and isinstance(start.step, SurgeryStep):
+        return start.step.surgery.after(shape_before(start.step.whole))
+    if isinstance(start, FromStep):
+        assert isinstance(start.step, FitStep)
+        return shape_before(start.step)
+    return start.shape(None, step.classes)  # type: ignore[arg-type]  # a checkpoint's needs no stage

@@ -21,8 +21,8 @@ from optim.run.point import Point, point_of
 from optim.run.step import Step
 from optim.run.steps import steps_of
 
-STAGES = ("augmented", "unlabelled", "tokens", "teacher", "logits", "surgery", "student", "float32", "table", "file",
-          "figures")  # fmt: skip
+STAGES = ("augmented", "unlabelled", "tokens", "latency", "teacher", "logits", "surgery", "student", "float32",
+          "table", "file", "figures", "compressed")  # fmt: skip
 
 
 @dataclass

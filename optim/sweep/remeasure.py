@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from optim.common.files import sha256_of, write_text
-from optim.export.bundle import MODEL_FILE, TOKENIZER_FILE
+from optim.export.bundle import COMPRESSED_FILE, MODEL_FILE, TOKENIZER_FILE, model_in
+from optim.measure.file import decompress_p50_ms
 from optim.measure.latency import Bench, latency
 from optim.measure.machine import machine
+from optim.measure.zeros import UNKNOWN, zeros_speed
 from optim.report.finished import Finished
 from optim.run.result import REMEASURED
 
@@ -36,9 +38,10 @@ def remeasure(points: Sequence[Finished], bench: Bench) -> int:
         ids = _ids(_tokenizer(group[0]))
         lengths = {bench.sequence_length, *(p.result.speed["median_length"] for p in group)}
         times = {length: latency(files, ids=ids, length=length, bench=bench) for length in sorted(lengths)}
+        worth = _worth(group, ids, bench)
         for point in group:
-            text = json.dumps({"machine": here, "speed": _speed(point, times, bench)}, indent=2)
-            write_text(point.folder / REMEASURED, text + "\n")
+            speed = {**_speed(point, times, bench), **worth[sha256_of(_file(point))]}
+            write_text(point.folder / REMEASURED, json.dumps({"machine": here, "speed": speed}, indent=2) + "\n")
     return len({sha256_of(_file(point)) for point in points})
 
 
@@ -55,8 +58,21 @@ def _files(points: Sequence[Finished]) -> dict[str, Path]:
     return {sha256_of(path): path for path in paths}
 
 
+def _worth(points: Sequence[Finished], ids: np.ndarray, bench: Bench) -> dict[str, dict[str, Any]]:
+    """sha256 of each point's file -> what its zeros are worth, if it has any, and unpacking, if it is packed."""
+    found: dict[str, dict[str, Any]] = {}
+    for point in points:
+        path = _file(point)
+        if (digest := sha256_of(path)) not in found:
+            pruned = point.result.speed["zeros_accelerated"] is not None
+            unpacking = decompress_p50_ms(path) if path.name == COMPRESSED_FILE else None
+            zeros = zeros_speed(path, ids, bench=bench) if pruned else UNKNOWN
+            found[digest] = {**zeros, "decompress_p50_ms": unpacking}
+    return found
+
+
 def _speed(point: Finished, times: Mapping[int, Times], bench: Bench) -> dict[str, Any]:
-    """The `speed` part of result.json: the same keys as a first measurement has."""
+    """The `speed` part of result.json but what `_worth` knows: the same keys as a first measurement has."""
     own, reference, median = sha256_of(_file(point)), _float32(point), point.result.speed["median_length"]
     other = None if reference is None else sha256_of(reference)
     at_length, at_median = times[bench.sequence_length], times[median]
@@ -75,7 +91,7 @@ def _speed(point: Finished, times: Mapping[int, Times], bench: Bench) -> dict[st
 
 
 def _file(point: Finished) -> Path:
-    return point.folder / "bundle" / MODEL_FILE
+    return model_in(point.folder / "bundle")
 
 
 def _tokenizer(point: Finished) -> Path:

@@ -12,6 +12,9 @@ import numpy as np
 
 from optim.common.errors import UserError
 
+# A teacher must get so much of what the commonest label gets wrong: 0.55 right of two classes as frequent. Less may be
+# chance, on a slice of two hundred sentences, and a student follows its teacher down to it.
+LEAST_GAIN = 0.1
 STORED = "float16"  # of the logits of a teacher; it is in their key
 
 
@@ -27,6 +30,23 @@ def halved(logits: np.ndarray) -> np.ndarray:
             "its fit went wrong. Lower fit.teacher.learning_rate."
         )
     return logits.astype(STORED)
+
+
+def require_tuned(teacher: str, labels: np.ndarray, logits: np.ndarray, weights: np.ndarray) -> None:
+    """Raises UserError unless the teacher gets LEAST_GAIN of the sentences right that the commonest label gets wrong.
+
+    labels: int [n], of sentences that it was not fitted on; logits: float [n, classes]; weights: float [classes], what
+    a sentence of each class counts. A teacher at random, or one whose fit has failed, is as right as one label.
+    """
+    each = weights[labels] / weights[labels].sum()
+    right = float(each[logits.argmax(axis=1) == labels].sum())
+    common = max(float(each[labels == label].sum()) for label in np.unique(labels))
+    least = common + LEAST_GAIN * (1 - common)
+    if right < least:
+        raise UserError(
+            f"The teacher {teacher} has {right:.4f} of the held-out slice of train right, where its commonest label "
+            f"has {common:.4f}: one that teaches needs {least:.4f}. Raise fit.teacher.epochs, or take another teacher."
+        )
 
 
 def mean_soft(logits: Sequence[np.ndarray], temperature: float) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 from optim.common.build import method
 from optim.common.errors import UserError, require_count, require_fraction, require_positive, require_seed
 from optim.data.augment import Augment
+from optim.train.inner import Inner
 from optim.train.objective import Objective, View, hard_loss
 
 SAME = "same"  # the teacher that is the model itself, fine-tuned
@@ -27,6 +28,9 @@ class HardLabels:
     def __call__(self, labels, student, teachers: Sequence[Any]):
         """labels: as `hard_loss` has them; student: logits [batch, classes] -> float [batch]."""
         return hard_loss(labels, student)
+
+    def require_shapes(self, student: Inner, teachers: Sequence[Inner]) -> None:
+        """Answers go together, whatever gave them."""
 
     def attach(self, student: Any, teachers: Sequence[Any]) -> Objective:
         """Nothing but the answers."""
@@ -73,6 +77,9 @@ class SoftTargets:
         each = [tf.nn.log_softmax(teacher / self.temperature) for teacher in teachers]
         return tf.reduce_logsumexp(tf.stack(each), axis=0) - math.log(len(each))
 
+    def require_shapes(self, student: Inner, teachers: Sequence[Inner]) -> None:
+        """Answers go together, whatever gave them."""
+
     def attach(self, student: Any, teachers: Sequence[Any]) -> Objective:
         """Nothing but the answers."""
         return on_logits(self)
@@ -101,27 +108,33 @@ def hard_labels(*, teacher: str | Sequence[str], teacher_seed: int, augment: NoA
     if augment.copies or unlabelled is not None:
         given = f"augment.copies={augment.copies}" if augment.copies else f"unlabelled={unlabelled}"
         raise UserError(f"distill.{given}: nobody answers these sentences under distill=none; choose distill=kd.")
-    return HardLabels(teachers=_listed(teacher), teacher_seeds=_seeds(teacher_seed, 1))
+    return HardLabels(teachers=listed(teacher), teacher_seeds=seeds_from(teacher_seed, 1))
 
 
 @method("distill", "soft_targets", version=2)
 def soft_targets(*, temperature: float, teacher_weight: float, teacher: str | Sequence[str], seeds: int,
                  teacher_seed: int, augment: Augment, unlabelled: str | None) -> SoftTargets:  # fmt: skip
     """The loss of `distill=kd`. `augment` and `unlabelled` name sentences beside those of train (data/transfer.py)."""
+    require_weight(teacher_weight, augment, unlabelled)
+    return SoftTargets(temperature=temperature, teacher_weight=teacher_weight, teachers=listed(teacher),
+                       teacher_seeds=seeds_from(teacher_seed, seeds))  # fmt: skip
+
+
+def require_weight(teacher_weight: float, augment: Augment, unlabelled: str | None) -> None:
+    """Raises UserError for sentences that only teachers answer where their answers count nothing."""
     if (augment.copies or unlabelled is not None) and teacher_weight == 0:
         raise UserError("distill.teacher_weight must be above 0 with distill.augment or distill.unlabelled, got 0.")
-    return SoftTargets(temperature=temperature, teacher_weight=teacher_weight, teachers=_listed(teacher),
-                       teacher_seeds=_seeds(teacher_seed, seeds))  # fmt: skip
 
 
-def _listed(teacher: str | Sequence[str]) -> tuple[str, ...]:
+def listed(teacher: str | Sequence[str]) -> tuple[str, ...]:
+    """The names of the teachers. Raises UserError for none, or one name twice."""
     names = (teacher,) if isinstance(teacher, str) else tuple(teacher)
     if not names or len(set(names)) < len(names):
         raise UserError(f"distill.teacher must name one model, or several different ones, got {list(names)}.")
     return names
 
 
-def _seeds(first: int, count: int) -> tuple[int, ...]:
+def seeds_from(first: int, count: int) -> tuple[int, ...]:
     """first, first + 1, ...: the seeds of the fits of each teacher."""
     require_count("distill.seeds", count)
     require_seed("distill.teacher_seed", first, count=count)

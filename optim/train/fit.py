@@ -22,7 +22,8 @@ import numpy as np
 from optim.data.phrases import Parts
 from optim.data.tokens import UNLABELLED, Tokens, bucketed_batches, pad
 from optim.train.average import average_of
-from optim.train.objective import Loss, Objective, View, watching
+from optim.train.beside import Alignments, aligned_rows, teacher_views
+from optim.train.objective import Loss, watching
 from optim.train.recipe import Recipe, Schedule
 from optim.train.regularize import regularized
 from optim.train.rows import stops, unlabelled_rows
@@ -123,6 +124,7 @@ class Task:
     wrappers: Sequence[Wrapper] = ()
     teacher_logits: np.ndarray | None = None  # float32 [n, teachers, classes], where the loss needs them
     teachers: Sequence[Any] = ()  # Keras classifiers that run in every step, where the loss needs those
+    alignments: Alignments = ()  # of each of those; none where all know the model's words
     parents: np.ndarray | None = None  # int [without a label, 2]: the rows each was made from, -1 for none
 
 
@@ -169,6 +171,8 @@ class Fit:
         self.trained = [*self.stack.model.trainable_variables, *self.objective.variables]
         self.optimizer = optimizer_for(self.trained, rate=recipe.learning_rate, weight_decay=recipe.weight_decay,
                                        scales=layer_scales(task.model, recipe.layer_decay))  # fmt: skip
+        self.alignments = task.alignments or [None] * len(task.teachers)
+        self.aligned = aligned_rows(self.alignments, len(task.tokens))
         self.average = average_of(task.model.trainable_variables, decay=recipe.average)
         self.train_step = _train_step(self)
         self.fitted, self.best, self.ranges = Fitted(), None, {}
@@ -221,7 +225,8 @@ class Fit:
         ids, mask = pad(self.task.tokens, index)
         labels = self.task.tokens.labels[index]
         draw = np.array([self.settings.seed, step], np.int32)
-        args = (ids, mask, labels, self._weights(labels), self._teacher_logits(index), np.float32(rate), draw)
+        args = (ids, mask, labels, self._weights(labels), self._teacher_logits(index), self.aligned[index],
+                np.float32(rate), draw)  # fmt: skip
         loss = float(self.train_step(*map(tf.constant, args)))
         if not math.isfinite(loss):
             raise TrainingDiverged(
@@ -293,14 +298,14 @@ class Fit:
 def _train_step(fit: Fit):
     """A compiled step for batches of any shape.
 
-    (ids, mask, labels, weights, teacher logits, rate, draw: int32 [2], seed and step) -> mean loss.
+    (ids, mask, labels, weights, teacher logits, aligned, rate, draw: int32 [2], seed and step) -> mean loss.
     """
     import tensorflow as tf
 
     objective, optimizer, variables = fit.objective, fit.optimizer, fit.trained
     student = watching(fit.stack.model, objective.student_layers)
-    views = _teacher_views(fit.task.teachers, objective)
     stored = 0 if fit.task.teacher_logits is None else fit.task.teacher_logits.shape[1]
+    views = teacher_views(fit.task.teachers, fit.alignments, objective, stored=stored > 0)
 
     @tf.function(
         autograph=False,  # nothing here is Python control flow over tensors, and looking for it takes seconds
@@ -310,33 +315,21 @@ def _train_step(fit: Fit):
             tf.TensorSpec([None], tf.int32),
             tf.TensorSpec([None], tf.float32),
             tf.TensorSpec([None, stored, None], tf.float32),
+            tf.TensorSpec([None, len(fit.task.teachers)], tf.float32),
             tf.TensorSpec([], tf.float32),
             tf.TensorSpec([2], tf.int32),
         ],
     )
-    def step(ids, mask, labels, weights, answers, rate, draw):
+    def step(ids, mask, labels, weights, answers, aligned, rate, draw):
         optimizer.learning_rate.assign(rate)
         fit.task.model.draws.assign(draw)
+        teachers = views(ids, mask, answers, aligned)  # outside of the tape, which would keep all that they compute
         with tf.GradientTape() as tape:
             said = student(ids, mask, training=True)
-            value = tf.reduce_mean(weights * objective.value(labels, said, views(ids, mask, answers)))
+            value = tf.reduce_mean(weights * objective.value(labels, said, teachers))
         gradients = tape.gradient(value, variables)
         gradients, _ = tf.clip_by_global_norm(gradients, 1.0)
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return value
 
     return step
-
-
-def _teacher_views(teachers: Sequence[Any], objective: Objective) -> Callable[..., list[View]]:
-    """(ids, mask, stored logits [batch, teachers, classes]) -> what each teacher says: live, or as it was stored."""
-    import tensorflow as tf
-
-    live = [watching(model, names) for model, names in zip(teachers, objective.teacher_layers, strict=True)]
-
-    def views(ids, mask, stored) -> list[View]:
-        if live:
-            return [view(ids, mask, training=False) for view in live]
-        return [View(logits, {}, mask) for logits in tf.unstack(stored, axis=1)]
-
-    return views

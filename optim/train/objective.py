@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from optim.data.tokens import UNLABELLED
+from optim.train.inner import Inner
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class View:
     logits: Any  # float [batch, classes]
     layers: Mapping[str, Any]  # name -> output of the layers that were asked for: float [tokens, width]
     mask: Any  # int [batch, length]: which tokens are real; tf.where(mask) is the order of `tokens`
+    aligned: Any = 1.0  # float [batch], of a teacher: 0 where its tokenizer cuts the sentence into other pieces
 
 
 def hard_loss(labels, logits):
@@ -63,27 +65,34 @@ class Loss(Protocol):
 
     @property
     def needs_models(self) -> bool:
-        """Whether the teachers themselves must run in every step."""
+        """Whether teachers must run in every step: all of them, or the first where `needs_logits` too."""
+        ...
+
+    def require_shapes(self, student: Inner, teachers: Sequence[Inner]) -> None:
+        """Raises UserError for models that it can't compare; asked before any is trained, if it needs them."""
         ...
 
     def attach(self, student: Any, teachers: Sequence[Any]) -> Objective:
-        """The loss on Keras models; `teachers` is empty unless it needs them."""
+        """The loss on Keras models; `teachers` is empty unless it needs them. It may raise UserError."""
         ...
 
 
-def watching(model: Any, names: Sequence[str]) -> Callable[..., View]:
-    """A function (ids, mask, training) -> View of `model` with the outputs of the layers `names`, wrapped or not."""
+def watching(model: Any, names: Sequence[str], *, answers: bool = True) -> Callable[..., View]:
+    """A function (ids, mask, training) -> View of `model` with the outputs of the layers `names`, wrapped or not.
+
+    Without `answers` it computes no logits, and so nothing beyond the last of these layers.
+    """
     import tf_keras as keras
 
     from optim.train.wrap import layer_named
 
     # A layer that wrappers left alone is shared with the model they wrapped: its last use is that in `model`.
     outputs = {name: layer_named(model, name).get_output_at(-1) for name in names}
-    inner = keras.Model(model.input, {"logits": model.output, **outputs}) if names else model
+    last = {"logits": model.output} if answers else {}
+    inner = keras.Model(model.input, {**outputs, **last})
 
     def view(ids, mask, *, training: bool) -> View:
         said = inner({"input_ids": ids, "attention_mask": mask}, training=training)
-        logits = said.pop("logits") if names else said
-        return View(logits, said if names else {}, mask)
+        return View(said.pop("logits", None), said, mask)
 
     return view

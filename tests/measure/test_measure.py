@@ -211,8 +211,9 @@ def test_measure_file_against_a_heavier_float32_file(files):
     assert set(speed) == {
         *("latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "calls", "threads", "sequence_length"),
         *("float32_latency_p50_ms", "speedup_vs_float32", "median_length", "median_length_latency_p50_ms"),
-        "median_length_float32_latency_p50_ms",
+        *("median_length_float32_latency_p50_ms", "zeros_accelerated", "zeros_speedup"),
     }
+    assert (speed["zeros_accelerated"], speed["zeros_speedup"]) == (None, None), "it was said to have none"
     assert 0 < speed["latency_p50_ms"] <= speed["latency_p90_ms"] <= speed["latency_p99_ms"]
     assert speed["calls"] >= 5
     assert (speed["threads"], speed["sequence_length"], speed["median_length"]) == (1, 16, 4)
@@ -221,6 +222,12 @@ def test_measure_file_against_a_heavier_float32_file(files):
     assert speed["median_length_float32_latency_p50_ms"] < speed["float32_latency_p50_ms"]
     assert set(found.memory) == {"peak_rss_bytes", "baseline_rss_bytes"}
     assert found.size["file_bytes"] == files["light"].stat().st_size
+
+
+def test_a_file_with_zeros_is_timed_against_itself_without_them(files):
+    found = file.measure_file(files["light"], files["light"], dev_of(9, 3, 3), bench=QUICK, zeros=True)
+    assert found.speed["zeros_accelerated"] in (True, False)
+    assert 0.1 < (found.speed["zeros_speedup"] or 0) < 10
 
 
 def test_float32_file_is_not_faster_than_itself(files, tmp_path):
@@ -275,6 +282,7 @@ def test_sizes_are_those_of_gzip_and_stay_the_same(tmp_path, monkeypatch):
     first = file.sizes(path)
     assert first["file_bytes"] == 101_000
     assert 1000 < first["gzip_bytes"] < 1300
+    assert 1000 < first["zstd_bytes"] < 1300
     monkeypatch.setattr(time, "time", lambda: 2e9)
     assert file.sizes(path) == first
     assert first["gzip_bytes"] == len(gzip.compress(path.read_bytes(), 9, mtime=0))

@@ -81,6 +81,8 @@ class BrokenPromise:
     changes: bool = True
     packages: tuple[str, ...] = ()
 
+    def require(self, kernels: Any) -> None: ...
+
     def attach(self, model: Any, *, total_steps: int) -> Any:
         return _Untouched(model)
 

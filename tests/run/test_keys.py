@@ -120,10 +120,13 @@ LEAVES: dict[str, tuple[Any, bool, frozenset[str]]] = {
     "cache_free_gb": (0.2, SAME, NONE),
     "cache_max_gb": (100, SAME, NONE),
     "measure.max_disagreement": (0.5, OTHER, NONE),
+    "export.zstd_level": (3, SAME, NONE),  # nothing is compressed here
     "sweep.dry_run": (True, SAME, NONE),
 }
-# A path says nothing, its content does: tests below. Those of distill bring stages of their own: test_transfer.py.
-ELSEWHERE = {"model.path", "data.path", "cache_dir", "distill.augment.copies", "distill.unlabelled"}
+# A path says nothing, its content does: tests below. Those of distill bring stages of their own: test_transfer.py; that
+# of export as well: below.
+ELSEWHERE = {"model.path", "data.path", "cache_dir", "distill.augment.copies", "distill.unlabelled",
+             "export.compress"}  # fmt: skip
 METHODS = {f"{group}.method" for group in ("model", "prune", "distill", "quant", "fit", "data", "bench", "track")}
 
 
@@ -183,6 +186,21 @@ def test_every_leaf_of_the_config_is_in_the_table(config):
 def test_a_leaf_changes_the_id_and_the_stages_that_it_changes(leaf, config, runs):
     value, id_changes, stages = LEAVES[leaf]
     assert difference(config, changed(config, **{leaf: value}), runs) == (id_changes, stages)
+
+
+def test_a_compressed_file_is_one_stage_more_and_another_result(config, runs):
+    def known(cfg: DictConfig) -> tuple[str, dict[str, str]]:
+        chosen = point_of(cfg)
+        wanted = steps_of(chosen, chosen.source.load(runs.cache), runs.cache).wanted()
+        return run_id_of(chosen), {w.key: w.name for w in wanted}
+
+    (plain_id, plain), (packed_id, packed) = known(config), known(changed(config, **{"export.compress": "zstd"}))
+    assert packed_id != plain_id
+    assert [packed[key] for key in packed.keys() - plain.keys()] == ["compressed"]
+    assert plain.keys() < packed.keys()
+    level_id, level = known(changed(config, **{"export.compress": "zstd", "export.zstd_level": 3}))
+    assert level_id != packed_id
+    assert [level[key] for key in level.keys() - packed.keys()] == ["compressed"]
 
 
 def test_the_seed_of_the_fit_alone_is_another_point(config, runs):

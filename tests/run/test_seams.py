@@ -1,93 +1,27 @@
 """Places where coming methods will be put in, each tried with a toy one on the whole way of a point.
 
-(a) a student cut out of its teacher, with words of its own; (b) a loss that sees hidden states and attention of both
-models and has a variable of its own; (c) several wrappers on one model, whose ranges reach the quantizer; (d) a
-quantizer that asks for a table; (e) several teachers.
+(a) a loss that sees hidden states and attention of both models and has a variable of its own; (b) several wrappers on
+one model, whose ranges reach the quantizer; (c) a quantizer that asks for a table; (d) several teachers.
 """
 
 # pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer
 from whole_points import made, point
 
 from optim.common.errors import UserError
-from optim.encoder import store
 from optim.export.quantize import Quantizer, Student
 from optim.run import exports
 from optim.run.steps import steps_of
-from optim.run.surgery import Patient
 from optim.train.objective import Objective, View
 from optim.train.wrap import innermost
 
 # (a)
-
-
-@dataclass(frozen=True)
-class LastLayerAndRareWords:
-    """Removes the last layer, and all words after the first `words` of the vocabulary."""
-
-    words: int
-    changes: bool = True
-
-    @property
-    def spec(self) -> dict[str, Any]:
-        return {"method": "toy", "version": 1, "words": self.words}
-
-    def cut(self, patient: Patient, folder: Path) -> None:
-        from optim.encoder import graph
-
-        whole = store.load(patient.folder)
-        shape = store.read_architecture(patient.folder)
-        smaller = replace(shape, vocabulary_size=self.words, heads=shape.heads[:-1], ffn_widths=shape.ffn_widths[:-1])
-        model = graph.classifier(smaller)
-        for layer in model.layers:
-            weights = whole.get_layer(layer.name).get_weights()
-            layer.set_weights([w[: self.words] for w in weights] if layer.name == "word_embeddings" else weights)
-        store.save(model, smaller, folder)
-        tokenizer = json.loads(patient.tokenizer.read_text())
-        vocabulary = tokenizer["model"]["vocab"]
-        tokenizer["model"]["vocab"] = {word: i for word, i in vocabulary.items() if i < self.words}
-        (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-
-
-def test_a_student_is_derived_from_its_teacher_with_words_of_its_own(runs):
-    whole = point(runs)
-    checkpoint = whole.checkpoint.fetch(runs.cache)
-    words = Tokenizer.from_file(str(checkpoint / "tokenizer.json")).get_vocab_size()
-    chosen = replace(whole, surgery=LastLayerAndRareWords(words - 20))
-    steps, stages, outcome = made(runs, chosen)
-    kinds = [step.kind for step in steps.all()]
-    assert kinds.index("teacher") < kinds.index("surgery") < kinds.index("student")
-    assert kinds.count("tokens") == 2, "the student's words are others"
-    shape = store.read_architecture(stages.folder(steps.student))
-    assert (len(shape.heads), shape.vocabulary_size) == (1, words - 20)
-    assert Tokenizer.from_file(str(outcome.tokenizer)).get_vocab_size() == words - 20
-    assert outcome.quality["accuracy_fraction"] >= 0.9
-    assert outcome.size["parameters"] < steps.teachers[0].weights(stages)["parameters"]
-
-
-def test_another_surgery_is_another_student(runs):
-    corpus = point(runs).source.load(runs.cache)
-    keys = {steps_of(replace(point(runs), surgery=s), corpus, runs.cache).student.wanted.key
-            for s in (LastLayerAndRareWords(100), LastLayerAndRareWords(101), point(runs).surgery)}  # fmt: skip
-    assert len(keys) == 3
-
-
-def test_a_surgery_on_another_teacher_is_refused(runs):
-    chosen = replace(point(runs, "model.layers=1", "distill.teacher=tiny"), surgery=LastLayerAndRareWords(100))
-    with pytest.raises(UserError, match=r"distill\.teacher=same"):
-        steps_of(chosen, chosen.source.load(runs.cache), runs.cache)
-
-
-# (b)
 
 
 @dataclass(frozen=True)
@@ -99,6 +33,8 @@ class HiddenAndAttention:
     needs_logits: bool = False
     needs_models: bool = True
     seen: dict[str, Any] = field(default_factory=dict)
+
+    def require_shapes(self, student: Any, teachers: Any) -> None: ...
 
     def attach(self, student: Any, teachers: Any) -> Objective:
         import tensorflow as tf
@@ -157,7 +93,7 @@ def test_a_loss_that_sees_inner_states_is_smoothed_and_sees_both_passes(tmp_path
     assert np.abs(loss.seen["projection"].numpy() - np.eye(SHAPE.width)).max() > 1e-3, "trained, at the full rate"
 
 
-# (c)
+# (b)
 
 
 @dataclass(frozen=True)
@@ -233,7 +169,7 @@ def test_two_wrappers_hold_on_one_model_and_their_ranges_reach_the_quantizer(run
     assert outcome.quality["accuracy_fraction"] >= 0.9
 
 
-# (d)
+# (c)
 
 
 def test_a_quantizer_asks_for_a_table_that_a_step_makes_once(runs, monkeypatch):
@@ -266,7 +202,7 @@ def test_a_table_that_nobody_makes_is_refused(runs):
         steps_of(chosen, chosen.source.load(runs.cache), runs.cache)
 
 
-# (e)
+# (d)
 
 
 def test_two_teachers_teach_one_student(runs):

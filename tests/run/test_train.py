@@ -23,6 +23,10 @@ RUNS = {
     "fixed80": ("prune=fixed80", "quant=fp16", "distill=kd"),
     "poly50": ("prune=poly50", "quant=none", "distill=none"),
     "poly80": ("prune=poly80", "quant=int8_static", "distill=kd", "track=offline", "bench=cpu1"),
+    "nm24": ("prune=nm24", "quant=int8", "distill=kd"),
+    "block1x4": ("prune=block1x4", "quant=int8", "distill=none"),
+    "global50": ("prune=global50", "quant=int8", "distill=kd"),
+    "movement": ("prune=movement", "quant=int8", "distill=kd", "export.compress=zstd"),
     "quick": ("fit=quick", "prune=none", "quant=int8"),
     "int8_full": ("prune=none", "quant=int8_full"),
     "int16x8": ("prune=none", "quant=int16x8"),
@@ -31,7 +35,10 @@ RUNS = {
     "int8_emb4": ("prune=fixed50", "quant=int8_emb4"),
     "mixed": ("prune=fixed50", "quant=mixed"),
     "int8_qat": ("prune=fixed50", "quant=int8_qat"),
+    "hidden": ("prune=fixed50", "quant=none", "distill=hidden"),
+    "minilm": ("prune=fixed50", "quant=none", "distill=minilm"),
 }
+SPARSITY = {"none": 0.0, "nm24": 0.5, "block1x4": 0.5, "movement": 0.5}
 FLOAT_QUANTS = ("none", "fp16")
 
 
@@ -48,7 +55,8 @@ def results(runs: Runs) -> dict[str, dict]:
 
 
 def _sparsity(result: dict) -> float:
-    return {"none": 0.0, "50": 0.5, "80": 0.8}[re.sub(r"^(fixed|poly)", "", result["choices"]["prune"])]
+    prune = result["choices"]["prune"]
+    return SPARSITY[prune] if prune in SPARSITY else int(prune[-2:]) / 100
 
 
 def _files(folder: Path) -> dict[str, int]:
@@ -98,7 +106,12 @@ def test_result_has_the_keys_that_readers_count_on(results, name):
             "agreement_fraction",
         ]
     ) <= set(result["quality"])
-    assert set(["file_bytes", "gzip_bytes", "parameters", "zeroed_fraction"]) <= set(result["size"])
+    assert set(
+        [
+            *("file_bytes", "gzip_bytes", "zstd_bytes", "compressed_bytes"),
+            *("parameters", "effective_parameters", "zeroed_fraction"),
+        ]
+    ) <= set(result["size"])
     assert set(
         [
             "latency_p50_ms",
@@ -110,11 +123,74 @@ def test_result_has_the_keys_that_readers_count_on(results, name):
             "float32_latency_p50_ms",
             "speedup_vs_float32",
             "median_length_latency_p50_ms",
+            *("zeros_accelerated", "zeros_speedup", "decompress_p50_ms"),
         ]
     ) <= set(result["speed"])
     assert result["memory"]["peak_rss_bytes"] > 1e6
     assert set(["teacher_s", "student_s", "export_s", "measure_s", "cached"]) <= set(result["cost"])
     assert set(["cpu", "isa", "cores", "load_average", "versions"]) <= set(result["machine"])
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_result_says_whether_its_zeros_make_it_faster(results, name):
+    """As it was timed, where there are zeros; that this runtime multiplies them like any number is what others found."""
+    size, speed = results[name]["size"], results[name]["speed"]
+    pruned = results[name]["choices"]["prune"] != "none"
+    assert (speed["zeros_accelerated"] is not None) == (speed["zeros_speedup"] is not None) == pruned
+    if pruned:
+        assert speed["zeros_accelerated"] in (True, False)
+        assert 0.2 < speed["zeros_speedup"] < 5
+    prunable = 2 * (4 * 32 * 32 + 2 * 32 * 64) + 32 * 32
+    gone = size["parameters"] - size["effective_parameters"]
+    # Beside the zeros of the kernels at most some biases are 0, of which this model has fewer than 1,000.
+    assert 0 <= gone - size["zeroed_fraction"] * prunable < 1000
+
+
+def test_half_of_the_zeros_of_a_kernel_are_half_of_the_prunable_parameters(results):
+    gone = {n: results[n]["size"]["parameters"] - results[n]["size"]["effective_parameters"] for n in ("nm24", "quick")}
+    assert gone["nm24"] - gone["quick"] == pytest.approx((2 * (4 * 32 * 32 + 2 * 32 * 64) + 32 * 32) / 2, abs=100)
+
+
+def test_a_pruned_file_is_smaller_once_it_is_compressed(results):
+    """The same graph and bytes as the one that was not pruned, but for its zeros."""
+    pruned, whole = results["fixed50"]["size"], results["quick"]["size"]
+    assert pruned["file_bytes"] == pytest.approx(whole["file_bytes"], abs=200)
+    assert pruned["zstd_bytes"] < whole["zstd_bytes"] - 2000
+    assert pruned["gzip_bytes"] < whole["gzip_bytes"] - 2000
+
+
+def test_a_compressed_bundle_has_the_file_once_and_predict_reads_it(results, runs):
+    from optim.export.compress import decompress
+
+    result = results["movement"]
+    bundle = runs.results / result["run_id"] / "bundle"
+    assert not (bundle / "model.tflite").exists()
+    packed = bundle / "model.tflite.zst"
+    assert packed.stat().st_size == result["size"]["compressed_bytes"] < result["size"]["file_bytes"]
+    assert 0 < result["speed"]["decompress_p50_ms"] < 1000
+    (file,) = (runs.cache / "stages").glob(
+        f"{next(k for k in result['cost']['stages'] if k.startswith('file-'))}/*.tflite"
+    )
+    assert decompress(packed) == file.read_bytes()
+    done = subprocess.run([sys.executable, "-m", "optim.predict", str(bundle), "a wonderful charming film"], cwd=ROOT,
+                          capture_output=True, text=True, timeout=60)  # fmt: skip
+    assert json.loads(done.stdout)["label"] == "positive", done.stderr
+    assert "`model.tflite.zst` in this folder unpacks to" in (bundle / "README.md").read_text(encoding="utf-8")
+    assert all(results[name]["size"]["compressed_bytes"] is None for name in RUNS if name != "movement")
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_table_of_a_result_fits_the_screen(results, runs, name):
+    from optim.run.result import read, table
+
+    folder = runs.results / results[name]["run_id"]
+    found = read(folder)
+    assert found is not None
+    shown = table(found, folder)
+    words = re.compile(f"optim.predict|{FILE}|train.py")
+    assert max(len(line) for line in shown.splitlines() if not words.search(line)) <= 100
+    assert ("zeros faster?" in shown) == (results[name]["choices"]["prune"] != "none")
+    assert ("ships as" in shown) == (name == "movement")
 
 
 def test_files_shrink_with_their_precision(results):
@@ -142,8 +218,8 @@ def test_stages_are_shared_between_the_runs(results, runs):
     assert counts["tokens"] == 1
     assert counts["teacher"] == 1
     assert counts["logits"] == 1
-    assert counts["student"] == 5
-    assert counts["float32"] == 6
+    assert counts["student"] == 11
+    assert counts["float32"] == 12
     assert counts["file"] == len(RUNS)
 
 

@@ -10,7 +10,7 @@ import pytest
 from small_fit import FIXED, RECIPE, SHAPE, fit_of, tokens_of
 
 from optim.encoder.architecture import Architecture
-from optim.train.prune import Magnitude
+from optim.train.prune import Across, Blocks, Magnitude, Movement, ZerosOf
 
 DROPPING = dataclasses.replace(SHAPE, hidden_dropout=0.2, attention_dropout=0.2, head_dropout=0.2)
 
@@ -51,8 +51,22 @@ def _kill() -> None:
 EVERYTHING = dataclasses.replace(RECIPE, average=0.9, layer_decay=0.8, label_smoothing=0.1, r_drop=0.5)
 
 
-@pytest.mark.parametrize("recipe", [RECIPE, EVERYTHING])
-@pytest.mark.parametrize("wrappers", [(), (Magnitude(schedule="polynomial", sparsity=0.5, **FIXED),)])
+GROWING = Magnitude(schedule="polynomial", sparsity=0.5, **FIXED)
+PRUNERS = {
+    "blocks": Blocks(schedule="polynomial", sparsity=0.5, block=(1, 4), **FIXED),
+    "n_of_m": ZerosOf(zeros=2, group=4),
+    "across": Across(schedule="polynomial", sparsity=0.5, **FIXED),
+    "movement": Movement(schedule="polynomial", sparsity=0.5, scope="kernel", **FIXED),
+    "movement_global": Movement(schedule="polynomial", sparsity=0.5, scope="global", **FIXED),
+}
+
+
+@pytest.mark.parametrize(
+    ("wrappers", "recipe"),
+    [*((w, r) for w in ((), (GROWING,)) for r in (RECIPE, EVERYTHING)),
+     *(((p,), EVERYTHING) for p in PRUNERS.values()), ((PRUNERS["movement"],), RECIPE)],
+    ids=["none", "none_everything", "magnitude", "magnitude_everything", *PRUNERS, "movement_plain"],
+)  # fmt: skip
 def test_a_kill_in_the_middle_changes_no_bit(tmp_path, wrappers, recipe):
     whole = fitted(tmp_path / "whole", killed=False, wrappers=wrappers, recipe=recipe)
     resumed = fitted(tmp_path / "resumed", killed=True, wrappers=wrappers, recipe=recipe)

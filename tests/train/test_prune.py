@@ -4,32 +4,59 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import CONF
 from hydra import compose, initialize_config_dir
+from hypothesis import given
+from hypothesis import strategies as st
 from small_fit import FIXED, RECIPE, SHAPE, fit_of, new_model, tokens_of
 
 from optim.common.build import build
+from optim.common.errors import UserError
+from optim.encoder.architecture import Bottleneck
+from optim.encoder.kernels import prunable_shapes
 from optim.train.distill import SoftTargets
-from optim.train.prune import Magnitude, prunable, zeroed_fractions
+from optim.train.prune import (
+    Blocks,
+    Magnitude,
+    Movement,
+    ZerosOf,
+    _Untouched,
+    prunable,
+    shapes_of,
+    zeroed_fraction,
+    zeroed_fractions,
+)
 
 
-@pytest.mark.parametrize("name", sorted(p.stem for p in (CONF / "prune").glob("*.yaml")))
-def test_every_pruning_reaches_its_sparsity_and_holds_it(name, tmp_path):
-    """Through the one loop with distillation: each kernel of the encoder and the pooler, not the classifier."""
+def pruner_of(name: str, *more: str):
+    """The method that an option of conf/prune names."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        pruner = build(compose("train", overrides=["model=tiny", "data=csv", f"prune={name}"]).prune, "prune")
-    tokens, model = tokens_of(240), new_model()
+        return build(compose("train", overrides=["model=tiny", "data=csv", f"prune={name}", *more]).prune, "prune")
+
+
+SHARES = {"none": 0.0, "nm24": 0.5, "block1x4": 0.5, "movement": 0.5}  # of the options whose name ends in no share
+OPTIONS = sorted(p.stem for p in (CONF / "prune").glob("*.yaml"))
+AVERAGED = ("nm24", "block1x4", "global50", "movement", "poly80")
+
+
+@pytest.mark.parametrize(("name", "average"), [*((n, 0.0) for n in OPTIONS), *((n, 0.9) for n in AVERAGED)])
+def test_every_pruning_reaches_its_sparsity_and_holds_it(name, average, tmp_path):
+    """Through the one loop with distillation: each kernel of the encoder and the pooler, not the classifier."""
+    pruner, tokens, model = pruner_of(name), tokens_of(240), new_model()
     teacher = np.random.default_rng(0).normal(size=(240, 2)).astype(np.float32)
     kd = SoftTargets(temperature=2.0, teacher_weight=0.9, teachers=("same",), teacher_seeds=(0,))
-    fit_of(model, tokens, tmp_path, wrappers=[pruner], loss=kd, logits=teacher).run()
+    recipe = dataclasses.replace(RECIPE, average=average)
+    fit_of(model, tokens, tmp_path, wrappers=[pruner], loss=kd, logits=teacher, recipe=recipe).run()
     pruner.check(model)
-    zeros = zeroed_fractions(model)
-    expected = 0.0 if name == "none" else int(name[-2:]) / 100
+    zeros, expected = zeroed_fractions(model), SHARES[name] if name in SHARES else int(name[-2:]) / 100
     assert len(zeros) == 2 * 6 + 1
-    assert all(z == pytest.approx(expected, abs=0.001) for z in zeros.values())
+    assert zeroed_fraction(model) == pytest.approx(expected, abs=0.001)
+    if not name.startswith("global"):
+        assert all(z == pytest.approx(expected, abs=0.001) for z in zeros.values())
     assert np.mean(model.get_layer("classifier").kernel.numpy() == 0) == 0
 
 
@@ -67,22 +94,233 @@ def test_a_lost_mask_is_noticed():
         Magnitude(schedule="constant", sparsity=0.5, **FIXED).check(model)
 
 
-@pytest.mark.parametrize("pooling", ["first", "mean"])
-def test_a_pruned_step_multiplies_bfloat16_and_rounds_no_weight(pooling, tmp_path):
-    """TFMOT's wrapper is float32 for its masks; what it wraps must still multiply in its own precision."""
+@pytest.mark.parametrize(
+    ("name", "pooling"),
+    [("fixed50", "first"), ("fixed50", "mean"), ("nm24", "mean"), ("block1x4", "mean"), ("movement", "first"),
+     ("movement", "mean"), ("global50", "mean")],
+)  # fmt: skip
+def test_a_pruned_step_multiplies_bfloat16_and_rounds_no_weight(name, pooling, tmp_path):
+    """TFMOT's wrapper is float32 for its masks, and so is ours; what they wrap must multiply in its own precision."""
     import tf_keras as keras
 
     from optim.encoder import graph
 
     keras.utils.set_random_seed(0)
-    model = graph.classifier(dataclasses.replace(SHAPE, pooling=pooling), bfloat16=True)
-    fit = fit_of(model, tokens_of(60), tmp_path, wrappers=[Magnitude(schedule="constant", sparsity=0.5, **FIXED)])
+    model, pruner = graph.classifier(dataclasses.replace(SHAPE, pooling=pooling), bfloat16=True), pruner_of(name)
+    fit = fit_of(model, tokens_of(60), tmp_path, wrappers=[pruner])
     operations = fit.train_step.get_concrete_function().graph.get_operations()
     products = [o.outputs[0].dtype.name for o in operations if "MatMul" in o.type and "Grad" not in o.type]
     # 2 layers of 6 kernels, the pooler and the classifier: once forwards, twice backwards; 6 for each attention.
     assert products == ["bfloat16"] * (3 * 14 + 2 * 6)
     fit.run()
+    pruner.check(model)
     kept = model.get_layer("layer0_ffn_in").kernel.numpy()
-    assert np.mean(kept == 0) == pytest.approx(0.5, abs=0.001)
     low_bits = kept[kept != 0].view(np.uint32) & 0xFFFF  # those that bfloat16 lacks
     assert np.mean(low_bits != 0) > 0.9, "the weights themselves stay float32"
+
+
+# Patterns
+
+# Two steps in which nothing is learnt.
+STILL = dataclasses.replace(RECIPE, epochs=1, batch_size=30, learning_rate=1e-12, warmup=0.0, weight_decay=0.0)
+
+
+def magnitudes(model) -> dict[str, np.ndarray]:
+    return {name: np.abs(model.get_layer(name).kernel.numpy()) for name in prunable(model)}
+
+
+def test_two_of_four_neighbours_along_the_inputs_are_the_smaller_ones(tmp_path):
+    """In each column the larger two of inputs 0 to 3, of 4 to 7, and so on, stay."""
+    model = new_model()
+    before = magnitudes(model)
+    fit_of(model, tokens_of(60), tmp_path, wrappers=[ZerosOf(zeros=2, group=4)], recipe=STILL).run()
+    for name, kernel in before.items():
+        groups = kernel.T.reshape(-1, 4)
+        stay = (groups >= np.sort(groups, axis=1)[:, 2:3]).reshape(kernel.T.shape).T
+        np.testing.assert_array_equal(model.get_layer(name).kernel.numpy() != 0, stay)
+
+
+def test_the_blocks_of_least_mean_magnitude_go_whole(tmp_path):
+    model = new_model()
+    before = magnitudes(model)
+    fit_of(model, tokens_of(60), tmp_path, wrappers=[pruner_of("block1x4")], recipe=STILL).run()
+    for name, kernel in before.items():
+        means = kernel.reshape(len(kernel), -1, 4).mean(axis=2)
+        stay = np.repeat(means >= np.median(means), 4, axis=1)
+        np.testing.assert_array_equal(model.get_layer(name).kernel.numpy() != 0, stay)
+
+
+def test_one_threshold_for_all_kernels_takes_more_from_the_smaller(tmp_path):
+    """A kernel that is a hundred times smaller than the rest goes whole."""
+    model = new_model()
+    small = model.get_layer("layer0_ffn_in")
+    small.kernel.assign(small.kernel / 100)
+    before = magnitudes(model)
+    fit_of(model, tokens_of(60), tmp_path, wrappers=[pruner_of("global50")], recipe=STILL).run()
+    threshold = np.median(np.concatenate([kernel.ravel() for kernel in before.values()]))
+    for name, kernel in before.items():
+        np.testing.assert_array_equal(model.get_layer(name).kernel.numpy() != 0, kernel > threshold)
+    assert zeroed_fractions(model)["layer0_ffn_in"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("pruner", "said"),
+    [
+        (ZerosOf(zeros=2, group=5), r"prune.group must divide .* layer0_query is \[16, 16\].* got 5"),
+        (
+            Blocks(schedule="constant", sparsity=0.5, block=(1, 12), **FIXED),
+            r"layer0_query is \[16, 16\], got \[1, 12\]",
+        ),
+        (
+            Blocks(schedule="constant", sparsity=0.5, block=(32, 1), **FIXED),
+            r"layer0_query is \[16, 16\], got \[32, 1\]",
+        ),
+    ],
+)
+def test_a_block_that_does_not_divide_a_kernel_is_refused_by_name(pruner, said, tmp_path):
+    with pytest.raises(UserError, match=said) as refused:
+        pruner.require(prunable_shapes(SHAPE))
+    assert "\n" not in str(refused.value)
+    with pytest.raises(UserError, match=said):  # and where the shapes were not known before
+        fit_of(new_model(), tokens_of(60), tmp_path, wrappers=[pruner])
+
+
+BOTTLENECK = Bottleneck(embedding_width=12, width=8, ffn_count=3)
+FAMILIES = {
+    "bert": SHAPE,
+    "uneven": dataclasses.replace(SHAPE, heads=(2, 1), ffn_widths=(32, 24)),
+    "distilbert": dataclasses.replace(SHAPE, family="distilbert"),
+    "mpnet": dataclasses.replace(SHAPE, family="mpnet", relative_buckets=8),
+    "mobilebert": dataclasses.replace(SHAPE, family="mobilebert", head_width=4, pooling="first", bottleneck=BOTTLENECK),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shapes_told_before_the_graph_is_built_are_those_of_the_graph(family):
+    from optim.encoder import graph
+
+    shape = FAMILIES[family]
+    assert prunable_shapes(shape) == shapes_of(graph.classifier(shape))
+
+
+@pytest.mark.parametrize("name", ["nm24", "block1x4", "global50", "movement"])
+def test_a_pattern_that_was_lost_is_noticed(name):
+    """A model without zeros; and one with half of its weights zero, as it should be, but not in the pattern."""
+    model, pruner = new_model(), pruner_of(name)
+    with pytest.raises(RuntimeError, match="did not hold"):
+        pruner.check(model)
+    if name in ("nm24", "block1x4"):
+        rng = np.random.default_rng(0)
+        for kernel in (model.get_layer(layer).kernel for layer in prunable(model)):
+            kernel.assign(kernel * rng.permutation(np.arange(kernel.shape.num_elements()) % 2).reshape(kernel.shape))
+        with pytest.raises(RuntimeError, match="did not hold"):
+            pruner.check(model)
+
+
+# Movement
+
+
+def test_a_score_moves_with_the_gradient_times_the_weight_by_hand():
+    """y = x W M with x = 1, W = (3, -2), M = (1, 0), L = 2 y0 + 5 y1. dL/d(WM) = (2, 5): dS = (6, -10), dW = (2, 0)."""
+    import tensorflow as tf
+
+    from optim.encoder.layers import Dense
+    from optim.train.masked import Masked
+
+    masks = type("Masks", (), {"learnt": True, "layers": []})()
+    layer: Any = Masked(Dense(2, name="one"), masks)
+    layer.build((None, 1))
+    layer.layer.kernel.assign([[3.0, -2.0]])
+    layer.mask.assign([[1.0, 0.0]])
+    layer.scores.assign([[0.7, -0.3]])
+    with tf.GradientTape() as tape:
+        said = layer(tf.ones((1, 1)))
+        loss = tf.reduce_sum(said * [2.0, 5.0])
+    gradients: Any = tape.gradient(loss, (layer.scores, layer.layer.kernel))  # type: ignore[call-overload]
+    np.testing.assert_array_equal(said, [[3, 0]])
+    np.testing.assert_allclose(gradients[0], [[6, -10]])
+    np.testing.assert_allclose(gradients[1], [[2, 0]])
+
+
+def test_masks_keep_the_highest_scores_of_a_kernel_or_of_all():
+    """4 + 2 scores, half away: the two lowest of four and the lower of two; or the three lowest of all six."""
+    from optim.train.masked import drawn
+
+    scores = [np.array([[-3.0, 5.0], [4.0, 6.0]], np.float32), np.array([[2.0, 3.0]], np.float32)]
+    each, together = drawn(0.5, scores, across=False), drawn(0.5, scores, across=True)
+    np.testing.assert_array_equal(each[0], [[0, 1], [0, 1]])
+    np.testing.assert_array_equal(each[1], [[0, 1]])
+    np.testing.assert_array_equal(together[0], [[0, 1], [1, 1]])
+    np.testing.assert_array_equal(together[1], [[0, 0]])
+    assert [m.sum() for m in drawn(0.5, [np.zeros((3, 4), np.float32)], across=False)] == [6], "of equal ones as many"
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=4), st.floats(0, 0.99), st.booleans(), st.integers(0, 9))
+def test_masks_take_away_their_share_to_the_nearest_weight(sizes, sparsity, across, seed):
+    from optim.train.masked import drawn
+
+    rng = np.random.default_rng(seed)
+    scores = [rng.integers(0, 5, (size, 3)).astype(np.float32) for size in sizes]  # many of them equal
+    masks = drawn(sparsity, scores, across=across)
+    parts = [(np.concatenate([s.ravel() for s in scores]), np.concatenate([m.ravel() for m in masks]))]
+    for score, mask in parts if across else zip(scores, masks, strict=True):
+        assert (mask == 0).sum() == min(round(mask.size * sparsity), mask.size - 1)
+        assert score[mask == 1].min() >= score[mask == 0].max(initial=-1)
+
+
+def test_what_a_mask_hides_goes_on_after_an_epoch(tmp_path):
+    """Scored and saved weights have zeros; in the next step the hidden values are there, for their scores to learn."""
+    tokens, model = tokens_of(120), new_model()
+    fit = fit_of(model, tokens, tmp_path, wrappers=[pruner_of("movement", "prune.begin=0", "prune.end=0.2")])
+    seen, layer, honest = [], fit.stack.parts[0].layers[0], fit._epoch
+
+    def epoch(part: int) -> None:
+        honest(part)
+        seen.append([value.numpy() for value in (layer.hidden, layer.layer.kernel, layer.mask, layer.scores)])
+
+    fit._epoch = epoch
+    fit.run()
+    (hidden, kernel, mask, scores), (*_, later) = seen
+    assert np.mean(mask == 0) == pytest.approx(0.5, abs=0.01)
+    assert (kernel[mask == 0] == 0).all()
+    assert np.mean(hidden[mask == 0] != 0) > 0.9
+    assert np.mean(later[mask == 0] != scores[mask == 0]) > 0.9, "scores of hidden weights are learnt on"
+
+
+def test_an_unknown_scope_is_refused():
+    with pytest.raises(UserError, match=r"prune\.scope must be kernel or global, got 'layer'"):
+        Movement(schedule="polynomial", sparsity=0.5, scope="layer", **FIXED)
+
+
+@dataclasses.dataclass(frozen=True)
+class Around:
+    """Puts a layer around each that prunes, as training for quantization does; changes no number."""
+
+    changes: bool = True
+    packages: tuple[str, ...] = ()
+
+    def attach(self, model: Any, *, total_steps: int) -> Any:
+        import tf_keras as keras
+
+        class Outer(keras.layers.Wrapper):
+            def call(self, inputs, training=None):
+                return self.layer(inputs, training=training)
+
+        def wrap(layer):
+            return Outer(layer, name=f"outer_{layer.name}") if isinstance(layer, keras.layers.Wrapper) else layer
+
+        around = _Untouched(keras.models.clone_model(model, clone_function=wrap))
+        assert sum(isinstance(layer, Outer) for layer in around.model.layers) == 13
+        return around
+
+    def check(self, model: Any) -> None: ...
+
+
+@pytest.mark.parametrize("name", ["movement", "nm24"])
+def test_masks_hold_under_another_wrapper(name, tmp_path):
+    model, pruner = new_model(), pruner_of(name)
+    fit = fit_of(model, tokens_of(120), tmp_path, wrappers=[pruner, Around()])
+    fit.run()
+    pruner.check(model)
+    if name == "movement":
+        assert int(fit.stack.parts[0].layers[0].steps.numpy()) == fit.total_steps, "a step is counted once"

@@ -87,7 +87,7 @@ def test_a_neutral_recipe_is_the_plain_loop_to_the_last_bit(tmp_path):
     for one, plain in zip(model.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(one, plain)
     counts = [len(f.get_concrete_function().graph.get_operations()) for f in (fit.train_step, step)]
-    assert counts[0] == counts[1] + 1, "the unstacking of the teachers' answers, of which there are none"
+    assert counts[0] == counts[1] + 1, "the column of the teachers that run, of which there are none"
     assert not fit.average.variables
 
 

@@ -1,0 +1,161 @@
+"""What removal, zeros, precision and distillation come to on SST-2 dev, through train.py: the table of METHODS.md.
+
+python benchmarks/methods.py --data DIR                       DIR holds GLUE's own train.tsv and dev.tsv
+python benchmarks/methods.py --data DIR --seeds 0 1 2 --only half quarter
+python benchmarks/methods.py --data DIR fit.student.epochs=4  words with a = go to train.py, for every student
+
+Students are MiniLM-L6 taught by MPNet of seed 0, which all seeds share. MiniLM's own float32 file is 1x. Finished points
+and stages are taken from results and cache, so a call that was stopped goes on where it was. In the end all files are
+timed side by side. A file that answers unlike its Keras student is a failed point: it is listed as failed.
+"""
+
+# ruff: noqa: E501
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT)]
+
+from hydra import compose, initialize_config_dir  # noqa: E402
+
+from optim.common.build import build  # noqa: E402
+from optim.report import finished  # noqa: E402
+from optim.report.finished import Finished  # noqa: E402
+from optim.report.statistics import against  # noqa: E402
+from optim.run import config  # noqa: E402
+from optim.run.config import CONF  # noqa: E402
+from optim.run.keys import run_id_of  # noqa: E402
+from optim.run.point import point_of  # noqa: E402
+from optim.sweep.points import merged  # noqa: E402
+from optim.sweep.remeasure import remeasure  # noqa: E402
+
+PAGE = ROOT / "benchmarks" / "METHODS.md"
+TAUGHT = ["distill.teacher=mpnet", "distill.teacher_seed=0"]
+HALF, QUARTER = ["slim=slim50", "vocab=seen"], ["slim=slim75", "vocab=seen"]
+BASE = "minilm, float32"
+# Name -> (words, what the project asks of it).
+POINTS: dict[str, tuple[list[str], str]] = {
+    BASE: (["distill=none", "quant=none"], "1x"),
+    "whole": ([*TAUGHT, "quant=int8"], "0.912; 23 MB"),
+    "half": ([*TAUGHT, *HALF, "quant=int8"], "0.902, aim 0.912; 11 MB; 7x"),
+    "half, zeros": ([*TAUGHT, *HALF, "prune=fixed50", "quant=int8"], "within 0.010 of half; zstd 7.5 MB; 7x"),
+    "quarter": ([*TAUGHT, *QUARTER, "quant=int8"], "0.892, aim 0.900; 8.2 MB; 11x"),
+    "quarter, hidden": (["distill=hidden", *TAUGHT, *QUARTER, "quant=int8"], "+0.005 over quarter"),
+    "quarter, relations": (["distill=minilm", *TAUGHT, *QUARTER, "quant=int8"], "+0.005 over quarter"),
+    "three layers, half": ([*TAUGHT, "slim=layers3", "slim.heads=0.5", "slim.ffn=0.5", "vocab=seen", "quant=int8"], "20x at 0.895"),
+    "narrow half": ([*TAUGHT, *HALF, "slim.width=256", "quant=int8"], "5 MB at 0.895; 15x"),
+    "half, qat": ([*TAUGHT, *HALF, "prune=fixed50", "quant=int8_qat"], "not below half, zeros"),
+    "mpnet, six layers": (["model=mpnet", "slim=layers6", "prune=fixed50", "quant=int8"], "0.920; 68 MB"),
+    "mpnet, six layers, words": (["model=mpnet", "slim=layers6", "vocab=seen", "prune=fixed50", "quant=int8"], "8x below float32"),
+}  # fmt: skip
+COMPARED = [
+    ("half, zeros", "half"),
+    ("quarter, hidden", "quarter"),
+    ("quarter, relations", "quarter"),
+    ("half, qat", "half, zeros"),
+]
+Done = dict[str, dict[int, Finished | None]]  # point -> seed -> what came of it, None: it failed
+
+
+def main() -> None:
+    """Runs every point of every seed, writes the page after each, and times all files side by side in the end."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*", help="KEY=VALUE of train.py, for every point")
+    parser.add_argument("--data", required=True, help="folder with train.tsv and dev.tsv")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0])
+    parser.add_argument("--only", nargs="*", choices=list(POINTS), default=list(POINTS))
+    parser.add_argument("--results", default="results")
+    args = parser.parse_args()
+    config.register()
+    shared = [
+        "model=minilm",
+        "data=sst2",
+        f"data.path={args.data}",
+        "track=none",
+        f"results_dir={args.results}",
+        *args.words,
+    ]
+    done: Done = {}
+    for seed in args.seeds:
+        for name in args.only:
+            words = merged([*shared, *POINTS[name][0], f"seed={seed}"])
+            done.setdefault(name, {})[seed] = made(words, Path(args.results))
+            PAGE.write_text(page(done), encoding="utf-8")
+    points = [point for seeds in done.values() for point in seeds.values() if point]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        remeasure(points, build(compose("train", overrides=shared).bench, "bench"))
+    again = {p.folder: p for p in finished.read_all([p.folder for p in points])[0]}
+    done = {name: {s: again[p.folder] if p else None for s, p in seeds.items()} for name, seeds in done.items()}
+    PAGE.write_text(page(done), encoding="utf-8")
+
+
+def made(words: list[str], results: Path) -> Finished | None:
+    """Runs a point unless it is there; None if it failed, with its reason on the screen."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        folder = results / run_id_of(point_of(compose("train", overrides=words)))
+    print("train.py", *words, flush=True)
+    subprocess.run([sys.executable, "train.py", *words], cwd=ROOT, check=False)
+    found = finished.read_all([folder])[0]
+    return found[0] if found else None
+
+
+def page(done: Done) -> str:
+    """METHODS.md, of the points that are finished."""
+    points = [p for seeds in done.values() for p in seeds.values() if p]
+    if not points:
+        return "# Methods on SST-2\n\nNothing is finished yet.\n"
+    first, base = points[0].result, [p for p in done.get(BASE, {}).values() if p]
+    whole_ms = statistics.mean(p.cost("latency_p50_ms") for p in base) if base else None
+    gains = [line for own, other in COMPARED if (line := difference(own, other, done))]
+    missing = [name for name in POINTS if name not in done]
+    failed = [f"{name}, seed {seed}" for name, seeds in done.items() for seed, p in seeds.items() if p is None]
+    head = "| recipe | seeds | accuracy, mean | of each seed | MB | zstd MB | p50 ms at 128 | speed | zeros faster | agrees | asked |"
+    return "\n".join([
+        "# Methods on SST-2", "",
+        f"Written by `python benchmarks/methods.py`; every figure is that of the `.tflite` file, on all {first.data['dev_examples']} dev sentences.", "",
+        f"{first.machine['cpu']}, {first.machine['cores']} cores, ISA {', '.join(first.machine['isa'])}; one thread, batch 1. Speed: MiniLM's own float32 file is 1x.", "",
+        head, "|" + "---|" * 11, *(row(name, seeds, whole_ms) for name, seeds in done.items() if any(seeds.values())), "",
+        *(["| difference | seeds | points (95 %) |", "|---|---|---|", *gains, "", "The interval draws seeds and then sentences anew.", ""] if gains else []),
+        *([f"Failed: {'; '.join(failed)}.", ""] if failed else []),
+        *([f"Not run yet: {'; '.join(missing)}.", ""] if missing else []),
+    ])  # fmt: skip
+
+
+def row(name: str, seeds: Mapping[int, Finished | None], whole_ms: float | None) -> str:
+    """One line of the table; cost and speed are means over the seeds."""
+    there = {seed: point for seed, point in seeds.items() if point}
+    results = [point.result for point in there.values()]
+    mean = lambda of: statistics.mean(map(of, results))  # noqa: E731
+    own_ms = statistics.mean(point.cost("latency_p50_ms") for point in there.values())
+    faster = {None: "", True: "yes", False: "no"}[results[0].speed.get("zeros_accelerated")]
+    return (
+        f"| {name} | {', '.join(map(str, there))} | {mean(lambda r: r.quality['accuracy_fraction']):.4f} "
+        f"| {', '.join(f'{point.accuracy:.4f}' for point in there.values())} "
+        f"| {mean(lambda r: r.size['file_bytes']) / 1e6:.2f} | {mean(lambda r: r.size['zstd_bytes']) / 1e6:.2f} "
+        f"| {own_ms:.2f} | {f'{whole_ms / own_ms:.1f}x' if whole_ms else ''} | {faster} "
+        f"| {mean(lambda r: r.quality['agreement_fraction']):.4f} | {POINTS[name][1]} |"
+    )
+
+
+def difference(own: str, base: str, done: Done) -> str | None:
+    """How much better one point is than another, over the seeds that both have; None if there are none."""
+    right = [
+        {seed: p.right for seed, p in done.get(name, {}).items() if p and p.right is not None} for name in (own, base)
+    ]
+    if not set(right[0]) & set(right[1]):
+        return None
+    found = against(*right)
+    return (
+        f"| {own} - {base} | {', '.join(map(str, found.seeds))} "
+        f"| {found.gain_points:+.2f} ({found.low_points:+.2f} to {found.high_points:+.2f}) |"
+    )
+
+
+if __name__ == "__main__":
+    main()

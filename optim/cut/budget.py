@@ -1,0 +1,153 @@
+"""Heads, feed-forward columns and layers ranked together: what goes first is what matters least for what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from optim.cut.importance import Importance
+from optim.cut.kept import Kept, cut_shape
+from optim.encoder.architecture import Architecture
+
+TOGETHER = 32  # feed-forward columns that go at once: a kernel of LiteRT takes them by so many
+Cost = Callable[[Architecture], float]  # parameters, or milliseconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyModel:
+    """Milliseconds of a file as a sum over what its layers have; fitted to files that were timed on this machine."""
+
+    base_ms: float
+    layer_ms: float
+    head_ms: float
+    column_ms: float
+
+    @classmethod
+    def fitted(cls, shapes: Sequence[Architecture], latencies_ms: Sequence[float]) -> LatencyModel:
+        """By least squares, no part below 0; shapes: at least four that differ in layers, heads and columns."""
+        from scipy.optimize import nnls
+
+        rows = [[1.0, len(s.heads), sum(s.heads), sum(s.ffn_widths)] for s in shapes]
+        scale = np.abs(rows).max(axis=0)  # so that columns, by the thousand, weigh as much as layers
+        parts = nnls(np.array(rows) / scale, np.array(latencies_ms))[0] / scale
+        return cls(base_ms=parts[0], layer_ms=parts[1], head_ms=parts[2], column_ms=parts[3])
+
+    def __call__(self, shape: Architecture) -> float:
+        """Milliseconds."""
+        own = len(shape.heads) * self.layer_ms + sum(shape.heads) * self.head_ms
+        return self.base_ms + own + sum(shape.ffn_widths) * self.column_ms
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary that `LatencyModel(**...)` reads back."""
+        return {name: float(value) for name, value in asdict(self).items()}
+
+
+def smallest(shape: Architecture) -> Architecture:
+    """What no budget goes below: one layer of one head and TOGETHER columns."""
+    return replace(shape, heads=(1,), ffn_widths=(min(TOGETHER, *shape.ffn_widths),), relative_columns=None)
+
+
+def within_budget(shape: Architecture, importance: Importance, *, cost: Cost, budget: float) -> Kept:
+    """What is kept when parts have gone until `cost` is at most `budget`; uneven across layers.
+
+    Greedy: of all heads, groups of columns and whole layers the one with the least importance for each unit of cost.
+    A group of columns matters as one gate for all of them would, if what they do to the loss were independent: by the
+    root of the sum of their squares. A layer matters by its own gate, or by what its parts come to, if that is more.
+    A layer keeps a head and a group of columns, or goes as a whole; one layer stays.
+    """
+    state = _State(shape, importance)
+    while cost(state.shape()) > budget:
+        options = state.options(cost)
+        if not options:
+            raise ValueError(f"nothing is left to remove at {cost(state.shape()):g}, the budget is {budget:g}")
+        state = min(options, key=lambda option: option[0])[1]
+    return state.kept()
+
+
+class _State:
+    """What is still there while parts go."""
+
+    def __init__(self, shape: Architecture, importance: Importance) -> None:
+        self.whole, self.importance = shape, importance
+        self.heads: dict[int, list[int]] = {i: _rising(own) for i, own in enumerate(importance.heads)}
+        self.groups: dict[int, list[list[int]]] = {i: _groups(own) for i, own in enumerate(importance.columns)}
+
+    def kept(self) -> Kept:
+        """As indices."""
+        layers = tuple(sorted(self.heads))
+        return replace(
+            Kept.all_of(self.whole), layers=layers,
+            heads=tuple(tuple(sorted(self.heads[i])) for i in layers),
+            columns=tuple(tuple(sorted(c for group in self.groups[i] for c in group)) for i in layers),
+        )  # fmt: skip
+
+    def shape(self) -> Architecture:
+        """Its architecture."""
+        return cut_shape(self.whole, self.kept())
+
+    def options(self, cost: Cost) -> list[tuple[float, _State]]:
+        """(importance lost for each unit of cost, what is left) of every part that may go next."""
+        now = cost(self.shape())
+        found = []
+        for lost, left in self._next():
+            saved = now - cost(left.shape())
+            if saved > 0:
+                found.append((lost / saved, left))
+        return found
+
+    def _next(self) -> list[tuple[float, _State]]:
+        found = []
+        for i in self.heads:
+            if len(self.heads[i]) > 1:
+                found.append((float(self.importance.heads[i][self.heads[i][0]]), self._without_head(i)))
+            if len(self.groups[i]) > 1:
+                found.append((float(_together(self.importance.columns[i][self.groups[i][0]])), self._without_group(i)))
+            if len(self.heads) > 1:
+                found.append((self._of_layer(i), self._without_layer(i)))
+        return found
+
+    def _of_layer(self, i: int) -> float:
+        """Its own gate, or what its parts come to, if that is more: in some sentences they work against each other."""
+        heads = float(self.importance.heads[i][self.heads[i]].sum())
+        columns = sum(_together(self.importance.columns[i][group]) for group in self.groups[i])
+        return max(float(self.importance.layers[i]), heads + columns)
+
+    def _copy(self) -> _State:
+        copy = object.__new__(_State)
+        copy.whole, copy.importance = self.whole, self.importance
+        copy.heads, copy.groups = dict(self.heads), dict(self.groups)
+        return copy
+
+    def _without_head(self, i: int) -> _State:
+        left = self._copy()
+        left.heads[i] = left.heads[i][1:]
+        return left
+
+    def _without_group(self, i: int) -> _State:
+        left = self._copy()
+        left.groups[i] = left.groups[i][1:]
+        return left
+
+    def _without_layer(self, i: int) -> _State:
+        left = self._copy()
+        del left.heads[i], left.groups[i]
+        return left
+
+
+def _together(importance: np.ndarray) -> float:
+    """Of parts that go at once."""
+    return float(np.sqrt(np.square(importance).sum()))
+
+
+def _rising(importance: np.ndarray) -> list[int]:
+    """Indices, the least important first."""
+    return [int(i) for i in np.argsort(importance, kind="stable")]
+
+
+def _groups(importance: np.ndarray) -> list[list[int]]:
+    """Indices in groups of TOGETHER, the least important group first; the last one may be smaller."""
+    order = _rising(importance)
+    return [order[start : start + TOGETHER] for start in range(0, len(order), TOGETHER)]

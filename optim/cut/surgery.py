@@ -1,0 +1,176 @@
+"""Students that are cut out of a fine-tuned model: structure by `conf/slim`, words by `conf/vocab`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from optim.common.screen import bar
+from optim.cut.budget import LatencyModel
+from optim.cut.importance import Importance, magnitude, taylor
+from optim.cut.kept import Kept, Weights, cut_shape, cut_weights
+from optim.cut.structure import Criterion, Slimming
+from optim.cut.vocabulary import Vocabulary, Words
+from optim.data.tokens import Tokens
+from optim.encoder.architecture import Architecture
+from optim.encoder.store import ARCHITECTURE, WEIGHTS, read_architecture
+
+CUT = "cut.json"  # what was kept: layers, heads, columns, width, pooled, words
+TOKENIZER = "tokenizer.json"
+EMBEDDING = "word_embeddings/embeddings:0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patient:
+    """What a surgery may look at."""
+
+    folder: Path  # architecture.json and weights.safetensors of the fine-tuned model (`encoder/store.py`)
+    tokenizer: Path  # its tokenizer.json
+    train: Tokens  # the training sentences in its tokens
+    latency: LatencyModel | None = None  # of files of its kind on this machine, where the surgery asks for it
+
+
+class Surgery(Protocol):
+    """A method that removes structure or words."""
+
+    @property
+    def changes(self) -> bool:
+        """False for the one that removes nothing."""
+        ...
+
+    @property
+    def cuts_words(self) -> bool:
+        """Whether it leaves a tokenizer.json of its own."""
+        ...
+
+    @property
+    def needs_latency(self) -> bool:
+        """Whether it asks what a file of some shape would take."""
+        ...
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """Its name, version and arguments, for ids and keys."""
+        ...
+
+    def check(self, shape: Architecture, tokenizer: Path) -> None:
+        """Raises UserError for a model from which this cannot be removed; called before anything is trained."""
+        ...
+
+    def after(self, shape: Architecture) -> Architecture:
+        """What the shape becomes, as far as that is known before: with more parts where it is not."""
+        ...
+
+    def check_latency(self, shape: Architecture, latency: LatencyModel) -> None:
+        """Raises UserError for a budget in milliseconds that nothing keeps; called before anything is trained, too."""
+        ...
+
+    def cut(self, patient: Patient, folder: Path) -> None:
+        """Leaves architecture.json, weights.safetensors and tokenizer.json of the smaller model in `folder`."""
+        ...
+
+
+@dataclass(frozen=True)
+class NoSurgery:
+    """The student is the teacher, or a checkpoint of its own."""
+
+    changes: bool = False
+    cuts_words: bool = False
+    needs_latency: bool = False
+    spec: Mapping[str, Any] = field(default_factory=dict)
+
+    def check(self, shape: Architecture, tokenizer: Path) -> None:
+        """Nothing can be wrong."""
+
+    def after(self, shape: Architecture) -> Architecture:
+        """The same."""
+        return shape
+
+    def check_latency(self, shape: Architecture, latency: LatencyModel) -> None:
+        """Never asked."""
+
+    def cut(self, patient: Patient, folder: Path) -> None:
+        """Never asked."""
+        raise AssertionError("there is nothing to cut")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removal:
+    """Structure and words together: parts are scored on the whole vocabulary, and counted with the one that stays."""
+
+    slim: Slimming
+    vocabulary: Vocabulary
+    spec: Mapping[str, Any]
+    changes: bool = True
+
+    @property
+    def cuts_words(self) -> bool:
+        """As `conf/vocab` has it."""
+        return self.vocabulary.changes
+
+    @property
+    def needs_latency(self) -> bool:
+        """As `conf/slim` has it."""
+        return self.slim.needs_latency
+
+    def check(self, shape: Architecture, tokenizer: Path) -> None:
+        """Of both."""
+        if self.vocabulary.changes:
+            self.vocabulary.check(Words.read(tokenizer))
+        self.slim.check(shape)
+
+    def after(self, shape: Architecture) -> Architecture:
+        """As `conf/slim` has it; how many words stay is not known before."""
+        return self.slim.after(shape)
+
+    def check_latency(self, shape: Architecture, latency: LatencyModel) -> None:
+        """As `conf/slim` has it."""
+        self.slim.check_latency(shape, latency)
+
+    def cut(self, patient: Patient, folder: Path) -> None:
+        """Cuts both, and leaves what was kept beside them."""
+        shape, weights = read_architecture(patient.folder), load_file(patient.folder / WEIGHTS)
+        words = self._words(patient, shape)
+        goal = replace(shape, vocabulary_size=len(words))
+        kept = self.slim.choose(goal, lambda now: self._score(patient, shape, weights, now), patient.latency)
+        smaller = cut_weights(weights, shape, kept)
+        smaller[EMBEDDING] = np.ascontiguousarray(smaller[EMBEDDING][words])
+        save_file(smaller, folder / WEIGHTS)
+        _write(folder / ARCHITECTURE, cut_shape(goal, kept).to_json())
+        _write(folder / TOKENIZER, Words.read(patient.tokenizer).cut(words) if self.cuts_words else
+               json.loads(patient.tokenizer.read_text(encoding="utf-8")))  # fmt: skip
+        _write(folder / CUT, {**kept.to_json(), "words": words if self.cuts_words else None})
+
+    def _words(self, patient: Patient, shape: Architecture) -> list[int]:
+        """The ids to keep."""
+        counts = np.bincount(patient.train.ids, minlength=shape.vocabulary_size)
+        if not self.cuts_words:
+            return list(range(shape.vocabulary_size))
+        return self.vocabulary.keep(Words.read(patient.tokenizer), counts)
+
+    def _score(self, patient: Patient, shape: Architecture, weights: Weights, kept: Kept) -> Importance:
+        """How much what is kept now matters."""
+        criterion = self.slim.criterion
+        assert criterion
+        now, left = cut_shape(shape, kept), cut_weights(weights, shape, kept)
+        if criterion.importance == "magnitude":
+            return magnitude(now, left)
+        sample = _sample(patient.train, criterion)
+        with bar("importance", len(sample), "sentence") as shown:
+            return taylor(now, left, sample, progress=shown.update)
+
+
+def _sample(train: Tokens, criterion: Criterion) -> Tokens:
+    """`samples` of the training sentences, or all of a smaller set."""
+    order = np.random.default_rng(criterion.seed).permutation(len(train))
+    return train.take(order[: criterion.samples])
+
+
+def _write(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")

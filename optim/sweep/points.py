@@ -1,0 +1,140 @@
+"""Sweeps whose points are no grid: named recipes, and one recipe with each of its ingredients taken out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from optim.common.build import method
+from optim.common.errors import UserError, require_seed
+from optim.report.statistics import against
+from optim.run.keys import run_id_of
+from optim.run.point import point_of
+from optim.run.process import run_apart
+from optim.sweep import pick
+from optim.sweep.multirun import Composed, sweep
+from optim.sweep.settings import Settings
+
+WHOLE = "nothing"  # what the recipe itself lacks, in the table of an ablation
+
+
+@method("sweep", "recipes")
+@dataclass(frozen=True, kw_only=True)
+class Recipes:
+    """Named points, each by every seed, as one sweep: plan, run what is missing, compare."""
+
+    recipes: Mapping[str, Sequence[str]]  # name -> words of train.py
+    seeds: Sequence[int]
+    dry_run: bool  # prints the plan and stops
+
+    def __post_init__(self) -> None:
+        if not self.recipes:
+            raise UserError("sweep.recipes is empty. Name at least one: sweep.recipes.NAME=[key=value,...].")
+        _check_seeds(self.seeds)
+
+    def run(self, settings: Settings) -> int:
+        """Runs what is missing, and compares; what stands on the command line wins over a recipe."""
+        recipes = [merged([*words, *settings.overrides]) for words in self.recipes.values()]
+        batch = [merged([*words, f"seed={seed}"]) for seed in self.seeds for words in recipes]
+        return 0 if _sweep(batch, settings, dry_run=self.dry_run) else 1
+
+
+@method("sweep", "ablation")
+@dataclass(frozen=True, kw_only=True)
+class Ablation:
+    """The recipe of the command line, and the same with each ingredient taken out in turn, by every seed."""
+
+    without: Mapping[str, Sequence[str]]  # ingredient -> the words of train.py that take it out
+    seeds: Sequence[int]
+    dry_run: bool  # prints the plan and stops
+
+    def __post_init__(self) -> None:
+        if not self.without:
+            raise UserError("sweep.without is empty. Name at least one ingredient: sweep.without.NAME=[key=value,...].")
+        _check_seeds(self.seeds)
+
+    def run(self, settings: Settings) -> int:
+        """Runs what is missing, compares, and says what each ingredient is worth."""
+        there = self._there(settings)
+        points = {name: [self._words(settings, words, seed) for seed in self.seeds] for name, words in there}
+        if len(points) == 1:
+            raise UserError(
+                f"sweep=ablation takes {', '.join(self.without)} out of a recipe, and this one has none of them. "
+                "Name it: sweep=ablation slim=slim50 vocab=seen quant=int8."
+            )
+        batch = [words for batch in zip(*points.values(), strict=True) for words in batch]
+        done = _sweep(batch, settings, dry_run=self.dry_run)
+        if self.dry_run:
+            return 0
+        print("\n".join(self.table(points, settings)))
+        return 0 if done else 1
+
+    def _words(self, settings: Settings, words: Sequence[str], seed: int) -> list[str]:
+        return merged([*settings.overrides, *words, f"seed={seed}"])
+
+    def _there(self, settings: Settings) -> Iterable[tuple[str, Sequence[str]]]:
+        """The whole recipe, then each ingredient without which the point would be another one."""
+
+        def identity(words: Sequence[str]) -> str:
+            return run_id_of(point_of(settings.composed(self._words(settings, words, self.seeds[0])).cfg))
+
+        whole = identity(())
+        yield WHOLE, ()
+        for name, words in self.without.items():
+            if identity(words) != whole:
+                yield name, words
+
+    def table(self, points: Mapping[str, Sequence[Sequence[str]]], settings: Settings) -> list[str]:
+        """What the recipe loses without each ingredient, over seeds and sentences; a line for what was not measured."""
+        found = {p.result.run_id: p for p in pick.finished_points(settings.results_dir)}
+        made = {name: {seed: found.get(_run_id(words, settings)) for seed, words in zip(self.seeds, batch, strict=True)}
+                for name, batch in points.items()}  # fmt: skip
+        right = {name: {seed: p.right for seed, p in seeds.items() if p is not None and p.right is not None}
+                 for name, seeds in made.items()}  # fmt: skip
+        lines = ["", f"{'without':<16}{'accuracy':>10}{'points':>9}   {'95 %':<20}{'MB':>8}{'ms':>8}"]
+        for name, answers in right.items():
+            one = next((p for p in made[name].values() if p is not None), None)
+            if one is None or not set(answers) & set(right[WHOLE]):
+                lines.append(f"{name:<16}not measured")
+                continue
+            than = against(answers, right[WHOLE])
+            gain = f"{than.gain_points:+9.2f}   {f'{than.low_points:+.2f} to {than.high_points:+.2f}':<20}"
+            cost = f"{one.cost('file_bytes') / 1e6:8.2f}{one.cost('latency_p50_ms'):8.2f}"
+            lines.append(f"{name:<16}{than.mean:10.4f}{gain if name != WHOLE else ' ' * 32}{cost}")
+        return [*lines, f"Seeds {', '.join(map(str, self.seeds))}; the intervals draw seeds and sentences anew."]
+
+
+def merged(words: Sequence[str]) -> list[str]:
+    """The words without those that a later one makes void: of its key, or, where it chooses an option, of its keys."""
+    kept: list[str] = []
+    for word in words:
+        key = word.split("=", 1)[0].lstrip("+~")
+        kept = [w for w in kept if (own := w.split("=", 1)[0].lstrip("+~")) != key and not own.startswith(f"{key}.")]
+        kept.append(word)
+    return kept
+
+
+def _check_seeds(seeds: Sequence[int]) -> None:
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise UserError(f"sweep.seeds must be one or more different seeds, got {list(seeds)}.")
+    for seed in seeds:
+        require_seed("sweep.seeds", seed)
+
+
+def _run_id(words: Sequence[str], settings: Settings) -> str:
+    return run_id_of(point_of(settings.composed(list(words)).cfg))
+
+
+def _sweep(batch: Sequence[Sequence[str]], settings: Settings, *, dry_run: bool) -> bool:
+    """Plans, runs and compares these points, each in a process of its own."""
+    more = [f"results_dir={settings.results_dir}", *(["sweep.dry_run=true"] if dry_run else [])]
+
+    def composed(words: list[str]) -> Composed:
+        job = settings.composed(words)
+        return job.cfg, job.choices
+
+    def launch(missing: list[list[str]]) -> None:
+        for words in missing:
+            run_apart(settings.composed(words))
+
+    return sweep([[*words, *more] for words in batch], composed, launch)

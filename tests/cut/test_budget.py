@@ -1,0 +1,152 @@
+"""The greedy choice under a budget, by hand and by what must always hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_fit import SHAPE
+
+from optim.common.errors import UserError
+from optim.cut import budget
+from optim.cut.budget import LatencyModel, smallest, within_budget
+from optim.cut.importance import Importance
+from optim.cut.kept import Kept, cut_shape
+from optim.cut.structure import Budget, Criterion, Even
+
+CRITERION = Criterion(importance="taylor", samples=10, seed=0, steps=1)
+COUNTS = LatencyModel(base_ms=1.0, layer_ms=2.0, head_ms=1.0, column_ms=0.25)
+
+
+def importance_of(heads, columns, layers) -> Importance:
+    arrays = [tuple(np.array(own, float) for own in one) for one in (heads, columns)]
+    ones = np.ones(SHAPE.width)
+    return Importance(heads=arrays[0], columns=arrays[1], layers=np.array(layers, float), width=ones, pooled=ones)
+
+
+def test_what_matters_least_for_its_cost_goes_first(monkeypatch):
+    """Two layers of two heads and four columns, in groups of two: 1 + 2 * (2 + 2 + 1) = 11 ms by COUNTS."""
+    monkeypatch.setattr(budget, "TOGETHER", 2)
+    shape = replace(SHAPE, ffn_widths=(4, 4))
+    scores = importance_of([[3, 0.4], [5, 6]], [[1, 9, 0.1, 2], [7, 7, 0.2, 0.1]], [20, 30])
+    # For each ms: head 1 of layer 0 0.4; its columns 0 and 2 2.0; layer 1's columns 2 and 3 0.45.
+    keeps = {11: ((0, 1), (0, 1, 2, 3), (0, 1), (0, 1, 2, 3)), 10: ((0,), (0, 1, 2, 3), (0, 1), (0, 1, 2, 3)),
+             9.5: ((0,), (0, 1, 2, 3), (0, 1), (0, 1)), 9: ((0,), (1, 3), (0, 1), (0, 1))}  # fmt: skip
+    for goal, wanted in keeps.items():
+        kept = within_budget(shape, scores, cost=COUNTS, budget=goal)
+        assert (kept.heads[0], kept.columns[0], kept.heads[1], kept.columns[1]) == wanted, goal
+
+
+def test_a_layer_goes_as_a_whole_when_that_is_the_least_loss(monkeypatch):
+    """Two columns of layer 1 first, 0.28 for each ms, then head 0 of layer 0, 1; then all of layer 1, 18.1 for 4.5."""
+    monkeypatch.setattr(budget, "TOGETHER", 2)
+    shape = replace(SHAPE, ffn_widths=(4, 4))
+    scores = importance_of([[1, 1], [9, 9]], [[9, 9, 9, 9], [0.1, 0.1, 0.1, 0.1]], [90, 1])
+    kept = within_budget(shape, scores, cost=COUNTS, budget=9.5)
+    assert (kept.layers, kept.heads) == ((0, 1), ((1,), (0, 1)))
+    kept = within_budget(shape, scores, cost=COUNTS, budget=9.4)
+    assert (kept.layers, kept.heads) == ((0,), ((1,),))
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 1000), share=st.floats(0.05, 1.0))
+def test_a_budget_is_kept_and_every_layer_can_still_run(seed, share):
+    rng = np.random.default_rng(seed)
+    shape = replace(SHAPE, heads=(4, 4, 4), ffn_widths=(96, 96, 96))
+    scores = importance_of(rng.random((3, 4)), rng.random((3, 96)), rng.random(3))
+    least, most = (float(one.parameters) for one in (smallest(shape), shape))
+    goal = least + share * (most - least)
+    kept = within_budget(shape, scores, cost=lambda s: float(s.parameters), budget=goal)
+    left = cut_shape(shape, kept)
+    assert left.parameters <= goal
+    assert min(left.heads) >= 1, "and a layer is left"
+    assert min(left.ffn_widths) >= 32
+    assert left == shape if goal >= most else left.parameters < most
+
+
+def test_a_latency_model_is_found_again_in_what_it_says():
+    shapes = [replace(SHAPE, heads=(h,) * n, ffn_widths=(f,) * n) for n, h, f in
+              [(6, 12, 1536), (6, 6, 1536), (6, 12, 768), (3, 12, 1536), (2, 3, 384)]]  # fmt: skip
+    truth = LatencyModel(base_ms=0.3, layer_ms=0.2, head_ms=0.02, column_ms=0.0005)
+    found = LatencyModel.fitted(shapes, [truth(shape) for shape in shapes])
+    assert found.to_json() == pytest.approx(truth.to_json(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "latency_ms", "said"),
+    [(None, None, "one of the two"), (10, 1.0, "one of the two"), (0, None, "slim.parameters must be above 0"),
+     (None, -1.0, "slim.latency_ms must be above 0")],
+)  # fmt: skip
+def test_a_budget_is_one_number(parameters, latency_ms, said):
+    with pytest.raises(UserError, match=said):
+        Budget(parameters=parameters, latency_ms=latency_ms, width=None, criterion=CRITERION)
+
+
+def test_a_budget_that_nothing_keeps_is_refused_before_anything_is_trained():
+    small = Budget(parameters=100, latency_ms=None, width=None, criterion=CRITERION)
+    with pytest.raises(UserError, match=rf"at least {smallest(SHAPE).parameters:,}"):
+        small.check(SHAPE)
+    fast = Budget(parameters=None, latency_ms=3.0, width=None, criterion=CRITERION)
+    with pytest.raises(UserError, match=r"at least 12\.00"):  # 1 + 2 + 1 + 32 / 4
+        fast.check_latency(SHAPE, COUNTS)
+
+
+def even(**chosen) -> Even:
+    return Even(**{"heads": 0.0, "ffn": 0.0, "layers": None, "width": None, "criterion": CRITERION, **chosen})
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ({"heads": 0.8}, r"slim.heads 0.8 leaves no head in a layer that has 2; at most 0.500 leaves one"),
+        ({"ffn": 0.99}, r"slim.ffn 0.99 leaves no feed-forward column"),
+        ({"layers": 3}, "slim.layers must be at most 2, what the model has, got 3"),
+        ({"width": 17}, "slim.width must be at most 16, what the model has, got 17"),
+    ],
+)
+def test_what_cannot_be_removed_is_refused(chosen, said):
+    with pytest.raises(UserError, match=said):
+        even(**chosen).check(SHAPE)
+
+
+def test_a_mobilebert_is_refused():
+    with pytest.raises(UserError, match="this model is a mobilebert"):
+        even(heads=0.5).check(replace(SHAPE, family="mobilebert"))
+
+
+def test_even_slimming_keeps_the_most_important_of_each_layer():
+    scores = importance_of([[1, 2], [4, 3]], [range(32), range(32, 0, -1)], [1, 1])
+    kept = even(heads=0.5, ffn=0.75).choose(SHAPE, lambda now: scores, None)
+    assert kept.heads == ((1,), (0,))
+    assert kept.columns == (tuple(range(24, 32)), tuple(range(8)))
+
+
+EVENLY = [(6, 3, (0, 2, 5)), (12, 6, (0, 2, 4, 7, 9, 11)), (6, 1, (5,)), (2, 2, (0, 1))]
+
+
+@pytest.mark.parametrize(("of", "count", "wanted"), EVENLY)
+def test_evenly_spaced_layers(of, count, wanted):
+    shape = replace(SHAPE, heads=(2,) * of, ffn_widths=(32,) * of)
+    assert even(layers=count).choose(shape, scored, None).layers == wanted
+
+
+def scored(kept: Kept) -> Importance:
+    """What is in the middle matters most, whatever is left."""
+    heads = [[-abs(i - len(own) / 2) for i in range(len(own))] for own in kept.heads]
+    columns = [[-abs(i - len(own) / 2) for i in range(len(own))] for own in kept.columns]
+    width = -np.abs(np.arange(len(kept.width)) - len(kept.width) / 2)
+    return replace(importance_of(heads, columns, np.ones(len(kept.layers))), width=width, pooled=width)
+
+
+@settings(max_examples=30, deadline=None)
+@given(steps=st.integers(1, 5), heads=st.sampled_from([0, 0.25, 0.5, 0.75]), ffn=st.floats(0, 0.9),
+       layers=st.sampled_from([None, 1, 2, 4]), width=st.sampled_from([None, 4, 16]))  # fmt: skip
+def test_steps_end_where_one_cut_ends_in_counts(steps, heads, ffn, layers, width):
+    shape = replace(SHAPE, heads=(4,) * 4, ffn_widths=(33,) * 4)
+    method = even(heads=heads, ffn=ffn, layers=layers, width=width, criterion=replace(CRITERION, steps=steps))
+    kept = method.choose(shape, scored, None)
+    assert cut_shape(shape, kept) == method.after(shape)
+    assert all(list(own) == sorted(set(own)) for own in (*kept.heads, *kept.columns, kept.width))

@@ -1,0 +1,86 @@
+"""Importance is the derivative of the loss by a gate: compared with a gate that is really moved."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from small_fit import SHAPE, filled, random_weights, tokens_of
+
+from optim.cut.importance import magnitude, taylor
+
+STEP = 1e-2
+
+
+def gated(weights, kernel: str, rows: slice | int, gate: float):
+    """The weights whose `rows` of a kernel are `gate` times as large: a gate at what they multiply."""
+    changed = {name: value.copy() for name, value in weights.items()}
+    changed[f"{kernel}/kernel:0"][rows] *= gate
+    return changed
+
+
+def slope(weights, sentence, kernel: str, rows: slice | int) -> float:
+    """The derivative of one sentence's cross-entropy by the gate, by differences."""
+    losses = [loss_of(filled(SHAPE, gated(weights, kernel, rows, gate)), sentence) for gate in (1 + STEP, 1 - STEP)]
+    return (losses[0] - losses[1]) / (2 * STEP)
+
+
+def loss_of(model, sentence) -> float:
+    ids, label = sentence
+    logits = model({"input_ids": ids[None], "attention_mask": np.ones_like(ids[None])}, training=False).numpy()[0]
+    return float(np.log(np.exp(logits.astype(np.float64)).sum()) - logits[label])
+
+
+@pytest.mark.parametrize(
+    ("part", "kernel", "rows"),
+    [
+        (lambda i: i.heads[0][1], "layer0_attention_output", slice(8, 16)),
+        (lambda i: i.heads[1][0], "layer1_attention_output", slice(0, 8)),
+        (lambda i: i.columns[0][3], "layer0_ffn_out", 3),
+        (lambda i: i.columns[1][31], "layer1_ffn_out", 31),
+        (lambda i: i.pooled[5], "classifier", 5),
+    ],
+)
+def test_taylor_is_the_mean_size_of_the_slope_over_sentences(part, kernel, rows):
+    weights, tokens = random_weights(SHAPE), tokens_of(3)
+    found = taylor(SHAPE, weights, tokens, progress=lambda done: None)
+    each = [slope(weights, (tokens.sentence(i), tokens.labels[i]), kernel, rows) for i in range(3)]
+    assert part(found) == pytest.approx(np.mean(np.abs(each)), rel=0.02, abs=1e-5)
+
+
+def test_taylor_sees_each_sentence_by_itself():
+    """The batch that a sentence is in, and its order, change nothing."""
+    weights, tokens = random_weights(SHAPE), tokens_of(40)
+    one = taylor(SHAPE, weights, tokens, progress=lambda done: None)
+    other = taylor(SHAPE, weights, tokens.take(np.arange(40)[::-1]), progress=lambda done: None)
+    np.testing.assert_allclose(one.width, other.width, rtol=1e-4)
+    np.testing.assert_allclose(one.layers, other.layers, rtol=1e-4)
+    assert (len(one.layers), len(one.width)) == (2, 16)
+    assert (one.width > 0).all()
+
+
+def test_what_has_no_effect_has_no_importance():
+    weights = gated(gated(random_weights(SHAPE), "layer0_ffn_out", 7, 0.0), "layer1_attention_output", slice(8, 16), 0)
+    found = taylor(SHAPE, weights, tokens_of(5), progress=lambda done: None)
+    assert found.columns[0][7] == 0
+    assert found.heads[1][1] == 0
+    assert np.count_nonzero(found.columns[0]) == 31
+
+
+def test_magnitude_by_hand():
+    """Two heads of width 1 in a hidden size of 2, one column: squares that can be added in the head."""
+    shape = replace(SHAPE, width=2, head_width=1, heads=(2,), ffn_widths=(1,), vocabulary_size=2)
+    kernels = {
+        "layer0_query": [[1, 0], [2, 0]], "layer0_key": [[2, 0], [0, 1]], "layer0_value": [[0, 2], [0, 2]],
+        "layer0_attention_output": [[0, 4], [0, 0]], "layer0_ffn_in": [[3], [0]], "layer0_ffn_out": [[0, 4]],
+        "pooler": [[3, 0], [0, 1]], "classifier": [[4, 0], [0, 0]],
+    }  # fmt: skip
+    weights = {f"{name}/kernel:0": np.array(value, np.float32) for name, value in kernels.items()}
+    weights["word_embeddings/embeddings:0"] = np.array([[3, 0], [4, 1]], np.float32)
+    found = magnitude(shape, weights)
+    np.testing.assert_allclose(found.heads[0], [5, 3])  # 1 + 4 + 4 + 16 and 1 + 4 + 4 + 0
+    np.testing.assert_allclose(found.columns[0], [5])  # 9 + 16
+    np.testing.assert_allclose(found.layers, [np.sqrt(59)])
+    np.testing.assert_allclose(found.width, [5, 1])
+    np.testing.assert_allclose(found.pooled, [5, 1])

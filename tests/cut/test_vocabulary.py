@@ -1,0 +1,114 @@
+"""A vocabulary that is cut still spells every text, and text made of kept tokens gives the logits it gave before."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from optim.common.errors import UserError
+from optim.cut.vocabulary import Seen, Top, Words
+
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdeé漢!", *(f"##{c}" for c in "abcde漢!"),
+          "abc", "##de", "bad", "cab", "##ab", "dead"]  # fmt: skip
+
+
+def content(post: str = "template") -> dict:
+    ids = {piece: i for i, piece in enumerate(PIECES)}
+    frame = {
+        "template": {
+            "type": "TemplateProcessing", "pair": [],
+            "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+                       {"SpecialToken": {"id": "[SEP]", "type_id": 0}}],
+            "special_tokens": {name: {"id": name, "ids": [ids[name]], "tokens": [name]} for name in ("[CLS]", "[SEP]")},
+        },
+        "bert": {"type": "BertProcessing", "cls": ["[CLS]", 2], "sep": ["[SEP]", 3]},
+        "roberta": {"type": "RobertaProcessing", "cls": ["[CLS]", 2], "sep": ["[SEP]", 3], "trim_offsets": True,
+                    "add_prefix_space": False},
+    }[post]  # fmt: skip
+    special = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return {
+        "version": "1.0", "truncation": None, "padding": None, "decoder": None,
+        "added_tokens": [{"id": i, "content": PIECES[i], **special} for i in range(5)],
+        "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True,
+                       "strip_accents": None, "lowercase": True},
+        "pre_tokenizer": {"type": "BertPreTokenizer"}, "post_processor": frame,
+        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                  "max_input_chars_per_word": 100, "vocab": ids},
+    }  # fmt: skip
+
+
+def names(tokenizer: Tokenizer, text: str) -> list[str]:
+    return tokenizer.encode(text).tokens
+
+
+def test_needed_are_specials_and_the_characters_that_a_text_can_bring():
+    """é is written e by the normalizer; 漢 and ! are words of their own, so nothing goes on with them."""
+    needed = {PIECES[i] for i in Words(content(), "it").needed()}
+    assert needed == {*PIECES[:5], *"abcde漢!", *(f"##{c}" for c in "abcde")}
+
+
+@pytest.mark.parametrize("post", ["template", "bert", "roberta"])
+def test_a_cut_tokenizer_by_hand(post):
+    words = Words(content(post), "it")
+    counts = np.zeros(len(PIECES), int)
+    counts[PIECES.index("bad")] = 3
+    kept = Seen(minimum_count=1).keep(words, counts)
+    cut = Tokenizer.from_str(json.dumps(words.cut(kept)))
+    assert cut.get_vocab_size() == len(kept) == len(words.needed()) + 1
+    assert names(cut, "bad cab") == ["[CLS]", "bad", "c", "##a", "##b", "[SEP]"]
+    assert [PIECES[kept[i]] for i in cut.encode("bad cab").ids] == names(cut, "bad cab"), "ids are those of the rows"
+
+
+def test_top_takes_the_most_frequent_and_never_what_train_lacks():
+    words, counts = Words(content(), "it"), np.zeros(len(PIECES), int)
+    for piece, count in {"bad": 5, "cab": 5, "dead": 9, "a": 100}.items():
+        counts[PIECES.index(piece)] = count
+    least = len(words.needed())
+    chosen = {0: set(), 1: {"dead"}, 2: {"dead", "bad"}, 3: {"dead", "bad", "cab"}, 9: {"dead", "bad", "cab"}}
+    for more, wanted in chosen.items():
+        kept = Top(size=least + more).keep(words, counts)
+        assert {PIECES[i] for i in kept} - {PIECES[i] for i in words.needed()} == wanted
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text(alphabet="abcdeé漢! x", max_size=30), kept_pieces=st.sets(st.sampled_from(PIECES[20:])))
+def test_any_text_tokenizes_and_kept_text_as_before(text, kept_pieces):
+    words = Words(content(), "it")
+    whole = Tokenizer.from_str(json.dumps(words.content))
+    kept = sorted(words.needed() | {PIECES.index(piece) for piece in kept_pieces})
+    cut = Tokenizer.from_str(json.dumps(words.cut(kept)))
+    before, after = names(whole, text), names(cut, text)
+    assert after.count("[UNK]") == before.count("[UNK]"), "what could be spelled still can"
+    assert "".join(t.removeprefix("##") for t in after) == "".join(t.removeprefix("##") for t in before)
+    if set(before) <= {PIECES[i] for i in kept}:
+        assert after == before
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: c["model"].update(type="BPE"), "WordPiece vocabularies, it has BPE"),
+        (lambda c: c["model"]["vocab"].pop("[UNK]"), r"has no \[UNK\]"),
+        (lambda c: c["model"]["vocab"].pop("[SEP]"), r"has no \[SEP\]"),
+        (lambda c: c["model"]["vocab"].pop("[CLS]"), r"has no \[CLS\]"),
+        (lambda c: c.update(post_processor=None), "no two special tokens"),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_cut_is_refused(change, said):
+    broken = content()
+    broken["added_tokens"] = []
+    change(broken)
+    with pytest.raises(UserError, match=said):
+        Words(broken, "it")
+
+
+def test_a_size_below_what_is_needed_is_refused():
+    words = Words(content(), "it")
+    with pytest.raises(UserError, match=rf"vocab.size must be at least {len(words.needed())}"):
+        Top(size=len(words.needed()) - 1).check(words)
+    Top(size=len(words.needed())).check(words)

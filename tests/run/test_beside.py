@@ -1,0 +1,212 @@
+"""Whole points whose teacher runs beside the student: `distill=hidden` and `distill=minilm`, in other words too."""
+
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportGeneralTypeIssues=false
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import CONF, TRAIN_COUNT, Runs
+from omegaconf import OmegaConf
+from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from whole_points import made, point
+
+from optim.common.errors import UserError
+from optim.cut.structure import Criterion, Even
+from optim.cut.surgery import Removal
+from optim.cut.vocabulary import Words
+from optim.encoder import store
+from optim.run.fits import FitStep
+from optim.run.point import Point
+from optim.run.step import Stages
+from optim.run.steps import steps_of
+
+# A student that is narrower, shallower and of fewer heads than tiny, from random weights of its own.
+OTHER = ("model.layers=1", "model.width=16", "model.heads=1", "model.seed=5", "fit.student.epochs=8",
+         "fit.student.learning_rate=8e-3")  # fmt: skip
+METHODS = pytest.mark.parametrize("method", ["hidden", "minilm"])
+HEADS = {"hidden": (), "minilm": ("distill.relation_heads=16",)}
+
+
+@dataclass(frozen=True)
+class FewerWords:
+    """A vocabulary without some words."""
+
+    words: tuple[str, ...]
+    changes: bool = True
+
+    def check(self, words: Words) -> None:
+        """Nothing can be wrong."""
+
+    def keep(self, words: Words, counts: np.ndarray) -> list[int]:
+        """The ids of all others."""
+        return sorted(i for piece, i in words.ids.items() if piece not in self.words)
+
+
+def without(*words: str) -> Removal:
+    """A cut of one head of each layer, and of these words."""
+    criterion = Criterion(importance="magnitude", samples=1, seed=0, steps=1)
+    slim = Even(heads=0.5, ffn=0.0, layers=None, width=None, criterion=criterion)
+    return Removal(slim=slim, vocabulary=FewerWords(words), spec={"method": "toy", "words": list(words)})
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(tmp_path_factory.mktemp("beside"))
+
+
+@pytest.fixture
+def shifted(runs, tmp_path, monkeypatch) -> Path:
+    """conf/model with `shifted`: tiny, its pieces four ids higher, its special tokens others, as MPNet has BERT's."""
+    folder = teacher_folder(runs, tmp_path, monkeypatch, "shifted")
+    content = json.loads((folder / "tokenizer.json").read_text())
+    pieces = {piece: number + 4 for piece, number in content["model"]["vocab"].items()}
+    content["model"]["vocab"] = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, **pieces}
+    added = [{**one, "id": one["id"] + 4} for one in content["added_tokens"]]
+    content["added_tokens"] = [
+        {**added[0], "id": 0, "content": "<s>"},
+        {**added[0], "id": 2, "content": "</s>"},
+        *added,
+    ]
+    around = {"sep": ["</s>", 2], "cls": ["<s>", 0], "trim_offsets": True, "add_prefix_space": False}
+    content["post_processor"] = {"type": "RobertaProcessing", **around}
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    weights = load_file(folder / "model.safetensors")
+    table = weights["embeddings.word_embeddings.weight"]
+    weights["embeddings.word_embeddings.weight"] = np.concatenate([table[[2, 0, 3, 1]], table])
+    save_file(weights, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "vocab_size": len(table) + 4}))
+    return folder
+
+
+def teacher_folder(runs: Runs, tmp_path: Path, monkeypatch, name: str) -> Path:
+    """A copy of tiny's checkpoint that conf/model names."""
+    from optim.run import point as run_point
+
+    folder = Path(shutil.copytree(point(runs).checkpoint.fetch(runs.cache), tmp_path / name))
+    conf = shutil.copytree(CONF / "model", tmp_path / "conf")
+    tiny = OmegaConf.load(CONF / "model" / "tiny.yaml")
+    OmegaConf.save(OmegaConf.merge(tiny, {"name": name, "path": str(folder)}), conf / f"{name}.yaml")
+    monkeypatch.setattr(run_point, "MODELS", conf)
+    return folder
+
+
+@METHODS
+def test_a_student_of_another_shape_and_of_other_words_is_taught_by_states(method, runs, shifted):
+    """Tiny itself as the teacher, and the same under shifted ids: one student, up to how products are rounded."""
+    logits = {}
+    for teacher in ("tiny", "shifted"):
+        chosen = point(runs, *OTHER, f"distill={method}", *HEADS[method], f"distill.teacher={teacher}")
+        steps, stages, outcome = made(runs, chosen)
+        kinds = [step.kind for step in steps.all()]
+        assert kinds.count("alignment") == (teacher == "shifted")
+        assert outcome.quality["accuracy_fraction"] >= 0.9
+        assert store.read_architecture(stages.folder(steps.student)).width == 16
+        logits[teacher] = steps.student.dev_logits(stages)
+        if teacher == "shifted":
+            (alignment,) = steps.student.alignments
+            assert kinds.index("alignment") < kinds.index("teacher"), "words are refused before anything is trained"
+            assert alignment.read(stages).same.all()
+    assert np.mean(logits["tiny"].argmax(1) == logits["shifted"].argmax(1)) >= 0.9
+
+
+@METHODS
+def test_a_student_with_a_cut_vocabulary_learns_the_states_of_the_sentences_that_it_still_reads(method, runs, caplog):
+    """The others are spelt by other pieces, and have soft targets alone."""
+    chosen = replace(point(runs, f"distill={method}", *HEADS[method]), surgery=without("charming", "boring"))
+    with caplog.at_level("INFO"):
+        steps, stages, outcome = made(runs, chosen)
+    (alignment,) = steps.student.alignments
+    same = alignment.read(stages).same
+    texts = chosen.source.load(runs.cache).train.texts
+    assert same.tolist() == [not {"charming", "boring"} & set(text.split()) for text in texts]
+    assert f"{np.count_nonzero(~same):,} of {TRAIN_COUNT} sentences are cut into other pieces" in caplog.text
+    assert outcome.quality["accuracy_fraction"] >= 0.9
+
+
+def test_sentences_without_labels_are_aligned_too(runs, shifted):
+    words = (*OTHER, "distill=hidden", "distill.teacher=shifted", "distill.augment.copies=1", "fit.student.epochs=1")
+    steps, stages, _ = made(runs, point(runs, *words))
+    (alignment,) = steps.student.alignments
+    (one,) = steps.student.transfer
+    assert len(alignment.read(stages).same) == TRAIN_COUNT + one.texts.counts(stages)["examples"]
+
+
+def test_several_teachers_answer_and_the_first_one_runs(runs):
+    chosen = point(runs, *OTHER, "distill=hidden", "distill.teacher=tiny", "distill.seeds=2")
+    steps = steps_of(chosen, chosen.source.load(runs.cache), runs.cache)
+    assert (len(steps.student.answers), len(steps.student.teachers)) == (2, 1)
+    assert steps.student.teachers[0] is steps.teachers[0]
+
+
+def in_order(runs: Runs, chosen: Point) -> None:
+    """Makes every step of a point in the order in which a run makes them."""
+    stages = Stages(runs.cache, lambda fit, row: None)
+    for step in steps_of(chosen, chosen.source.load(runs.cache), runs.cache).all():
+        stages.make(step)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("distill=hidden", "distill.layers=[3]"),
+         "distill.layers must be from 1 to 2, the teacher's layers, or null, got 3."),
+        (("distill=minilm", "distill.layers=[1,2]"), "one entry for each of the student's 1 layers, got 2: [1,2]."),
+        (("distill=hidden", "distill.layers=first"), "distill.layers must be even, last, or a list"),
+        (("distill=minilm",), "must divide the 16 features of the model's layer 1, got 32; 16 does."),
+        (("distill=hidden", "distill.attention_weight=-1"), "distill.attention_weight must be 0 or above, got -1."),
+        (("distill=minilm", "distill.augment.copies=1", "distill.teacher_weight=0"), "distill.teacher_weight must be"),
+    ],
+)  # fmt: skip
+def test_settings_that_the_models_do_not_fit_are_refused_before_training(words, said, runs):
+    corpus = point(runs).source.load(runs.cache)
+    with pytest.raises(UserError, match=re.escape(said)):
+        steps_of(point(runs, *OTHER, "distill.teacher=tiny", *words), corpus, runs.cache)
+
+
+def test_a_teacher_of_another_kind_of_tokenizer_is_refused_before_training(runs, tmp_path, monkeypatch):
+    folder = teacher_folder(runs, tmp_path, monkeypatch, "letters")
+    letters = Tokenizer(models.WordLevel({"[UNK]": 0, **{c: i for i, c in enumerate("abcdefghijklmnopqrstuvwxyz", 1)}},
+                                         unk_token="[UNK]"))  # fmt: skip
+    letters.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    letters.save(str(folder / "tokenizer.json"))
+    trained: list[str] = []
+    monkeypatch.setattr(FitStep, "_fit", lambda step, *args: trained.append(step.kind))
+    with pytest.raises(UserError, match=r"letters cuts 100% of the sentences .* distill=kd needs none"):
+        in_order(runs, point(runs, *OTHER, "distill=hidden", "distill.teacher=letters"))
+    assert trained == []
+
+
+@pytest.mark.parametrize("method", ["hidden", "kd"])
+def test_a_teacher_that_was_never_tuned_is_refused_before_the_student_is_trained(method, runs, monkeypatch):
+    """A rate of nothing leaves it as it was drawn."""
+    words = ("fit.teacher.learning_rate=1e-12", "fit.teacher.epochs=1", "prune=fixed50", f"distill={method}")
+    trained, fit = [], FitStep._fit
+    monkeypatch.setattr(FitStep, "_fit", lambda step, *args: (trained.append(step.kind), fit(step, *args))[1])
+    with pytest.raises(UserError, match=r"teacher tiny has 0\.\d+ of the held-out slice of train right, where its"):
+        in_order(runs, point(runs, *words))
+    assert trained in (["teacher"], []), "the student was not"
+
+
+@METHODS
+def test_bfloat16_teaches_states_through_a_pruned_student(method, runs):
+    _, _, outcome = made(runs, point(runs, "fit.precision=bfloat16", "prune=fixed50", f"distill={method}"))
+    assert outcome.quality["accuracy_fraction"] >= 0.9
+    assert outcome.size["zeroed_fraction"] == pytest.approx(0.5, abs=0.001)
+
+
+@pytest.mark.parametrize("change", ["distill.layers=last", "distill.hidden_weight=2", "distill.embeddings_weight=0",
+                                    "distill.attention_weight=0.5", "distill.temperature=4"])  # fmt: skip
+def test_every_setting_is_in_the_key_of_the_student(change, runs):
+    corpus = point(runs).source.load(runs.cache)
+    one, other = (steps_of(point(runs, "prune=fixed50", "distill=hidden", *more), corpus, runs.cache)
+                  for more in ((), (change,)))  # fmt: skip
+    assert one.student.wanted.key != other.student.wanted.key
+    assert one.teachers[0].wanted.key == other.teachers[0].wanted.key

@@ -1,0 +1,189 @@
+"""Removed structure and removed words on the whole way of a point."""
+
+# pyright: reportAttributeAccessIssue=false
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import CONF
+from safetensors.numpy import load_file
+from whole_points import made, point
+
+from optim.common.errors import UserError
+from optim.cut.budget import LatencyModel
+from optim.cut.surgery import CUT
+from optim.data.tokens import Tokens, unknown_id
+from optim.encoder import store
+from optim.run import latency_model
+from optim.run.steps import steps_of
+from optim.train.fit import logits_of
+
+# Options -> (heads of each layer, feed-forward widths of each layer, width): tiny has (2, 2), (64, 64), 32.
+SLIM = {
+    "slim=heads50": ((1, 1), (64, 64), 32),
+    "slim=ffn50": ((2, 2), (32, 32), 32),
+    "slim=slim50": ((1, 1), (32, 32), 32),
+    "slim=slim50 slim.importance=magnitude slim.steps=2": ((1, 1), (32, 32), 32),
+    "slim=layers3 slim.layers=1": ((2,), (64,), 32),
+    "slim=layers6 slim.layers=2 slim.ffn=0.25": ((2, 2), (48, 48), 32),
+    "slim=slim75 slim.heads=0.5": ((1, 1), (16, 16), 32),
+    "slim=heads50 slim.width=24": ((1, 1), (64, 64), 24),
+    "slim=budget slim.parameters=36000": None,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(runs):
+    """The size of the same file with nothing removed."""
+    return made(runs, point(runs, "quant=int8"))[2].size
+
+
+@pytest.mark.parametrize("words", SLIM)
+def test_what_is_removed_is_gone_from_the_file(runs, whole, words):
+    outcome = made(runs, point(runs, *words.split(), "quant=int8"))[2]
+    size = outcome.size
+    assert size["parameters"] < whole["parameters"]
+    assert size["file_bytes"] < whole["file_bytes"]
+    assert outcome.quality["agreement_fraction"] >= 0.96
+    assert outcome.quality["accuracy_fraction"] >= 0.8
+    if (wanted := SLIM[words]) is not None:
+        built = size["structure"]
+        assert (tuple(built["heads"]), tuple(built["ffn_widths"]), built["width"]) == wanted
+    else:
+        assert size["parameters"] <= 36_000
+
+
+def test_every_option_is_run():
+    run = {words.split()[0] for words in SLIM} | {"slim=none", "vocab=full", "vocab=seen", "vocab=top"}
+    assert run == {f"{group}={path.stem}" for group in ("slim", "vocab") for path in (CONF / group).glob("*.yaml")}
+
+
+def test_the_most_frequent_words_stay(runs):
+    chosen = point(runs, "vocab=top", "vocab.size=120")
+    steps, stages, outcome = made(runs, chosen)
+    assert store.read_architecture(stages.folder(steps.student)).vocabulary_size <= 120
+    assert outcome.data["dev_tokens_mean"] >= steps.teachers[0].tokens.read(stages, "dev").lengths.mean()
+
+
+def test_structure_words_zeros_and_int8_together_through_the_front_door(runs):
+    result = runs.here("slim=slim50", "vocab=seen", "prune=fixed50", "quant=int8")
+    assert result["choices"]["slim"] == "slim50"
+    assert result["choices"]["vocab"] == "seen"
+    assert result["size"]["structure"]["heads"] == [1, 1]
+    assert result["size"]["zeroed_fraction"] == pytest.approx(0.5, abs=0.01)
+    assert result["data"]["dev_unknown_token_fraction"] == 0
+    assert result["data"]["dev_tokens_mean"] > 3
+    assert result["quality"]["accuracy_fraction"] >= 0.8
+
+
+def test_words_that_train_lacks_are_gone_and_kept_text_gives_the_same_logits(runs):
+    chosen = point(runs, "vocab=seen")
+    steps, stages, outcome = made(runs, chosen)
+    surgery, teacher = steps.student.start.step, steps.teachers[0]
+    cut = json.loads((stages.folder(surgery) / CUT).read_text())["words"]
+    before, after = teacher.tokens.read(stages, "train"), steps.student.tokens.read(stages, "train")
+    assert 0 < len(cut) < store.read_architecture(stages.folder(teacher)).vocabulary_size
+    np.testing.assert_array_equal(np.array(cut)[after.ids], before.ids, "all of train is made of kept tokens")
+    logits = [logits_of(store.load(stages.folder(one)), tokens.take(np.arange(50)))
+              for one, tokens in ((teacher, before), (surgery, after))]  # fmt: skip
+    np.testing.assert_allclose(logits[0], logits[1], atol=1e-6)
+    assert outcome.data["dev_unknown_token_fraction"] == 0
+    assert outcome.size["structure"]["vocabulary_size"] == len(cut)
+
+
+def test_the_unknown_token_is_found_in_a_tokenizer(tmp_path):
+    (tmp_path / "t.json").write_text(json.dumps({"model": {"unk_token": "[UNK]", "vocab": {"a": 0, "[UNK]": 7}}}))
+    assert unknown_id(tmp_path / "t.json") == 7
+    (tmp_path / "t.json").write_text(json.dumps({"model": {"type": "Unigram", "vocab": [["a", -1.0]]}}))
+    assert unknown_id(tmp_path / "t.json") is None
+
+
+def test_points_that_differ_later_share_the_surgery(runs):
+    corpus = point(runs).source.load(runs.cache)
+    words = (["quant=int8"], ["prune=fixed50"], ["distill.temperature=4"], ["seed=0", "quant=fp16"])
+    steps = [steps_of(point(runs, "slim=slim50", "vocab=seen", *more), corpus, runs.cache) for more in words]
+    kinds = [{s.wanted.key for s in one.all() if s.kind == "surgery"} for one in steps]
+    assert len(set.union(*kinds)) == 1
+    assert len({one.figures.wanted.key for one in steps}) == 4
+
+
+def test_another_removal_is_another_student_and_none_is_none(runs):
+    corpus = point(runs).source.load(runs.cache)
+    words = ["slim=none", "slim=slim50", "slim=slim50 slim.seed=5", "slim=slim50 vocab=seen", "vocab=seen",
+             "slim=slim50 slim.importance=magnitude"]  # fmt: skip
+    keys = [steps_of(point(runs, "prune=fixed50", *w.split()), corpus, runs.cache).student.wanted.key for w in words]
+    assert len(set(keys)) == len(keys)
+    neutral = steps_of(point(runs, "prune=fixed50", "slim=layers3", "slim.layers=null"), corpus, runs.cache)
+    assert neutral.student.wanted.key == keys[0]
+
+
+def test_a_student_taught_by_another_is_cut_out_of_its_own_fine_tuning(runs):
+    chosen = point(runs, "slim=slim50", "distill.teacher=minilm", "model.layers=1", "seed=1", "distill.teacher_seed=0")
+    chosen = replace(chosen, teachers=tuple(replace(t, checkpoint=point(runs).checkpoint) for t in chosen.teachers))
+    steps, stages, outcome = made(runs, chosen)
+    whole = steps.student.start.step.whole
+    assert whole is not steps.teachers[0]
+    assert whole.point.seed == 0, "students that share a teacher share what they are cut from"
+    assert len(store.read_architecture(stages.folder(whole)).heads) == 1
+    assert len(store.read_architecture(stages.folder(steps.teachers[0])).heads) == 2
+    assert outcome.size["structure"]["heads"] == [1]
+    assert steps.student.holdout_seed == 0, "its start has not seen that slice"
+
+
+def test_a_budget_in_milliseconds_is_kept_by_what_files_take(runs, monkeypatch):
+    """The clock is told: 1 ms, 1 for each layer, 1 for each head, 1/64 for each column; a whole tiny takes 9."""
+    truth = LatencyModel(base_ms=1, layer_ms=1, head_ms=1, column_ms=1 / 64)
+    timed: list[int] = []
+
+    def latency(files, *, ids, length, bench):
+        shapes = latency_model.probes(timed_shape)
+        assert len(files) == len(shapes) == len({path.stat().st_size for path in files.values()})
+        timed.append(len(files))
+        return {name: {"latency_p50_ms": truth(shapes[int(name)])} for name in files}
+
+    chosen = point(runs, "slim=budget", "slim.latency_ms=6", "quant=int8")
+    timed_shape = steps_of(chosen, chosen.source.load(runs.cache), runs.cache)._latencies()[0].shape  # type: ignore[attr-defined]
+    monkeypatch.setattr(latency_model, "latency", latency)
+    steps, stages, _ = made(runs, chosen)
+    kinds = [step.kind for step in steps.all()]
+    assert kinds.index("latency") < kinds.index("teacher"), "a budget that nothing keeps is told of at once"
+    shape = store.read_architecture(stages.folder(steps.student))
+    assert truth(shape) <= 6 < truth(timed_shape)
+    assert len(timed) == 1
+    with pytest.raises(UserError, match=r"slim.latency_ms must be at least 3\.5"):
+        made(runs, point(runs, "slim=budget", "slim.latency_ms=3", "quant=int8"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["slim=slim75"], "slim.heads 0.75 leaves no head"),
+        (["slim=layers3"], "slim.layers must be at most 2"),
+        (["slim=heads50", "slim.width=99"], "slim.width must be at most 32"),
+        (["slim=heads50", "slim.heads=1"], "slim.heads must be a fraction in"),
+        (["slim=heads50", "slim.importance=luck"], "slim.importance must be taylor or magnitude"),
+        (["slim=budget"], "slim.parameters=N or slim.latency_ms=MS"),
+        (["slim=budget", "slim.parameters=10"], "slim.parameters must be at least"),
+        (["vocab=top", "vocab.size=3"], "vocab.size must be at least"),
+        (["vocab=seen", "vocab.minimum_count=0"], "vocab.minimum_count must be above 0"),
+    ],
+)
+def test_what_cannot_be_removed_is_refused_before_anything_is_trained(runs, words, said):
+    corpus = point(runs).source.load(runs.cache)
+    with pytest.raises(UserError, match=said):
+        steps_of(point(runs, *words), corpus, runs.cache)
+
+
+def test_the_cut_model_starts_from_the_weights_that_were_kept(runs):
+    chosen = point(runs, "slim=slim50")
+    steps, stages, _ = made(runs, chosen)
+    surgery = stages.folder(steps.student.start.step)
+    kept = json.loads((surgery / CUT).read_text())
+    whole, cut = (load_file(f / store.WEIGHTS) for f in (stages.folder(steps.teachers[0]), surgery))
+    columns = kept["columns"][1]
+    np.testing.assert_array_equal(cut["layer1_ffn_in/kernel:0"], whole["layer1_ffn_in/kernel:0"][:, columns])
+    assert isinstance(steps.student.tokens.read(stages, "train"), Tokens)
+    assert steps.student.tokens.wanted.key == steps.teachers[0].tokens.wanted.key, "the words are the same"

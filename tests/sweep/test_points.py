@@ -1,0 +1,88 @@
+"""Sweeps of named recipes and ablations: which points they are, and what an ingredient is said to be worth."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import CONF, ROOT, Runs
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from optim.common.build import build
+from optim.common.errors import UserError
+from optim.sweep.points import merged
+
+WET = {"dry_run": False}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(tmp_path_factory.mktemp("points"))
+
+
+def swept(runs: Runs, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "sweep.py", *words, *runs.overrides()]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
+
+
+def test_a_later_word_wins_and_an_option_takes_the_keys_of_its_group_along():
+    words = ["slim=slim50", "slim.width=24", "distill=kd", "distill.temperature=4", "seed=0", "slim=none", "seed=1"]
+    assert merged(words) == ["distill=kd", "distill.temperature=4", "slim=none", "seed=1"]
+    assert merged(["slim=none", "slim.width=24"]) == ["slim=none", "slim.width=24"]
+    assert merged(["slimmer.width=1", "slim=none"]) == ["slimmer.width=1", "slim=none"]
+
+
+@given(st.lists(st.sampled_from(["a=1", "a=2", "a.b=1", "a.b=2", "ab=1", "c=1"])))
+def test_of_each_key_the_last_word_is_kept(words):
+    kept = merged(words)
+    keys = [word.split("=")[0] for word in kept]
+    assert len(set(keys)) == len(keys)
+    assert not words or kept[-1] == words[-1]
+    assert merged(kept) == kept
+
+
+@pytest.mark.slow
+def test_an_ablation_takes_out_what_the_recipe_has_and_says_what_it_is_worth(runs):
+    words = ("sweep=ablation", "sweep.seeds=[0,1]", "slim=ffn50", "quant=int8", "distill=none")
+    done = swept(runs, *words)
+    assert done.returncode == 0, done.stderr
+    table = done.stdout[done.stdout.index("without ") :]
+    assert re.findall(r"^(\w+) +\d\.\d{4}", table, re.MULTILINE) == ["nothing", "slim", "quant"]
+    results = [json.loads(path.read_text()) for path in runs.results.glob("*/result.json")]
+    assert len(results) == 6, "two seeds of the recipe, of it without slim, and of it without int8"
+    assert {(r["choices"]["slim"], r["choices"]["quant"]) for r in results} == {
+        ("ffn50", "int8"), ("none", "int8"), ("ffn50", "none"),
+    }  # fmt: skip
+    mean = np.mean([r["quality"]["accuracy_fraction"] for r in results
+                    if (r["choices"]["slim"], r["choices"]["quant"]) == ("none", "int8")])  # fmt: skip
+    assert f"slim{mean:22.4f}" in table
+
+
+def test_recipes_are_one_sweep_and_the_command_line_wins(runs):
+    words = ("sweep=frontier", "sweep.seeds=[0,1]", "sweep.dry_run=true")
+    done = swept(runs, *words, "slim=none", "vocab=full", "prune=none", "distill=none")
+    assert done.returncode == 0, done.stderr
+    count = len(OmegaConf.load(CONF / "sweep" / "frontier.yaml").recipes)
+    assert f"{2 * count} points: 0 done, 4 to run" in done.stdout, "what is left of them is int8 and float32"
+    assert not list(runs.results.glob("*/result.json"))
+
+
+@pytest.mark.parametrize(
+    ("node", "said"),
+    [
+        ({"method": "recipes", "recipes": {}, "seeds": [0], **WET}, "sweep.recipes is empty"),
+        ({"method": "recipes", "recipes": {"a": ["quant=int8"]}, "seeds": [0, 0], **WET}, "different seeds"),
+        ({"method": "recipes", "recipes": {"a": ["quant=int8"]}, "seeds": [], **WET}, "one or more"),
+        ({"method": "ablation", "without": {}, "seeds": [0], **WET}, "sweep.without is empty"),
+        ({"method": "ablation", "without": {"a": ["quant=none"]}, "seeds": [-1], **WET}, "sweep.seeds must be"),
+    ],
+)
+def test_mistakes_are_told(node, said):
+    with pytest.raises(UserError, match=said):
+        build(node, "sweep")
