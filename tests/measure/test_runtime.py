@@ -159,6 +159,6 @@ def test_integer_logits_come_back_as_what_they_stand_for(tmp_path, monkeypatch):
     logits = Classifier(tmp_path / "model.tflite", 1).logits(np.array([3]))
     assert logits.dtype == np.float32
     assert logits.tolist() == [2, -3]
-    Runner.quantization = (0.0, 0)
+    monkeypatch.setattr(Runner, "quantization", (0.0, 0))
     with pytest.raises(UserError, match=r"must return logits.*it returns logits int8"):
         Classifier(tmp_path / "model.tflite", 1)
