@@ -34,6 +34,7 @@ from optim.report.statistics import Against, against  # noqa: E402
 from optim.run import config, result  # noqa: E402
 from optim.run.keys import run_id_of  # noqa: E402
 from optim.run.point import point_of  # noqa: E402
+from optim.sweep.points import merged  # noqa: E402
 
 RECIPES, PAGE = ROOT / "benchmarks" / "recipes.yaml", ROOT / "benchmarks" / "RECIPES.md"
 SEEDS_ASKED = 3  # that the rule wants
@@ -98,11 +99,6 @@ def _points(study: str, found: dict[str, Any], names: Sequence[str], seeds: Sequ
                 cfg = compose("train", overrides=own)
                 folder = ROOT / Path(cfg.results_dir).expanduser() / run_id_of(point_of(cfg))
                 yield Planned(study, name, seed, recipe["work"], own, folder)
-
-
-def merged(words: Sequence[str]) -> list[str]:
-    """The words with the last value of each key."""
-    return [f"{key}={value}" for key, value in dict(word.split("=", 1) for word in words).items()]
 
 
 def run_missing(points: Sequence[Planned], *, minutes: float) -> None:

@@ -15,6 +15,7 @@ from benchmarks import recipes
 from optim.report import finished
 from optim.report.statistics import against, crossed_interval
 from optim.run.point import point_of
+from optim.sweep.points import merged
 
 
 def right(*wrong: int, of: int = 100) -> np.ndarray:
@@ -127,7 +128,7 @@ def test_every_recipe_is_one_that_train_takes_and_differs_from_the_others(study,
     """The words of the file with the data and the model of the tests; the first recipe is the plain fit."""
     found, kept = recipes.studies()[study], set()
     for recipe in found["recipes"].values():
-        words = recipes.merged([*found["shared"], *recipe["words"], *runs.overrides()[:3]])
+        words = merged([*found["shared"], *recipe["words"], *runs.overrides()[:3]])
         with initialize_config_dir(str(CONF), version_base="1.3"):
             point = point_of(compose("train", overrides=words))
         kept.add(json.dumps([point.specs["fit"], point.specs["distill"]], sort_keys=True))
