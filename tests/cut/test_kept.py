@@ -60,6 +60,15 @@ def test_heads_of_mpnet_keep_their_own_distances():
     assert Architecture.from_json(mixed.to_json()) == mixed
 
 
+def test_heads_of_mpnet_that_read_other_columns_say_what_they_said():
+    """Head 0 of layer 0 and head 1 of layer 1 have no effect: without them the logits stay."""
+    weights = without_effect(random_weights(MPNET), MPNET, 0, 0, None)
+    weights = without_effect(weights, MPNET, 1, 1, None)
+    kept = replace(Kept.all_of(MPNET), heads=((1,), (0,)))
+    smaller = filled(cut_shape(MPNET, kept), cut_weights(weights, MPNET, kept))
+    np.testing.assert_allclose(logits(smaller), logits(filled(MPNET, weights)), atol=1e-5)
+
+
 def test_layers_that_stay_are_counted_anew():
     shape = replace(SHAPE, heads=(2, 2, 2), ffn_widths=(32, 32, 32))
     weights = random_weights(shape)

@@ -195,6 +195,7 @@ def test_a_teacher_that_was_never_tuned_is_refused_before_the_student_is_trained
     assert trained in (["teacher"], []), "the student was not"
 
 
+@pytest.mark.slow
 @METHODS
 def test_bfloat16_teaches_states_through_a_pruned_student(method, runs):
     _, _, outcome = made(runs, point(runs, "fit.precision=bfloat16", "prune=fixed50", f"distill={method}"))

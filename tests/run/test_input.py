@@ -263,7 +263,8 @@ def test_help_names_groups_and_loads_nothing_heavy():
     code = "import sys, atexit, train; atexit.register(lambda: print('HEAVY', {'tensorflow', 'wandb', 'datasets', 'pandas'} & set(sys.modules))); train.main()"
     done = subprocess.run([sys.executable, "-c", code, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert "HEAVY set()" in done.stdout
-    assert "prune: fixed50, fixed80, none, poly50, poly80" in done.stdout
+    assert "prune: block1x4, fixed50, fixed80, global50, movement, nm24, none, poly50, poly80" in done.stdout
+    assert "slim: budget, ffn50, heads50, layers3, layers6, none, slim50, slim75" in done.stdout
 
 
 def test_a_cache_is_made_with_the_folders_above_it(tmp_path):

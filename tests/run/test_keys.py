@@ -127,7 +127,10 @@ LEAVES: dict[str, tuple[Any, bool, frozenset[str]]] = {
 # of export as well: below.
 ELSEWHERE = {"model.path", "data.path", "cache_dir", "distill.augment.copies", "distill.unlabelled",
              "export.compress"}  # fmt: skip
-METHODS = {f"{group}.method" for group in ("model", "prune", "distill", "quant", "fit", "data", "bench", "track")}
+METHODS = {
+    f"{group}.method"
+    for group in ("model", "slim", "vocab", "prune", "distill", "quant", "fit", "data", "bench", "track")
+}
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,10 @@ def whole(runs):
     return made(runs, point(runs, "quant=int8"))[2].size
 
 
-@pytest.mark.parametrize("words", SLIM)
+FAST = ("slim=slim50", "slim=budget slim.parameters=36000")  # the others are made beside the slow tests
+
+
+@pytest.mark.parametrize("words", [w if w in FAST else pytest.param(w, marks=pytest.mark.slow) for w in SLIM])
 def test_what_is_removed_is_gone_from_the_file(runs, whole, words):
     outcome = made(runs, point(runs, *words.split(), "quant=int8"))[2]
     size = outcome.size
@@ -118,6 +121,17 @@ def test_another_removal_is_another_student_and_none_is_none(runs):
     assert len(set(keys)) == len(keys)
     neutral = steps_of(point(runs, "prune=fixed50", "slim=layers3", "slim.layers=null"), corpus, runs.cache)
     assert neutral.student.wanted.key == keys[0]
+
+
+@pytest.mark.parametrize("change", ["slim.heads=0", "slim.ffn=0.25", "slim.layers=1", "slim.width=24", "slim.samples=5",
+                                    "slim.importance=magnitude", "slim.seed=3", "slim.steps=2",
+                                    "vocab.minimum_count=2"])  # fmt: skip
+def test_every_setting_is_in_the_key_of_the_surgery_and_of_nothing_before(change, runs):
+    corpus = point(runs).source.load(runs.cache)
+    one, other = (steps_of(point(runs, "slim=slim50", "vocab=seen", *more), corpus, runs.cache)
+                  for more in ((), (change,)))  # fmt: skip
+    assert one.student.wanted.key != other.student.wanted.key
+    assert one.teachers[0].wanted.key == other.teachers[0].wanted.key
 
 
 def test_a_student_taught_by_another_is_cut_out_of_its_own_fine_tuning(runs):

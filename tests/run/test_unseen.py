@@ -39,7 +39,8 @@ def run(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     data, start = glue_with_copies(tmp_path_factory.mktemp("few"), 3), tmp_path_factory.mktemp("start") / "model"
     shutil.copytree(point(runs).checkpoint.fetch(runs.cache), start)
     write_trained_on(start, ["imdb"])
-    return runs.folder_of(f"data.path={data}", f"model.path={start}", "prune=fixed50", "quant=int8")
+    return runs.folder_of(f"data.path={data}", f"model.path={start}", "prune=fixed50", "quant=int8",
+                          "fit.teacher.epochs=8")  # fmt: skip
 
 
 def test_sentences_learnt_and_scored_are_counted_in_the_result_and_on_the_card(run):
