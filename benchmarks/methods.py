@@ -19,6 +19,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from teachers import difference
+
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT)]
 
@@ -27,7 +29,6 @@ from hydra import compose, initialize_config_dir  # noqa: E402
 from optim.common.build import build  # noqa: E402
 from optim.report import finished  # noqa: E402
 from optim.report.finished import Finished  # noqa: E402
-from optim.report.statistics import against  # noqa: E402
 from optim.run import config  # noqa: E402
 from optim.run.config import CONF  # noqa: E402
 from optim.run.keys import run_id_of  # noqa: E402
@@ -112,7 +113,8 @@ def page(done: Done) -> str:
         return "# Methods on SST-2\n\nNothing is finished yet.\n"
     first, base = points[0].result, [p for p in done.get(BASE, {}).values() if p]
     whole_ms = statistics.mean(p.cost("latency_p50_ms") for p in base) if base else None
-    gains = [line for own, other in COMPARED if (line := difference(own, other, done))]
+    there = {name: {seed: p for seed, p in seeds.items() if p} for name, seeds in done.items()}
+    gains = [line for own, other in COMPARED if (line := difference(own, other, there))]
     missing = [name for name in POINTS if name not in done]
     failed = [f"{name}, seed {seed}" for name, seeds in done.items() for seed, p in seeds.items() if p is None]
     head = "| recipe | seeds | accuracy, mean | of each seed | MB | zstd MB | p50 ms at 128 | speed | zeros faster | agrees | asked |"
@@ -140,20 +142,6 @@ def row(name: str, seeds: Mapping[int, Finished | None], whole_ms: float | None)
         f"| {mean(lambda r: r.size['file_bytes']) / 1e6:.2f} | {mean(lambda r: r.size['zstd_bytes']) / 1e6:.2f} "
         f"| {own_ms:.2f} | {f'{whole_ms / own_ms:.1f}x' if whole_ms else ''} | {faster} "
         f"| {mean(lambda r: r.quality['agreement_fraction']):.4f} | {POINTS[name][1]} |"
-    )
-
-
-def difference(own: str, base: str, done: Done) -> str | None:
-    """How much better one point is than another, over the seeds that both have; None if there are none."""
-    right = [
-        {seed: p.right for seed, p in done.get(name, {}).items() if p and p.right is not None} for name in (own, base)
-    ]
-    if not set(right[0]) & set(right[1]):
-        return None
-    found = against(*right)
-    return (
-        f"| {own} - {base} | {', '.join(map(str, found.seeds))} "
-        f"| {found.gain_points:+.2f} ({found.low_points:+.2f} to {found.high_points:+.2f}) |"
     )
 
 
