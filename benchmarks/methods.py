@@ -120,7 +120,7 @@ def page(done: Done) -> str:
     head = "| recipe | seeds | accuracy, mean | of each seed | MB | zstd MB | p50 ms at 128 | speed | zeros faster | agrees | asked |"
     return "\n".join([
         "# Methods on SST-2", "",
-        f"Written by `python benchmarks/methods.py`; every figure is that of the `.tflite` file, on all {first.data['dev_examples']} dev sentences.", "",
+        f"Written by `python benchmarks/methods.py`; every figure is that of the `.tflite` file, on all {first.quality['examples']} dev sentences.", "",
         f"{first.machine['cpu']}, {first.machine['cores']} cores, ISA {', '.join(first.machine['isa'])}; one thread, batch 1. Speed: MiniLM's own float32 file is 1x.", "",
         head, "|" + "---|" * 11, *(row(name, seeds, whole_ms) for name, seeds in done.items() if any(seeds.values())), "",
         *(["| difference | seeds | points (95 %) |", "|---|---|---|", *gains, "", "The interval draws seeds and then sentences anew.", ""] if gains else []),

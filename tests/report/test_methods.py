@@ -1,0 +1,48 @@
+"""The table of methods, of results made by hand."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import pytest
+from conftest import CONF, ROOT, Runs
+from hydra import compose, initialize_config_dir
+from made_results import points, put
+
+from optim.run.keys import run_id_of
+from optim.run.point import point_of
+from optim.sweep.points import merged
+
+
+@pytest.fixture
+def methods(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    yield importlib.import_module("methods")
+    for name in ("methods", "teachers", "sst2"):
+        sys.modules.pop(name, None)
+
+
+def test_a_row_has_means_over_seeds_and_its_speed_against_minilm(methods, tmp_path):
+    put(tmp_path, "base", wrong=range(10), ms=20, mb=90)
+    put(tmp_path, "half0", wrong=range(12), ms=2, mb=10, seed=0)
+    put(tmp_path, "half1", wrong=range(14), ms=3, mb=10, seed=1)
+    put(tmp_path, "zeros", wrong=range(12), ms=2.5, mb=10)
+    found = points(tmp_path)
+    done = {"minilm, float32": {0: found["base"]}, "half": {0: found["half0"], 1: found["half1"]},
+            "half, zeros": {0: found["zeros"]}, "quarter": {0: None}}  # fmt: skip
+    page = methods.page(done)
+    assert "| minilm, float32 | 0 | 0.9000 | 0.9000 | 90.00 | 63.00 | 20.00 | 1.0x |  | 1.0000 | 1x |" in page
+    assert "| half | 0, 1 | 0.8700 | 0.8800, 0.8600 | 10.00 | 7.00 | 2.50 | 8.0x |  | 1.0000 | 0.902" in page
+    assert "| half, zeros - half | 0 | +0.00 (+0.00 to +0.00) |" in page, "seed 0 alone is in both"
+    assert "Failed: quarter, seed 0." in page
+    assert "Not run yet: whole; quarter, hidden;" in page
+
+
+def test_every_recipe_is_a_point_of_its_own_that_train_takes(methods, runs: Runs):
+    ids = set()
+    for words, _ in methods.POINTS.values():
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose("train", overrides=merged(["model=minilm", *words, *runs.overrides()[1:3], "track=none"]))
+        ids.add(run_id_of(point_of(cfg)))
+    assert len(ids) == len(methods.POINTS)
