@@ -64,7 +64,8 @@ def test_an_ablation_takes_out_what_the_recipe_has_and_says_what_it_is_worth(run
     assert f"slim{mean:22.4f}" in table
 
 
-def test_recipes_are_one_sweep_and_the_command_line_wins(runs):
+def test_recipes_are_one_sweep_and_the_command_line_wins(tmp_path):
+    runs = Runs(tmp_path)
     words = ("sweep=frontier", "sweep.seeds=[0,1]", "sweep.dry_run=true")
     done = swept(runs, *words, "slim=none", "vocab=full", "prune=none", "distill=none")
     assert done.returncode == 0, done.stderr
