@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
-from optim.report import compare, finished
+from optim.report import finished
 from optim.report.baselines import baselines_table, notes_on
 from optim.report.comparison import Comparison
 from optim.report.finished import label
@@ -84,7 +84,7 @@ def _scatter(shown: Comparison, cost: str, unit: float, title: str):
             text=[f"{html.escape(label(p))}<br>{html.escape(p.result.command)}" for p in chosen],
             hovertemplate="%{y:.4f} at %{x:.2f}<br>%{text}<extra></extra>",
         )  # fmt: skip
-    flags = compare.front(shown.points, [cost])
+    flags = shown.front_of([cost])
     best = sorted((p.cost(cost) / unit, p.accuracy) for p, flag in zip(shown.points, flags, strict=True) if flag)
     figure.add_scatter(x=[x for x, _ in best], y=[y for _, y in best], mode="lines", name="Pareto front",
                        line={"shape": "hv", "dash": "dot", "color": "#444"}, hoverinfo="skip")  # fmt: skip
