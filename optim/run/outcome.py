@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from optim.data.corpus import Corpus
 from optim.data.tokens import Tokens, unknown_id
 from optim.encoder import store
 from optim.export.bundle import COMPRESSED_FILE
-from optim.measure import quality
+from optim.measure import kinds, quality
 from optim.measure.file import check_agreement
 from optim.run.exports import MODEL
 from optim.run.fits import FitStep
@@ -43,6 +43,7 @@ class Outcome:
     cost: dict[str, Any]
     data: dict[str, Any]
     answers: dict[str, np.ndarray]  # int [dev_examples] each: labels, answers, teacher
+    changed: list[dict[str, Any]]  # sentences that the file answers unlike its teacher
     file: Path  # model.tflite, or model.tflite.zst
     tokenizer: Path
     labels: list[str]
@@ -59,6 +60,7 @@ def outcome_of(point: Point, corpus: Corpus, steps: Steps, stages: Stages) -> Ou
     return Outcome(
         quality={
             **quality.scores(logits, dev.labels),
+            **_errors(dev, teacher, logits, corpus.label_names),
             "teacher_accuracy_fraction": float(np.mean(teacher == dev.labels)),
             **teaching_of(point, corpus, steps, stages, dev.labels),
             "agreement_fraction": agreement,
@@ -74,6 +76,7 @@ def outcome_of(point: Point, corpus: Corpus, steps: Steps, stages: Stages) -> Ou
         cost=_cost(stages),
         data={**_data(corpus), **_words(steps.student, dev, stages), **_without_labels(steps.student, stages)},
         answers={"labels": dev.labels, "answers": logits.argmax(axis=1), "teacher": teacher},
+        changed=kinds.changed(corpus.dev.texts, dev.labels, teacher, logits.argmax(axis=1), corpus.label_names),
         file=_shipped(steps, stages),
         tokenizer=steps.student.start.tokenizer(stages),
         labels=list(corpus.label_names),
@@ -85,6 +88,18 @@ def _shipped(steps: Steps, stages: Stages) -> Path:
     if steps.compressed:
         return stages.folder(steps.compressed) / COMPRESSED_FILE
     return stages.folder(steps.file) / MODEL
+
+
+def _errors(dev: Tokens, teacher: np.ndarray, logits: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """classes, confusion (rows are labels, columns answers) and kinds."""
+    answers = logits.argmax(axis=1)
+    table = quality.confusion(dev.labels, answers, len(names))
+    right, teacher_right = answers == dev.labels, teacher == dev.labels
+    return {
+        "classes": kinds.by_class(table, names),
+        "confusion": table.tolist(),
+        "kinds": kinds.by_kind(right, teacher_right, dev.labels, dev.lengths, names),
+    }
 
 
 def _data(corpus: Corpus) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from optim.data.leaks import known_sets, names_learnt, names_scored, require_unr
 from optim.encoder.origin import trained_on
 from optim.run import config, result
 from optim.run.config import Job
+from optim.run.errors_text import never_answered_line
 from optim.run.keys import run_id_of
 from optim.run.point import Point, point_of
 from optim.run.result import Result
@@ -64,7 +65,7 @@ def run(job: Job) -> Result:
     draft = draft_of(job, point, run_id)
     with _logged_to(folder / "train.log"):
         finished = _tracked(point, draft, folder, job.cache_dir, tracker)
-    say(result.table(finished, folder))
+    say(result.table(finished, folder) + never_answered_line(finished.quality))
     return finished
 
 
@@ -103,6 +104,7 @@ def _compute(point: Point, draft: Result, folder: Path, cache_dir: Path, curve) 
         setattr(draft, part, getattr(outcome, part))
     draft.machine, draft.status = machine(), result.DONE
     result.write_answers(folder, outcome.answers)
+    result.write_changed(folder, outcome.changed)
     card = result.write_bundle(
         folder, file=outcome.file, tokenizer=outcome.tokenizer, labels=outcome.labels,
         max_length=point.source.max_length, result=draft,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,17 +18,19 @@ from optim.common.files import raise_if_disk, write_text
 from optim.common.secrets import masked
 from optim.export.bundle import COMPRESSED_FILE, MODEL_FILE
 from optim.measure.quality import SIGNIFICANT
+from optim.run.errors_text import errors_section
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-SCHEMA = 5  # of result.json; raised when a figure means something else, or a reader counts on a new one
+SCHEMA = 6  # of result.json; raised when a figure means something else, or a reader counts on a new one
 NEUTRAL = ("none", "full")  # of slim and vocab
 LABELS_SHOWN = 10  # in the model card; labels.json has all
 DONE, FAILED = "done", "failed"
 FILE = "result.json"
 REMEASURED = "remeasured.json"  # beside it: machine and speed of a later, common measurement
+CHANGED = "changed.jsonl"  # beside it: a line for each sentence of dev that file and teacher answer differently
 ANSWERS = "answers.npz"  # beside it: labels, answers, teacher, a class for each sentence of dev
 
 
@@ -75,7 +79,14 @@ def error_of(folder: Path) -> str | None:
 
 def write(result: Result, folder: Path) -> None:
     """Puts result.json in its place in one step, so that a reader finds the whole of it or nothing."""
-    write_text(folder / FILE, json.dumps(result.to_json(), indent=2) + "\n")
+    write_text(folder / FILE, NUMBERS.sub(_one_line, json.dumps(result.to_json(), indent=2)) + "\n")
+
+
+NUMBERS = re.compile(r"\[\n\s+-?\d+(?:,\n\s+-?\d+)*\n\s+\]")  # a list of whole numbers, as a row of a confusion table
+
+
+def _one_line(found: re.Match[str]) -> str:
+    return " ".join(found[0].split()).replace("[ ", "[").replace(" ]", "]")
 
 
 def require_writable(results_dir: Path, folder: Path) -> None:
@@ -114,6 +125,12 @@ def write_answers(folder: Path, answers: dict[str, np.ndarray]) -> None:
     small: dict[str, Any] = {name: values.astype(np.int16) for name, values in answers.items()}
     np.savez_compressed(part, **small)
     os.replace(part, folder / ANSWERS)
+
+
+def write_changed(folder: Path, changed: Sequence[Mapping[str, Any]]) -> None:
+    """Keeps the sentences that the file answers unlike its teacher, one JSON object a line."""
+    lines = (json.dumps(masked(dict(one)), ensure_ascii=False) for one in changed)
+    write_text(folder / CHANGED, "".join(f"{line}\n" for line in lines))
 
 
 def write_bundle(
@@ -262,6 +279,7 @@ def _to_know(result: Result) -> str:
 
 def card(result: Result) -> str:
     """The model card: the numbers, how they were taken, what they do not show."""
+    errors = errors_section(result.quality)
     body = "\n".join(f"| {what} | {value} | {beside} |" for what, value, beside in rows(result))
     data, machine = result.data, result.machine
     copies = data.get("dev_in_train_examples")
@@ -282,6 +300,7 @@ Text classifier for LiteRT, made and measured by DistilBERT-Optim. {_named(data[
 - Inputs `input_ids` and `attention_mask`, int32 [1, length], bound by name; output `logits`, {_logits(result)}.
 - Run: `python -m optim.predict FOLDER "a charming film"`. Made by `{result.command}`, run {result.run_id}.
 {_teaching_line(result)}
+{errors}
 Latency on another processor will differ, and so may the ratio to float32. Text unlike the training data was not tried.
 """
 

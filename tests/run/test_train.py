@@ -102,6 +102,7 @@ def test_result_has_the_keys_that_readers_count_on(results, name):
             "ci95_high",
             "mcc",
             "macro_f1",
+            *("classes", "confusion", "kinds"),
             "teacher_accuracy_fraction",
             "agreement_fraction",
         ]
@@ -357,3 +358,23 @@ def test_dev_predictions_do_not_depend_on_the_order(results, runs):
     shuffled = np.random.default_rng(0).permutation(len(dev))
     again = dev_logits(Classifier(file, 1), dev.take(shuffled), progress=lambda *_: None)
     np.testing.assert_allclose(again, logits[shuffled], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_errors_by_class_and_length_belong_to_the_answers(results, runs, name):
+    """Counted once more from answers.npz: the confusion table, and the sentences that file and teacher differ on."""
+    quality, folder = results[name]["quality"], runs.results / results[name]["run_id"]
+    answers = np.load(folder / "answers.npz")
+    labels, own, teacher = (answers[part] for part in ("labels", "answers", "teacher"))
+    expected = [[int(np.sum((labels == i) & (own == j))) for j in range(2)] for i in range(2)]
+    assert quality["confusion"] == expected
+    assert sum(c["examples"] for c in quality["classes"]) == DEV_COUNT
+    assert sum(k["examples"] for k in quality["kinds"] if k["kind"] == "tokens") == DEV_COUNT
+    changed = [json.loads(line) for line in (folder / "changed.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [one["row"] for one in changed] == np.flatnonzero(own != teacher).tolist()
+    assert all(one["answer"] != one["teacher"] for one in changed)
+    card = (folder / "bundle" / "README.md").read_text(encoding="utf-8")
+    assert "## By class" in card
+    assert "## By length" in card
+    text = (folder / "result.json").read_text(encoding="utf-8")
+    assert f"[{', '.join(map(str, expected[0]))}]" in text, "a row of the table is one line"
