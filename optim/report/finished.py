@@ -44,8 +44,8 @@ class Finished:
         return next((key for key in self.result.cost.get("stages", {}) if key.startswith("file-")), self.result.run_id)
 
     def cost(self, name: str) -> float:
-        """latency_p50_ms or file_bytes."""
-        return self.result.speed[name] if name in self.result.speed else self.result.size[name]
+        """A figure of speed, size or memory by its name, such as latency_p50_ms, file_bytes or peak_rss_bytes."""
+        return {**self.result.memory, **self.result.size, **self.result.speed}[name]
 
 
 def drop_points(point: Finished) -> float:

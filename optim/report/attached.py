@@ -1,0 +1,118 @@
+"""What a run left beside its result: the curves of its fits, the sentences that its file changed, its links."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from optim.report.finished import Finished
+
+CHANGED = "changed.jsonl"  # in a run's folder: id, text, label, teacher, answer of each sentence that was changed
+CARD = Path("bundle") / "README.md"
+CURVE_ROWS, MOST_CURVE_ROWS, LEAST_CURVE_ROWS = 6_000, 60, 12  # of a page, of a curve at most and at least
+SENTENCES, MOST_SENTENCES, LEAST_SENTENCES = 1_500, 20, 3  # the same for changed sentences, of a point
+SENTENCE_CHARACTERS = 200  # a longer one is cut, and says so
+CURVES = ("loss", "accuracy")  # a figure of a fit is drawn if its name has one of these in it
+
+
+def _share(whole: int, parts: int, most: int, least: int) -> int:
+    """How many of `whole` each of `parts` may have, so that a page of many points stays small."""
+    return max(least, min(most, whole // max(parts, 1)))
+
+
+# Fits
+def fits_of(point: Finished) -> list[str]:
+    """The keys of the stages that were fitted for a point."""
+    return [key for key in point.result.cost.get("stages", {}) if key.startswith(("teacher-", "student-"))]
+
+
+def curves_of(points: Iterable[Finished]) -> dict[str, list[dict[str, Any]]]:
+    """Stage -> traces for plotly, of every fit whose curve is still in the cache; long curves are thinned.
+
+    There is one for each of `loss`, `holdout_loss` and `holdout_accuracy_fraction`, as the training loop writes them.
+    """
+    caches = {key: p.result.cfg.get("cache_dir") for p in points for key in fits_of(p)}
+    read = {key: _fit_rows(Path(cache) / "stages" / key / "fit.json") for key, cache in caches.items() if cache}
+    found = {key: _by_figure(rows) for key, rows in read.items() if rows}
+    most = _share(CURVE_ROWS, len(found), MOST_CURVE_ROWS, LEAST_CURVE_ROWS)
+    return {
+        key: [_trace(f"{key.split('-')[0]} {name}", _thinned(rows, most)) for name, rows in curves.items()]
+        for key, curves in found.items()
+    }
+
+
+def _trace(name: str, rows: list[list[float]]) -> dict[str, Any]:
+    return {
+        "name": html.escape(name.removesuffix("_fraction").replace("_", " ")), "x": [step for step, _ in rows],
+        "y": [value for _, value in rows], "yaxis": "y2" if "accuracy" in name else "y",
+        "mode": "lines" if len(rows) > 8 else "lines+markers",
+    }  # fmt: skip
+
+
+def _fit_rows(path: Path) -> list[dict[str, float]]:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        return [row for row in rows if isinstance(row, dict) and "step" in row]
+    return []
+
+
+def _by_figure(rows: Sequence[dict[str, float]]) -> dict[str, list[list[float]]]:
+    names = dict.fromkeys(name for row in rows for name in row if any(word in name for word in CURVES))
+    return {name: [[row["step"], _rounded(row[name])] for row in rows if name in row] for name in names}
+
+
+def _thinned(rows: list[list[float]], most: int) -> list[list[float]]:
+    """At most `most` rows: evenly spread, the first and the last among them."""
+    if len(rows) <= most:
+        return rows
+    return [rows[round(i * (len(rows) - 1) / (most - 1))] for i in range(most)]
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+# Sentences
+def changed_of(points: Sequence[Finished]) -> tuple[dict[str, list[str]], list[list[list[str]]]]:
+    """({id: [text, label]}, for each point its [id, teacher's answer, file's answer] rows), the first few of each.
+
+    Many points change the same sentences: each text is there once. A point that left no such file has no rows.
+    """
+    most = _share(SENTENCES, len(points), MOST_SENTENCES, LEAST_SENTENCES)
+    texts: dict[str, list[str]] = {}
+    rows = []
+    for point in points:
+        own = _changed_rows(point.folder / CHANGED, most)
+        digest = str(point.result.data.get("digest", ""))[:8]  # an id is one of its data set
+        texts |= {f"{digest}:{row['id']}": [_short(row["text"]), str(row["label"])] for row in own}
+        rows.append([[f"{digest}:{row['id']}", str(row["teacher"]), str(row["answer"])] for row in own])
+    return texts, rows
+
+
+def _changed_rows(path: Path, most: int) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    with suppress(OSError, ValueError), path.open(encoding="utf-8") as lines:
+        for line, _ in zip(lines, range(most), strict=False):
+            row = json.loads(line)
+            if isinstance(row, dict) and {"id", "text", "label", "teacher", "answer"} <= set(row):
+                rows.append(row)
+    return rows
+
+
+def _short(text: Any) -> str:
+    line = " ".join(str(text).split())
+    return line if len(line) <= SENTENCE_CHARACTERS else f"{line[: SENTENCE_CHARACTERS - 1]}…"
+
+
+# Links
+def link(path: Path, folder: Path) -> str | None:
+    """The address of `path` on a page in `folder`, percent-encoded; None where nothing is there."""
+    if not path.exists():
+        return None
+    return quote(os.path.relpath(path.resolve(), folder.resolve()).replace(os.sep, "/"))

@@ -1,0 +1,330 @@
+"""The comparison as plain rows: all that the page's script draws, sorts, filters and opens. JSON holds it as it is."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from optim.report import attached, compare, finished, statistics
+from optim.report.comparison import CLOSE_POINTS, Comparison
+from optim.report.finished import Finished, drop_points, label
+
+# Costs that the plot can be switched to: key, button, axis, column, what one unit is.
+COSTS = (
+    ("latency_p50_ms", "latency", "latency p50, ms", "p50 ms", 1.0),
+    ("file_bytes", "bytes", "file, MB", "MB", 1e6),
+    ("gzip_bytes", "gzip", "file after gzip, MB", "gzip MB", 1e6),
+    ("zstd_bytes", "zstd", "file after zstd, MB", "zstd MB", 1e6),
+    ("peak_rss_bytes", "memory", "peak memory, MB", "peak MB", 1e6),
+)
+BUDGETS = ("file_bytes", "latency_p50_ms")  # of them, those that a slider bounds
+HOVER_CHARACTERS = 34  # of a line
+# Figures that an opened point shows: title, part of the result, key, what one unit is, decimals.
+FIGURES = (
+    ("teacher's accuracy", "quality", "teacher_accuracy_fraction", 1.0, 4),
+    ("macro-F1", "quality", "macro_f1", 1.0, 4),
+    ("MCC", "quality", "mcc", 1.0, 4),
+    ("same answer as its Keras model, fraction", "quality", "agreement_fraction", 1.0, 4),
+    ("file, MB", "size", "file_bytes", 1e6, 2),
+    ("after gzip, MB", "size", "gzip_bytes", 1e6, 2),
+    ("after zstd, MB", "size", "zstd_bytes", 1e6, 2),
+    ("ships as, MB", "size", "compressed_bytes", 1e6, 2),
+    ("parameters, million", "size", "parameters", 1e6, 2),
+    ("of them not zero, million", "size", "effective_parameters", 1e6, 2),
+    ("latency p50, ms", "speed", "latency_p50_ms", 1.0, 2),
+    ("latency p90, ms", "speed", "latency_p90_ms", 1.0, 2),
+    ("latency p99, ms", "speed", "latency_p99_ms", 1.0, 2),
+    ("tokens in a timed sentence", "speed", "sequence_length", 1.0, 0),
+    ("latency p50 at the median length, ms", "speed", "median_length_latency_p50_ms", 1.0, 2),
+    ("float32 file, ms", "speed", "float32_latency_p50_ms", 1.0, 2),
+    ("faster than the float32 file, times", "speed", "speedup_vs_float32", 1.0, 2),
+    ("peak memory, MB", "memory", "peak_rss_bytes", 1e6, 0),
+    ("teacher, s", "cost", "teacher_s", 1.0, 0),
+    ("student, s", "cost", "student_s", 1.0, 0),
+    ("export, s", "cost", "export_s", 1.0, 0),
+    ("measurement, s", "cost", "measure_s", 1.0, 0),
+)
+MOST_CLASSES = 12  # that a confusion matrix is shown for; of more, the worst classes and the commonest confusions
+NEUTRAL = {"none": "no {}", "full": "full {}"}
+
+
+def rows_of(shown: Comparison, folder: Path) -> dict[str, Any]:
+    """What report.js reads, for a page in `folder`: lists, numbers and text alone, no NaN.
+
+    `points` are in the order of shown.points; lists elsewhere that have a row for each point are in the same order. A
+    point's `options` are places in the options of each factor; its `costs` are in the order of `costs`. `hover` is HTML.
+    """
+    points = shown.points
+    varied = {name: [text_of(value) for value in values] for name, values in finished.factors(points).items()}
+    factors = [
+        {"name": name, "column": name.rsplit(".", 1)[-1], "options": ordered(values)} for name, values in varied.items()
+    ]
+    options = [
+        [factor["options"].index(values[i]) for factor, values in zip(factors, varied.values(), strict=True)]
+        for i in range(len(points))
+    ]
+    costs = _costs(shown)
+    texts, changed = attached.changed_of(points)
+    names = short_labels(points, varied)
+    rows = [_row(p, folder, name, costs, shown) for p, name in zip(points, names, strict=True)]
+    for i, row in enumerate(rows):
+        row |= {"front": int(shown.front[i]) + int(shown.front[i] and shown.certain[i]), "options": options[i],
+                "changed": changed[i]}  # fmt: skip
+    return finite({
+        **_scale(points), "costs": costs, "factors": factors, "budgets": _budgets(rows, costs), "points": rows,
+        "figures": ["accuracy", "points below its teacher", "machine", *(title for title, *_ in FIGURES)], "config": _configs(points), "curves": attached.curves_of(points),
+        "sentences": texts, "several_machines": len(shown.machines()) > 1,
+    })  # fmt: skip
+
+
+def _row(point: Finished, folder: Path, name: str, costs: Sequence[dict[str, Any]], shown: Comparison) -> dict[str, Any]:
+    """One point; absent figures are None."""
+    r, q = point.result, point.result.quality
+    row = {
+        "name": name, "label": label(point), "noisy": is_noisy(point), "accuracy": _short(point.accuracy),
+        "low": _short(q["ci95_low"]), "high": _short(q["ci95_high"]),
+        "drop": _short(drop_points(point)), "p": _against_teacher(point), "machine": point.machine,
+        "costs": [_short(point.cost(cost["key"]) / cost["unit"]) for cost in costs],
+        "figures": _figures(point),
+        "tables": error_tables(q.get("confusion"), r.data.get("labels", ())), "fits": attached.fits_of(point), "run": r.run_id,
+        "command": r.command, "folder": attached.link(point.folder, folder),
+        "card": attached.link(point.folder / attached.CARD, folder),
+        "sentences": attached.link(point.folder / attached.CHANGED, folder),
+    }  # fmt: skip
+    return {**row, "hover": _hover(row, costs, machine=len(shown.machines()) > 1)}
+
+
+def _hover(row: Mapping[str, Any], costs: Sequence[dict[str, Any]], *, machine: bool) -> str:
+    """What a point says where the pointer rests: short lines of HTML."""
+    name, *more = textwrap.wrap(row["name"], HOVER_CHARACTERS) or [""]
+    lines = [
+        *(f"<b>{html.escape(line)}</b>" for line in (name, *more)),
+        f"accuracy {row['accuracy']:.4f} ({row['low']:.3f} to {row['high']:.3f})",
+        f"{row['drop']:.2f} points below its teacher",
+        *(f"{cost['axis']}: {value:.4g}" for cost, value in zip(costs, row["costs"], strict=True)),
+        *(["timing is noisy"] if row["noisy"] else []),
+        *([f"machine {html.escape(row['machine'])}"] if machine else []),
+    ]
+    return "<br>".join(lines)
+
+
+def is_noisy(point: Finished) -> bool:
+    """Whether the latency of a point is not to be taken as a plain fact."""
+    judge = getattr(compare, "noisy", None)
+    return bool(judge(point)) if judge else False
+
+
+def _against_teacher(point: Finished) -> float | None:
+    if point.right is None or point.teacher_right is None:
+        return None
+    return _short(statistics.mcnemar(point.right, point.teacher_right))
+
+
+# Costs and figures
+def _costs(shown: Comparison) -> list[dict[str, Any]]:
+    """The costs that every point has above zero, so that a logarithmic axis can show them."""
+    known = [cost for cost in COSTS if all((_cost(p, cost[0]) or 0) > 0 for p in shown.points)]
+    return [
+        {"key": key, "name": name, "axis": axis, "column": column, "unit": unit,
+         "unit_name": axis.rsplit(", ")[-1], "front": _front(shown.points, key),
+         **axis_of([p.cost(key) / unit for p in shown.points]), "told": _told(shown, key, axis)}
+        for key, name, axis, column, unit in known
+    ]  # fmt: skip
+
+
+def _cost(point: Finished, key: str) -> float | None:
+    try:
+        return point.cost(key)
+    except KeyError:
+        return None
+
+
+def _told(shown: Comparison, key: str, axis: str) -> str:
+    """How to read the plot of one cost."""
+    teacher = _scale(shown.points)["teacher_name"]
+    several = key == "latency_p50_ms" and len(shown.machines()) > 1
+    hollow = key == "latency_p50_ms" and any(map(is_noisy, shown.points))
+    return (
+        f"The line is the front of accuracy and {axis}, with 95 % intervals. Green: within {CLOSE_POINTS:g} point of "
+        f"{teacher}. Drag over points to keep them alone, double-click to keep all."
+        + (" Hollow: the timing is noisy." if hollow else "")
+        + (" SEVERAL MACHINES: do not compare their latencies." if several else "")
+    )
+
+
+def axis_of(values: Sequence[float]) -> dict[str, Any]:
+    """`range` of a logarithmic axis that holds the values (decimal logarithms), and its `ticks` for plotly.
+
+    Ticks are 1, 2 and 5 of each decade, or even steps where the axis spans less than one.
+    """
+    pad = max((max(values) / min(values)) ** 0.07, 1.08)
+    low, high = min(values) / pad, max(values) * pad
+    step = _step((high - low) / 5)
+    ticks = [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    if high / low > 8:
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        ticks = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
+    within = [_short(tick) for tick in ticks if low <= tick <= high]
+    return {
+        "range": [_short(math.log10(low)), _short(math.log10(high))],
+        "ticks": {"tickvals": within, "ticktext": [f"{tick:,.10g}" for tick in within]},
+    }
+
+
+def _step(least: float) -> float:
+    """The smallest of 1, 2, 5 times a power of ten that is no less than `least`."""
+    ten = 10.0 ** math.floor(math.log10(least))
+    return next(digit * ten for digit in (1, 2, 5, 10) if digit * ten >= least * (1 - 1e-9))
+
+
+def _scale(points: Sequence[Finished]) -> dict[str, Any]:
+    """The axis of accuracy, and the best teacher in it with what counts as close."""
+    teachers = sorted({p.result.quality["teacher_accuracy_fraction"] for p in points})
+    close = teachers[-1] - CLOSE_POINTS / 100
+    accuracies = [p.accuracy for p in points]
+    low, high = min(close, *accuracies), max(teachers[-1], *accuracies)
+    return {
+        "range": [_short(low - 0.09 * (high - low)), _short(high + 0.09 * (high - low))],
+        "teacher": _short(teachers[-1]), "close": _short(close),
+        "teacher_name": "the best teacher" if len(teachers) > 1 else "the teacher",
+    }  # fmt: skip
+
+
+def _budgets(rows: Sequence[Mapping[str, Any]], costs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What sliders bound: the value of each point, and the steps of the slider, the smallest first."""
+    columns = {cost["axis"]: [row["costs"][i] for row in rows] for i, cost in enumerate(costs) if cost["key"] in BUDGETS}
+    columns["points below the teacher"] = [row["drop"] for row in rows]
+    return [
+        {"name": name, "values": values, "steps": sorted(set(values))}
+        for name, values in columns.items() if len(set(values)) > 1
+    ]  # fmt: skip
+
+
+def _figures(point: Finished) -> list[str | None]:
+    """Text of accuracy, its distance to the teacher, the machine, and every one of FIGURES; None where it is absent."""
+    q, parts = point.result.quality, [(getattr(point.result, part).get(key), *how) for _, part, key, *how in FIGURES]
+    return [
+        f"{point.accuracy:.4f} ({q['ci95_low']:.3f} to {q['ci95_high']:.3f}) of {q['examples']:,}",
+        f"{drop_points(point):.2f}",
+        point.machine,
+        *(None if value is None else f"{value / unit:,.{decimals}f}" for value, unit, decimals in parts),
+    ]
+
+
+def _front(points: Sequence[Finished], cost: str) -> list[int]:
+    """Indices of the points on the front of accuracy and one cost, the cheapest first; equals are there once."""
+    flags = compare.front(points, [cost])
+    best = sorted((i for i, flag in enumerate(flags) if flag), key=lambda i: (points[i].cost(cost), i))
+    return list({(points[i].cost(cost), points[i].accuracy): i for i in reversed(best)}.values())[::-1]
+
+
+# What differs between points
+def short_labels(points: Sequence[Finished], varied: Mapping[str, Sequence[str]]) -> list[str]:
+    """Each point by what was varied alone: `fixed50 int8 T=2 s1`; its whole label where nothing was."""
+    if not varied:
+        return [label(p) for p in points]
+    return [" ".join(_word(name, values[i]) for name, values in varied.items()) for i in range(len(points))]
+
+
+def _word(name: str, value: str) -> str:
+    if name == "seed":
+        return f"s{value}"
+    if "." not in name:
+        return NEUTRAL.get(value, "{1}").format(name, value)
+    return f"{'T' if name == 'distill.temperature' else name.rsplit('.', 1)[1]}={value}"
+
+
+def ordered(values: Sequence[str]) -> list[str]:
+    """The distinct options of a factor: neutral ones first, numbers by size, then words."""
+
+    def place(value: str) -> tuple[bool, bool, float, str]:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        word = math.isnan(number)
+        return value not in NEUTRAL, word, 0.0 if word else number, value
+
+    return sorted(set(values), key=place)
+
+
+def _configs(points: Sequence[Finished]) -> dict[str, Any]:
+    """{"same": key -> value of all, "varied": key -> value of each point}: the options, then every key of the config.
+
+    A value is text; None stands where a point has no such key.
+    """
+    flat = [{**_options(p), **flattened(p.result.cfg)} for p in points]
+    columns = {key: [each.get(key) for each in flat] for key in dict.fromkeys(key for each in flat for key in each)}
+    same = {key: values[0] for key, values in columns.items() if len(set(values)) == 1}
+    return {"same": same, "varied": {key: values for key, values in columns.items() if key not in same}}
+
+
+def _options(point: Finished) -> dict[str, str]:
+    return {group: option for group, option in point.result.choices.items() if isinstance(option, str)}
+
+
+def flattened(cfg: Any, prefix: str = "") -> dict[str, str]:
+    """A nested config as dotted key -> text."""
+    if not isinstance(cfg, dict) or not cfg:
+        return {prefix: text_of(cfg)} if prefix else {}
+    return {
+        key: value for name, part in cfg.items() for key, value in flattened(part, f"{prefix}.{name}".strip(".")).items()
+    }
+
+
+# Errors by class
+def error_tables(confusion: Sequence[Sequence[int]] | None, names: Sequence[str]) -> list[list[Any]]:
+    """[title, head, *rows of text] of what a page shows of a confusion matrix; none without one.
+
+    confusion: int [classes, classes], a row for each right class, a column for each answer. Of more than MOST_CLASSES
+    classes only those with the lowest recall are shown, and the commonest confusions instead of the matrix.
+    """
+    if not confusion:
+        return []
+    count = range(len(confusion))
+    named = [names[i] if i < len(names) else str(i) for i in count]
+    answered = [sum(row[i] for row in confusion) for i in count]
+    classes = [(named[i], confusion[i][i], sum(confusion[i]), answered[i]) for i in count]
+    head = ["class", "precision", "recall", "F1", "sentences"]
+    if len(confusion) <= MOST_CLASSES:
+        matrix = [[named[i], *map(str, confusion[i])] for i in count]
+        return [["Errors by class", head, *map(_class_row, classes)], ["Right class down, answer across", ["", *named], *matrix]]
+    worst = sorted(classes, key=lambda row: row[1] / row[2] if row[2] else 1.0)[:MOST_CLASSES]
+    pairs = sorted(((confusion[i][j], named[i], named[j]) for i in count for j in count if i != j), key=lambda p: -p[0])
+    common = [[right, answer, str(number)] for number, right, answer in pairs[:MOST_CLASSES] if number]
+    return [[f"The {MOST_CLASSES} classes of lowest recall", head, *map(_class_row, worst)],
+            ["Commonest confusions", ["class", "answer", "sentences"], *common]]  # fmt: skip
+
+
+def _class_row(row: tuple[str, int, int, int]) -> list[str]:
+    """Text of (class, right answers, its sentences, times it was answered); a class never answered has no precision."""
+    name, right, sentences, answered = row
+    precision, recall = (f"{right / of:.4f}" if of else "–" for of in (answered, sentences))
+    return [name, precision, recall, f"{2 * right / max(sentences + answered, 1):.4f}", str(sentences)]
+
+
+# Plain values
+def _short(value: float) -> float:
+    """Six significant digits: the page shows no more."""
+    return float(f"{value:.6g}")
+
+
+def text_of(value: Any) -> str:
+    """A value of a config as people write it."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def finite(value: Any) -> Any:
+    """The same with None for every number that JSON has no word for."""
+    if isinstance(value, dict):
+        return {key: finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
