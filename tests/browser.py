@@ -99,8 +99,9 @@ class Page:
     def middle(self, selector: str) -> tuple[float, float]:
         """The middle of an element, scrolled into sight."""
         x, y = self.run(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}});"
-            "const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2] })()"
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
+            "e.scrollIntoView({block: 'center'}); const r = e.getBoundingClientRect();"
+            "return [r.x + r.width / 2, r.y + r.height / 2] })()"
         )
         return x, y
 
@@ -147,7 +148,9 @@ class Page:
 
     def printed(self) -> bytes:
         """The page as a PDF on A4."""
-        got = self.call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69, preferCSSPageSize=True, printBackground=True)
+        got = self.call(
+            "Page.printToPDF", paperWidth=8.27, paperHeight=11.69, preferCSSPageSize=True, printBackground=True
+        )
         return base64.b64decode(got["data"])
 
 

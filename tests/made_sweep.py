@@ -1,4 +1,4 @@
-"""A made-up sweep that looks like a real one: what a page is looked at with. python tests/made_sweep.py FOLDER [COUNT]"""
+"""A made-up sweep that looks like a real one: python tests/made_sweep.py FOLDER [COUNT]"""
 
 from __future__ import annotations
 
@@ -25,17 +25,20 @@ GRID = [*itertools.product(("none", "fixed50", "poly80"), ("none", "fp16", "int8
 
 
 def sweep(folder: Path, count: int = len(GRID), *, classes: tuple[str, ...] = CLASSES) -> Path:
-    """`count` runs under `folder`/runs: the grid, then the grid again with the next seed, and so on. Returns its folder."""
+    """Makes `count` runs in `folder`/runs, and returns that: the grid, then the grid with the next seed, and so on."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, len(classes), EXAMPLES)
     teacher = spoiled(labels, 0.149, len(classes), rng)
     for i in range(count):
         prune, quant, temperature = GRID[i % len(GRID)]
         seed = i // len(GRID)
-        lost = LOST[prune] + (0.3 if quant == "int8" else 0) + abs(temperature - 2) * (0.4 if prune == "poly80" else 0.1)
+        lost = (
+            LOST[prune] + (0.3 if quant == "int8" else 0) + abs(temperature - 2) * (0.4 if prune == "poly80" else 0.1)
+        )
         answers = spoiled(teacher, float(np.clip(0.01 * (lost + rng.normal(0.2, 0.25)), 0, 1)), len(classes), rng)
-        run = put(folder / "runs", f"{i:016x}", wrong=range(1), ms=MS[quant] * float(rng.uniform(0.97, 1.05)), seed=seed,
-                  mb=MB[quant] * float(rng.uniform(0.999, 1.001)), prune=prune, quant=quant, temperature=temperature)  # fmt: skip
+        ms, mb = MS[quant] * float(rng.uniform(0.97, 1.05)), MB[quant] * float(rng.uniform(0.999, 1.001))
+        run = put(folder / "runs", f"{i:016x}", wrong=range(1), ms=ms, mb=mb, prune=prune, quant=quant, seed=seed,
+                  temperature=temperature)  # fmt: skip
         _describe(run, labels, answers, teacher, classes, packed=PACKED[prune], cache=folder / "cache")
     _write_curves(folder / "cache", rng)
     return folder / "runs"
@@ -56,9 +59,14 @@ def _describe(run: Path, labels: np.ndarray, answers: np.ndarray, teacher: np.nd
     confusion = np.zeros((len(classes), len(classes)), int)
     np.add.at(confusion, (labels, answers), 1)
     fields["choices"] |= {"model": "minilm", "data": "reviews"}
-    fields["command"] = f"python train.py model=minilm data=reviews {fields['command'].removeprefix('python train.py ')}"
+    fields["command"] = (
+        f"python train.py model=minilm data=reviews {fields['command'].removeprefix('python train.py ')}"
+    )
     fields["data"] |= {"name": "reviews", "labels": list(classes)}
-    fields["cfg"] |= {"cache_dir": str(cache), "fit": {"student": {"epochs": 2, "learning_rate": 1e-4, "batch_size": 64}}}
+    fields["cfg"] |= {
+        "cache_dir": str(cache),
+        "fit": {"student": {"epochs": 2, "learning_rate": 1e-4, "batch_size": 64}},
+    }
     fields["quality"] |= {
         "accuracy_fraction": right / EXAMPLES, "examples": EXAMPLES, "ci95_low": low, "ci95_high": high,
         "teacher_accuracy_fraction": float((teacher == labels).mean()), "confusion": confusion.tolist(),

@@ -14,16 +14,13 @@ from urllib.parse import quote
 from optim.report.finished import Finished
 
 CHANGED = "changed.jsonl"  # in a run's folder: id, text, label, teacher, answer of each sentence that was changed
-CARD = Path("bundle") / "README.md"
+LINKS = (("", "folder"), ("bundle/README.md", "card of its bundle"), (CHANGED, "all changed sentences"))
 CURVE_ROWS, MOST_CURVE_ROWS, LEAST_CURVE_ROWS = 6_000, 60, 12  # of a page, of a curve at most and at least
-SENTENCES, MOST_SENTENCES, LEAST_SENTENCES = 1_500, 20, 3  # the same for changed sentences, of a point
+MOST_SENTENCES = 20  # of a point that are shown
+FEW_POINTS = 100  # of more, only those on the front show their sentences
 SENTENCE_CHARACTERS = 200  # a longer one is cut, and says so
+TEACHER, STUDENT = "#2b83c6", "#d97a1f"
 CURVES = ("loss", "accuracy")  # a figure of a fit is drawn if its name has one of these in it
-
-
-def _share(whole: int, parts: int, most: int, least: int) -> int:
-    """How many of `whole` each of `parts` may have, so that a page of many points stays small."""
-    return max(least, min(most, whole // max(parts, 1)))
 
 
 # Fits
@@ -40,7 +37,7 @@ def curves_of(points: Iterable[Finished]) -> dict[str, list[dict[str, Any]]]:
     caches = {key: p.result.cfg.get("cache_dir") for p in points for key in fits_of(p)}
     read = {key: _fit_rows(Path(cache) / "stages" / key / "fit.json") for key, cache in caches.items() if cache}
     found = {key: _by_figure(rows) for key, rows in read.items() if rows}
-    most = _share(CURVE_ROWS, len(found), MOST_CURVE_ROWS, LEAST_CURVE_ROWS)
+    most = max(LEAST_CURVE_ROWS, min(MOST_CURVE_ROWS, CURVE_ROWS // max(len(found), 1)))
     return {
         key: [_trace(f"{key.split('-')[0]} {name}", _thinned(rows, most)) for name, rows in curves.items()]
         for key, curves in found.items()
@@ -48,10 +45,12 @@ def curves_of(points: Iterable[Finished]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _trace(name: str, rows: list[list[float]]) -> dict[str, Any]:
+    colour = TEACHER if name.startswith("teacher") else STUDENT
+    dash = "dash" if "accuracy" in name else "dot" if "holdout" in name else "solid"
     return {
         "name": html.escape(name.removesuffix("_fraction").replace("_", " ")), "x": [step for step, _ in rows],
         "y": [value for _, value in rows], "yaxis": "y2" if "accuracy" in name else "y",
-        "mode": "lines" if len(rows) > 8 else "lines+markers",
+        "mode": "lines" if len(rows) > 8 else "lines+markers", "line": {"color": colour, "dash": dash},
     }  # fmt: skip
 
 
@@ -79,26 +78,26 @@ def _rounded(value: float) -> float:
 
 
 # Sentences
-def changed_of(points: Sequence[Finished]) -> tuple[dict[str, list[str]], list[list[list[str]]]]:
+def changed_of(points: Sequence[Finished], front: Sequence[bool]) -> tuple[dict[str, list[str]], list[list[list[str]]]]:
     """({id: [text, label]}, for each point its [id, teacher's answer, file's answer] rows), the first few of each.
 
-    Many points change the same sentences: each text is there once. A point that left no such file has no rows.
+    Many points change the same sentences: each text is there once. A point that left no such file has no rows, and in a
+    page of many points those that are not on the front have none: the page links to all of them.
     """
-    most = _share(SENTENCES, len(points), MOST_SENTENCES, LEAST_SENTENCES)
     texts: dict[str, list[str]] = {}
     rows = []
-    for point in points:
-        own = _changed_rows(point.folder / CHANGED, most)
+    for point, best in zip(points, front, strict=True):
+        own = _changed_rows(point.folder / CHANGED) if best or len(points) <= FEW_POINTS else []
         digest = str(point.result.data.get("digest", ""))[:8]  # an id is one of its data set
         texts |= {f"{digest}:{row['id']}": [_short(row["text"]), str(row["label"])] for row in own}
         rows.append([[f"{digest}:{row['id']}", str(row["teacher"]), str(row["answer"])] for row in own])
     return texts, rows
 
 
-def _changed_rows(path: Path, most: int) -> list[dict[str, Any]]:
+def _changed_rows(path: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     with suppress(OSError, ValueError), path.open(encoding="utf-8") as lines:
-        for line, _ in zip(lines, range(most), strict=False):
+        for line, _ in zip(lines, range(MOST_SENTENCES), strict=False):
             row = json.loads(line)
             if isinstance(row, dict) and {"id", "text", "label", "teacher", "answer"} <= set(row):
                 rows.append(row)
@@ -111,8 +110,11 @@ def _short(text: Any) -> str:
 
 
 # Links
-def link(path: Path, folder: Path) -> str | None:
-    """The address of `path` on a page in `folder`, percent-encoded; None where nothing is there."""
-    if not path.exists():
-        return None
-    return quote(os.path.relpath(path.resolve(), folder.resolve()).replace(os.sep, "/"))
+def address(path: Path, folder: Path) -> str:
+    """The address of a folder on a page in `folder`, percent-encoded, with a slash at its end."""
+    return quote(os.path.relpath(path.resolve(), folder.resolve()).replace(os.sep, "/")) + "/"
+
+
+def links_of(folder: Path) -> list[int]:
+    """Which of LINKS are there in a run's folder."""
+    return [i for i, (name, _) in enumerate(LINKS) if (folder / name).exists()]

@@ -52,8 +52,10 @@ def parallel(shown: Comparison) -> Drawing | None:
     dimensions: list[dict[str, Any]] = []
     for name, values in varied.items():
         options = ordered([text_of(value) for value in values])
-        dimensions.append({"label": html.escape(name.rsplit(".", 1)[-1]), "values": [options.index(text_of(v)) for v in values],
-                           "tickvals": list(range(len(options))), "ticktext": [html.escape(o) for o in options]})  # fmt: skip
+        dimensions.append({
+            "label": html.escape(name.rsplit(".", 1)[-1]), "values": [options.index(text_of(v)) for v in values],
+            "tickvals": list(range(len(options))), "ticktext": [html.escape(option) for option in options],
+        })  # fmt: skip
     for name, cost, unit in (("p50 ms", "latency_p50_ms", 1.0), ("MB", "file_bytes", 1e6)):
         dimensions.append({"label": name, "values": [p.cost(cost) / unit for p in shown.points]})
     accuracy = [p.accuracy for p in shown.points]
@@ -62,7 +64,7 @@ def parallel(shown: Comparison) -> Drawing | None:
     least = low - 0.03 * ((high - low) or 1)  # report.js gives it to the lines that the filters leave out
     lines = {"color": accuracy, "colorscale": SCALE, "cmin": least, "cmax": high}
     hidden = {"size": 1, "color": "rgba(0,0,0,0)"}  # the ends of an axis are among its ticks
-    figure = go.Figure(go.Parcoords(line=lines, dimensions=dimensions, rangefont=hidden))
+    figure = go.Figure(go.Parcoords(line=lines, dimensions=dimensions, rangefont=hidden, labelfont={"size": 12}))
     figure.update_layout(template="none", height=380, margin={"l": 56, "r": 48, "t": 48, "b": 28})
     caption = "Drag along an axis to keep the lines within; click it to keep all. Orange is least accurate, blue most."
     return Drawing("All points by what was varied", figure, caption, "parallel", DIMENSION_PX * len(dimensions))
@@ -113,7 +115,9 @@ def _effect_label(effect: statistics.Effect) -> str:
 
 def _effect_hover(effect: statistics.Effect) -> str:
     """Its figures, a line each."""
-    interval = "" if math.isnan(effect.accuracy_low) else f" ({effect.accuracy_low:+.2f} to {effect.accuracy_high:+.2f})"
+    interval = (
+        "" if math.isnan(effect.accuracy_low) else f" ({effect.accuracy_low:+.2f} to {effect.accuracy_high:+.2f})"
+    )
     ratios = {"latency": effect.latency_ratio, "bytes": effect.bytes_ratio}
     told = [f"{name} {ratio:.2f}x" for name, ratio in ratios.items() if not math.isnan(ratio)]
     return "<br>".join([_effect_label(effect), f"{effect.accuracy_points:+.2f} points{interval}", *told])
@@ -142,7 +146,8 @@ def stages(shown: Comparison) -> Drawing | None:
     for title, colour, seconds in bars:
         figure.add_bar(
             y=[f"{html.escape(kind)}, {len(spent[kind])}" for kind in kinds], x=[seconds[k] / unit for k in kinds],
-            name=title, orientation="h", marker={"color": colour}, hovertemplate=f"%{{x:.3g}} {name} {title}<extra></extra>",
+            name=title, orientation="h", marker={"color": colour}, 
+            hovertemplate=f"%{{x:.3g}} {name} {title}<extra></extra>",
         )  # fmt: skip
     figure.update_layout(
         template="none", barmode="stack", height=MARGIN_PX + 34 * len(kinds), xaxis={"title": {"text": name}},

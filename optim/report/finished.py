@@ -45,7 +45,8 @@ class Finished:
 
     def cost(self, name: str) -> float:
         """A figure of speed, size or memory by its name, such as latency_p50_ms, file_bytes or peak_rss_bytes."""
-        return {**self.result.memory, **self.result.size, **self.result.speed}[name]
+        parts = (self.result.speed, self.result.size, self.result.memory)
+        return next((part for part in parts if name in part), parts[-1])[name]
 
 
 def drop_points(point: Finished) -> float:

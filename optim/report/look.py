@@ -1,4 +1,4 @@
-"""How the page of a comparison looks, as plain values beside its rows: palettes, the plot before its points, columns."""
+"""How the page of a comparison looks, as values beside its rows: palettes, the plot before its points, columns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ LIGHT = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1d2
 DARK = ("#56b4e9", "#f0803c", "#2dbe91", "#e39ac4", "#f0b93a", "#9db0ff", "#f0e442", "#8b929c")
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "cross", "x", "star", "hexagon")
 GLYPHS = "●■▲◆✚✖★⬢"
-FACTORS = ("quant", "prune", "slim", "model", "vocab", "distill.temperature")  # the first that vary get colour and shape
+FACTORS = (
+    "quant",
+    "prune",
+    "slim",
+    "model",
+    "vocab",
+    "distill.temperature",
+)  # colour, then shape: the first that vary
 
 # Where a label may stand: side of its point, px to it, px above or below. Near ones first.
 SIDES = ((1, 12), (-1, 12), (0, 0), (1, 40), (-1, 40))
@@ -21,9 +28,10 @@ BAND = {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "layer": "below"}
 SPOTS = {"type": "scatter", "mode": "markers", "hovertemplate": "%{text}<extra></extra>",
          "unselected": {"marker": {"opacity": 0.1}}}  # fmt: skip
 FRONT = {"type": "scatter", "mode": "lines", "hoverinfo": "skip", "line": {"shape": "hv", "width": 1.5}}
-CURVES = {"margin": {"l": 50, "r": 50, "t": 10, "b": 40}, "xaxis": {"title": {"text": "step"}},
-          "yaxis": {"title": {"text": "loss"}}, "legend": {"orientation": "h", "y": -0.25, "yanchor": "top"},
-          "yaxis2": {"overlaying": "y", "side": "right", "title": {"text": "accuracy"}, "showgrid": False}}  # fmt: skip
+CURVES = {"margin": {"l": 50, "r": 58, "t": 8, "b": 30}, "yaxis": {"title": {"text": "loss"}},
+          "yaxis2": {"overlaying": "y", "side": "right", "title": {"text": "accuracy"}, "showgrid": False,
+                     "tickformat": ".3f", "nticks": 6},
+          "legend": {"orientation": "h", "y": -0.14, "yanchor": "top"}}  # fmt: skip
 TABLE = {"layout": "fitColumns", "maxHeight": 560, "placeholder": "No point passes all filters.",
          "columnHeaderSortMulti": False, "columnDefaults": {"headerWordWrap": True, "resizable": False}}  # fmt: skip
 
@@ -36,7 +44,7 @@ def look_of(rows: dict[str, Any]) -> dict[str, Any]:
     return {
         "looks": {"light": LIGHT, "dark": DARK, "symbols": SYMBOLS, "glyphs": list(GLYPHS)},
         "plot": {
-            "spots": {**SPOTS, "text": [point["hover"] for point in rows["points"]]}, "line": FRONT, "label": LABEL,
+            "spots": SPOTS, "line": FRONT, "label": LABEL,
             "tries": [(side, gap, height) for height in HEIGHTS for side, gap in SIDES], "said": said, "curves": CURVES,
             "layout": {"showlegend": False, "hovermode": "closest"},
             "shapes": [{**BAND, "y0": close, "y1": teacher, "line": {"width": 0}},

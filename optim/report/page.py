@@ -34,11 +34,14 @@ def to_html(shown: Comparison, folder: Path, today: date | None = None) -> str:
     ending = [figures.stages(shown)] if shown.points else []
     maps = figures.drawings([figure for table in shown.sensitivity for figure in heat_maps(table)])
     rows = rows_of(shown, folder) if shown.points else None
+    titles = {drawing.title for drawing in drawn if drawing}
     return _html(
         heading=heading(shown), headline=shown.headline(), facts=facts(shown, today or date.today()),
-        rows=rows, rows_json=_json({**rows, **look_of(rows)}) if rows else "", chosen=chosen(rows) if rows else {}, points=points,
-        tables=[table for table in others if table.title not in {drawing.title for drawing in drawn if drawing}],
-        figures=[_embedded(drawing, others) for drawing in drawn if drawing], endings=[*map(_embedded, filter(None, [*ending, *maps]))],
+        rows=rows, rows_json=_json({**rows, **look_of(rows)}) if rows else "", chosen=chosen(rows) if rows else {},
+        points=points,
+        tables=[table for table in others if table.title not in titles],
+        figures=[_embedded(drawing, others) for drawing in drawn if drawing],
+        endings=[_embedded(drawing) for drawing in [*ending, *maps] if drawing],
         baselines=baselines_table(shown.baselines), baseline_notes=notes_on(shown.baselines), notes=notes_of(shown),
     )  # fmt: skip
 
@@ -53,9 +56,7 @@ def page(heading: str, headline: str, drawn: Sequence[Any], tables: Sequence[Tab
 
 def heading(shown: Comparison) -> str:
     """Which models on which data."""
-    models, sets = (
-        _listed([p.result.choices.get(group, "") for p in shown.points]) for group in ("model", "data")
-    )
+    models, sets = (_listed([p.result.choices.get(group, "") for p in shown.points]) for group in ("model", "data"))
     return f"{models} on {sets}" if models else "Comparison"
 
 
@@ -78,7 +79,8 @@ def _html(**values: Any) -> str:
     from markupsafe import Markup
 
     return rendered(
-        "report.html", style=Markup(STYLE.read_text(encoding="utf-8")), script=Markup(SCRIPT.read_text(encoding="utf-8")),
+        "report.html",
+        style=Markup(STYLE.read_text(encoding="utf-8")), script=Markup(SCRIPT.read_text(encoding="utf-8")),
         table_style=Markup(tabulator_css()), table_script=Markup(tabulator_js()), plotly=Markup(plotly_js()), **values,
     )  # fmt: skip
 

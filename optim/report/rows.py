@@ -13,6 +13,7 @@ from typing import Any
 from optim.report import attached, compare, finished, statistics
 from optim.report.comparison import CLOSE_POINTS, Comparison
 from optim.report.finished import Finished, drop_points, label
+from optim.report.table import Table
 
 # Costs that the plot can be switched to: key, button, axis, column, what one unit is.
 COSTS = (
@@ -22,6 +23,7 @@ COSTS = (
     ("zstd_bytes", "zstd", "file after zstd, MB", "zstd MB", 1e6),
     ("peak_rss_bytes", "memory", "peak memory, MB", "peak MB", 1e6),
 )
+MARKS = {"front": "front", "sure": "front, certain", "noisy": "noisy timing"}
 BUDGETS = ("file_bytes", "latency_p50_ms")  # of them, those that a slider bounds
 HOVER_CHARACTERS = 34  # of a line
 # Figures that an opened point shows: title, part of the result, key, what one unit is, decimals.
@@ -56,8 +58,9 @@ NEUTRAL = {"none": "no {}", "full": "full {}"}
 def rows_of(shown: Comparison, folder: Path) -> dict[str, Any]:
     """What report.js reads, for a page in `folder`: lists, numbers and text alone, no NaN.
 
-    `points` are in the order of shown.points; lists elsewhere that have a row for each point are in the same order. A
-    point's `options` are places in the options of each factor; its `costs` are in the order of `costs`. `hover` is HTML.
+    `points` are in the order of shown.points, as are all lists with a value for each point. A point's `options` are
+    places in the options of each factor, its `costs` are in the order of `costs`, its `tables` are [place in `heads`,
+    *rows], its `links` are places in `links`, its `fits` are places in `curves`.
     """
     points = shown.points
     varied = {name: [text_of(value) for value in values] for name, values in finished.factors(points).items()}
@@ -68,49 +71,42 @@ def rows_of(shown: Comparison, folder: Path) -> dict[str, Any]:
         [factor["options"].index(values[i]) for factor, values in zip(factors, varied.values(), strict=True)]
         for i in range(len(points))
     ]
-    costs = _costs(shown)
-    texts, changed = attached.changed_of(points)
+    costs, heads = _costs(shown), []
+    texts, changed = attached.changed_of(points, shown.front)
+    curves = attached.curves_of(points)
     names = short_labels(points, varied)
-    rows = [_row(p, folder, name, costs, shown) for p, name in zip(points, names, strict=True)]
+    rows = [_row(p, folder, name, costs) for p, name in zip(points, names, strict=True)]
     for i, row in enumerate(rows):
-        row |= {"front": int(shown.front[i]) + int(shown.front[i] and shown.certain[i]), "options": options[i],
-                "changed": changed[i]}  # fmt: skip
+        fits = [place for place, key in enumerate(curves) if key in attached.fits_of(points[i])]
+        row |= {"marks": _marks(shown, i), "options": options[i], "fits": fits,
+                "changed": changed[i], "tables": _headless(error_tables(points[i]), heads)}  # fmt: skip
     return finite({
         **_scale(points), "costs": costs, "factors": factors, "budgets": _budgets(rows, costs), "points": rows,
-        "figures": ["accuracy", "points below its teacher", "machine", *(title for title, *_ in FIGURES)], "config": _configs(points), "curves": attached.curves_of(points),
+        "heads": heads, "links": attached.LINKS, "figures": columns([_figures(p) for p in points]),
+        "config": columns([{**_options(p), **flattened(p.result.cfg)} for p in points]),
+        "curves": list(curves.values()), "marks": MARKS,
         "sentences": texts, "several_machines": len(shown.machines()) > 1,
     })  # fmt: skip
 
 
-def _row(point: Finished, folder: Path, name: str, costs: Sequence[dict[str, Any]], shown: Comparison) -> dict[str, Any]:
-    """One point; absent figures are None."""
+def _row(point: Finished, folder: Path, name: str, costs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One point; absent figures are None. `title` is its name as lines of HTML, where it is long."""
     r, q = point.result, point.result.quality
-    row = {
-        "name": name, "label": label(point), "noisy": is_noisy(point), "accuracy": _short(point.accuracy),
-        "low": _short(q["ci95_low"]), "high": _short(q["ci95_high"]),
-        "drop": _short(drop_points(point)), "p": _against_teacher(point), "machine": point.machine,
+    lines = textwrap.wrap(name, HOVER_CHARACTERS)
+    title = "<br>".join(map(html.escape, lines)) if len(lines) > 1 else None
+    return {
+        "name": name, "title": title, "accuracy": _short(point.accuracy), "low": _short(q["ci95_low"]),
+        "high": _short(q["ci95_high"]), "drop": _short(drop_points(point)), "p": _against_teacher(point),
+        "machine": point.machine, "run": r.run_id, "command": r.command,
         "costs": [_short(point.cost(cost["key"]) / cost["unit"]) for cost in costs],
-        "figures": _figures(point),
-        "tables": error_tables(q.get("confusion"), r.data.get("labels", ())), "fits": attached.fits_of(point), "run": r.run_id,
-        "command": r.command, "folder": attached.link(point.folder, folder),
-        "card": attached.link(point.folder / attached.CARD, folder),
-        "sentences": attached.link(point.folder / attached.CHANGED, folder),
+        "folder": attached.address(point.folder, folder), "links": attached.links_of(point.folder),
     }  # fmt: skip
-    return {**row, "hover": _hover(row, costs, machine=len(shown.machines()) > 1)}
 
 
-def _hover(row: Mapping[str, Any], costs: Sequence[dict[str, Any]], *, machine: bool) -> str:
-    """What a point says where the pointer rests: short lines of HTML."""
-    name, *more = textwrap.wrap(row["name"], HOVER_CHARACTERS) or [""]
-    lines = [
-        *(f"<b>{html.escape(line)}</b>" for line in (name, *more)),
-        f"accuracy {row['accuracy']:.4f} ({row['low']:.3f} to {row['high']:.3f})",
-        f"{row['drop']:.2f} points below its teacher",
-        *(f"{cost['axis']}: {value:.4g}" for cost, value in zip(costs, row["costs"], strict=True)),
-        *(["timing is noisy"] if row["noisy"] else []),
-        *([f"machine {html.escape(row['machine'])}"] if machine else []),
-    ]
-    return "<br>".join(lines)
+def _marks(shown: Comparison, place: int) -> list[str]:
+    """Which of MARKS a point has."""
+    front = ["sure" if shown.certain[place] else "front"] if shown.front[place] else []
+    return [*front, *(["noisy"] if is_noisy(shown.points[place]) else [])]
 
 
 def is_noisy(point: Finished) -> bool:
@@ -196,24 +192,23 @@ def _scale(points: Sequence[Finished]) -> dict[str, Any]:
 
 
 def _budgets(rows: Sequence[Mapping[str, Any]], costs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What sliders bound: the value of each point, and the steps of the slider, the smallest first."""
-    columns = {cost["axis"]: [row["costs"][i] for row in rows] for i, cost in enumerate(costs) if cost["key"] in BUDGETS}
-    columns["points below the teacher"] = [row["drop"] for row in rows]
-    return [
-        {"name": name, "values": values, "steps": sorted(set(values))}
-        for name, values in columns.items() if len(set(values)) > 1
-    ]  # fmt: skip
+    """What sliders bound: its name, its place in a point's costs (None: `drop`), and its steps, the smallest first."""
+    found = [{"name": cost["axis"], "cost": i, "steps": sorted({row["costs"][i] for row in rows})}
+             for i, cost in enumerate(costs) if cost["key"] in BUDGETS]  # fmt: skip
+    found.append({"name": "points below the teacher", "cost": None, "steps": sorted({row["drop"] for row in rows})})
+    return [budget for budget in found if len(budget["steps"]) > 1]
 
 
-def _figures(point: Finished) -> list[str | None]:
-    """Text of accuracy, its distance to the teacher, the machine, and every one of FIGURES; None where it is absent."""
-    q, parts = point.result.quality, [(getattr(point.result, part).get(key), *how) for _, part, key, *how in FIGURES]
-    return [
-        f"{point.accuracy:.4f} ({q['ci95_low']:.3f} to {q['ci95_high']:.3f}) of {q['examples']:,}",
-        f"{drop_points(point):.2f}",
-        point.machine,
-        *(None if value is None else f"{value / unit:,.{decimals}f}" for value, unit, decimals in parts),
-    ]
+def _figures(point: Finished) -> dict[str, str]:
+    """Title -> text of accuracy, of its distance to the teacher, and of those of FIGURES that the point has."""
+    q = point.result.quality
+    values = {title: (getattr(point.result, part).get(key), *how) for title, part, key, *how in FIGURES}
+    there = {title: value for title, value in values.items() if value[0] is not None}
+    return {
+        "accuracy": f"{point.accuracy:.4f} ({q['ci95_low']:.3f} to {q['ci95_high']:.3f}) of {q['examples']:,}",
+        "points below its teacher": f"{drop_points(point):.2f}", "machine": point.machine,
+        **{title: f"{value / unit:,.{decimals}f}" for title, (value, unit, decimals) in there.items()},
+    }  # fmt: skip
 
 
 def _front(points: Sequence[Finished], cost: str) -> list[int]:
@@ -253,15 +248,11 @@ def ordered(values: Sequence[str]) -> list[str]:
     return sorted(set(values), key=place)
 
 
-def _configs(points: Sequence[Finished]) -> dict[str, Any]:
-    """{"same": key -> value of all, "varied": key -> value of each point}: the options, then every key of the config.
-
-    A value is text; None stands where a point has no such key.
-    """
-    flat = [{**_options(p), **flattened(p.result.cfg)} for p in points]
-    columns = {key: [each.get(key) for each in flat] for key in dict.fromkeys(key for each in flat for key in each)}
-    same = {key: values[0] for key, values in columns.items() if len(set(values)) == 1}
-    return {"same": same, "varied": {key: values for key, values in columns.items() if key not in same}}
+def columns(rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """{"same": key -> text of all rows, "varied": key -> text of each row}; None stands where a row has no such key."""
+    found = {key: [row.get(key) for row in rows] for key in dict.fromkeys(key for row in rows for key in row)}
+    same = {key: values[0] for key, values in found.items() if len(set(values)) == 1}
+    return {"same": same, "varied": {key: values for key, values in found.items() if key not in same}}
 
 
 def _options(point: Finished) -> dict[str, str]:
@@ -273,32 +264,47 @@ def flattened(cfg: Any, prefix: str = "") -> dict[str, str]:
     if not isinstance(cfg, dict) or not cfg:
         return {prefix: text_of(cfg)} if prefix else {}
     return {
-        key: value for name, part in cfg.items() for key, value in flattened(part, f"{prefix}.{name}".strip(".")).items()
+        key: value
+        for name, part in cfg.items()
+        for key, value in flattened(part, f"{prefix}.{name}".strip(".")).items()
     }
 
 
 # Errors by class
-def error_tables(confusion: Sequence[Sequence[int]] | None, names: Sequence[str]) -> list[list[Any]]:
-    """[title, head, *rows of text] of what a page shows of a confusion matrix; none without one.
+def error_tables(point: Finished) -> list[Table]:
+    """What a page shows of a point's confusion matrix; none without one.
 
-    confusion: int [classes, classes], a row for each right class, a column for each answer. Of more than MOST_CLASSES
-    classes only those with the lowest recall are shown, and the commonest confusions instead of the matrix.
+    `quality.confusion` is int [classes, classes], a row for each right class, a column for each answer. Of more than
+    MOST_CLASSES classes only those of lowest recall are shown, and the commonest confusions instead of the matrix.
     """
+    confusion, names = point.result.quality.get("confusion"), point.result.data.get("labels", ())
     if not confusion:
         return []
     count = range(len(confusion))
     named = [names[i] if i < len(names) else str(i) for i in count]
     answered = [sum(row[i] for row in confusion) for i in count]
     classes = [(named[i], confusion[i][i], sum(confusion[i]), answered[i]) for i in count]
-    head = ["class", "precision", "recall", "F1", "sentences"]
+    head = ("class", "precision", "recall", "F1", "sentences")
     if len(confusion) <= MOST_CLASSES:
         matrix = [[named[i], *map(str, confusion[i])] for i in count]
-        return [["Errors by class", head, *map(_class_row, classes)], ["Right class down, answer across", ["", *named], *matrix]]
+        return [Table("Errors by class", head, [*map(_class_row, classes)]),
+                Table("Right class down, answer across", ("", *named), matrix)]  # fmt: skip
     worst = sorted(classes, key=lambda row: row[1] / row[2] if row[2] else 1.0)[:MOST_CLASSES]
     pairs = sorted(((confusion[i][j], named[i], named[j]) for i in count for j in count if i != j), key=lambda p: -p[0])
     common = [[right, answer, str(number)] for number, right, answer in pairs[:MOST_CLASSES] if number]
-    return [[f"The {MOST_CLASSES} classes of lowest recall", head, *map(_class_row, worst)],
-            ["Commonest confusions", ["class", "answer", "sentences"], *common]]  # fmt: skip
+    return [Table(f"The {MOST_CLASSES} classes of lowest recall", head, [*map(_class_row, worst)]),
+            Table("Commonest confusions", ("class", "answer", "sentences"), common)]  # fmt: skip
+
+
+def _headless(tables: Sequence[Table], heads: list[list[Any]]) -> list[list[Any]]:
+    """Each table as [place of its title and head in `heads`, *rows]; a head that is new is put there."""
+    out = []
+    for table in tables:
+        head = [table.title, list(table.head)]
+        if head not in heads:
+            heads.append(head)
+        out.append([heads.index(head), *table.rows])
+    return out
 
 
 def _class_row(row: tuple[str, int, int, int]) -> list[str]:

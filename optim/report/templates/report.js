@@ -15,8 +15,7 @@ function make(tag, given, ...children) {
 }
 
 const row = (tag, cells) => make("tr", {}, ...cells.map((cell) => make(tag, {}, cell)));
-const tableOf = (head, rows) =>
-  make("table", {}, make("thead", {}, row("th", head)), make("tbody", {}, ...rows.map((cells) => row("td", cells))));
+const tableOf = (head, rows) => make("table", {}, row("th", head), ...rows.map((cells) => row("td", cells)));
 
 // Figures that look the same whatever is filtered. Each is drawn when it comes near the screen.
 const BUTTONS = [["zoom2d", "pan2d", "select2d", "resetScale2d"]]; // plotly's own list has one that uploads the figure
@@ -42,28 +41,37 @@ function draw(element, afresh = false) {
   if (D && element.id === "parallel") drawn.then(brushLines);
 }
 
-const seen = (entries) => {
+const near = (entries) => {
   for (const { target, isIntersecting } of entries) if (isIntersecting && !figures.has(target)) draw(target);
 };
-const near = new IntersectionObserver(seen, { rootMargin: "300px" });
 
 // The points
 const D = $("rows") && JSON.parse($("rows").textContent);
 const points = D?.points ?? [];
 const OPACITY = [0.1, 0.95]; // of points that the filters leave out, and of the others
 let shown = points.map(() => true); // for each point, whether all filters let it through
-let table = null;
+let table;
 
 const colours = () => D.looks[document.documentElement.dataset.theme];
 const look = (place) => Math.min(place ?? 0, D.looks.symbols.length - 1); // the last look is for all the others
-const isNoisy = (point) => point.noisy && D.costs[state.cost].key === "latency_p50_ms";
+const isNoisy = (point) => point.marks.includes("noisy") && D.costs[state.cost].key === "latency_p50_ms";
 const costOf = (point) => point.costs[state.cost];
+
+function hover(p) {
+  const accuracy = `accuracy ${p.accuracy.toFixed(4)} (${p.low.toFixed(3)} to ${p.high.toFixed(3)})`;
+  const costs = D.costs.map(({ axis }, c) => `${axis}: ${number(p.costs[c])}`);
+  const more = [...p.marks.map((m) => D.marks[m]), D.several_machines ? esc(`machine ${p.machine}`) : ""].filter(
+    Boolean,
+  );
+  return [`<b>${p.title ?? esc(p.name)}</b>`, accuracy, `${p.drop.toFixed(2)} points below`, ...costs, ...more].join(
+    "<br>",
+  );
+}
 
 /** Annotations of the front: number and name where they find room, the number alone where that does, else none. */
 function labels(front, place, width, height, taken) {
   const pen = document.createElement("canvas").getContext("2d");
   pen.font = "12px system-ui, sans-serif";
-  const marks = points.map(place).map(([x, y]) => [x - 6, y - 6, x + 6, y + 6]);
   const clash = ([l, t, r, b], [left, top, right, bottom]) => l < right && r > left && t < bottom && b > top;
   const inside = ([l, t, r, b]) => l > 0 && t > 0 && r < width && b < height;
   const put = (text, [x, y]) => {
@@ -71,22 +79,23 @@ function labels(front, place, width, height, taken) {
     for (const [side, gap, ay] of D.plot.tries) {
       const ax = side * (half + gap);
       const box = [x + ax - half, y + ay - 9, x + ax + half, y + ay + 9];
-      if (!inside(box) || [...taken, ...marks].some((other) => clash(box, other))) continue;
+      if (!inside(box) || taken.some((other) => clash(box, other))) continue;
       taken.push(box);
       return [{ text: esc(text), ax, ay }];
     }
     return [];
   };
-  return front.flatMap((i, n) => {
-    const at = { ...D.plot.label, x: Math.log10(costOf(points[i])), y: points[i].accuracy, arrowcolor: css("--soft") };
-    const named = narrow() ? [] : put(`${n + 1}  ${points[i].name}`, place(points[i]));
-    return (named.length ? named : put(`${n + 1}`, place(points[i]))).map((found) => ({ ...at, ...found }));
+  return front.flatMap((p, n) => {
+    const at = { ...D.plot.label, x: Math.log10(costOf(p)), y: p.accuracy, arrowcolor: css("--soft") };
+    const named = narrow() ? [] : put(`${n + 1}  ${p.name}`, place(p));
+    return (named.length ? named : put(`${n + 1}`, place(p))).map((found) => ({ ...at, ...found }));
   });
 }
 
 function drawPlot() {
+  state.cost = Number($("cost").querySelector(":checked").value);
   const cost = D.costs[state.cost];
-  const sides = cost.front.map((i) => points[i]);
+  const front = cost.front.map((i) => points[i]);
   const margin = { l: narrow() ? 46 : 62, r: 12, t: 30, b: 54 };
   const [width, height] = [state.paper || $("plot").clientWidth, $("plot").clientHeight];
   const [inner, tall] = [width - margin.l - margin.r, height - margin.t - margin.b];
@@ -102,36 +111,33 @@ function drawPlot() {
     color: points.map((p) => colours()[look(p.options[byColour])]),
     symbol: points.map((p) => D.looks.symbols[look(p.options[byShape])] + (isNoisy(p) ? "-open" : "")),
   };
-  const spots = { ...D.plot.spots, x: points.map(costOf), y: points.map((p) => p.accuracy), marker };
-  const up = sides.map((p) => p.high - p.accuracy);
-  const error_y = { array: up, arrayminus: sides.map((p) => p.accuracy - p.low), thickness: 1, color: `${soft}80` };
-  const line = { ...D.plot.line, x: sides.map(costOf), y: sides.map((p) => p.accuracy), error_y };
-  line.line = { ...line.line, color: soft };
+  const [x, y] = [points.map(costOf), points.map((p) => p.accuracy)];
+  const spots = { ...D.plot.spots, text: points.map(hover), x, y, marker };
+  const [array, arrayminus] = [front.map((p) => p.high - p.accuracy), front.map((p) => p.accuracy - p.low)];
+  const error_y = { array, arrayminus, thickness: 1, color: `${soft}80` };
+  const line = { ...D.plot.line, x: front.map(costOf), y: front.map((p) => p.accuracy), error_y };
+  Object.assign(line.line, { color: soft });
   const [band, edge] = D.plot.shapes;
-  const shapes = [{ ...band, fillcolor: css("--band") }, { ...edge, line: { ...edge.line, color: soft } }]; // biome-ignore format: short
-  const said = { ...D.plot.said, font: { color: soft, size: 11 } };
-  const heading = [0, down(D.teacher) - 20, 190, down(D.teacher)];
+  Object.assign(band, { fillcolor: css("--band") });
+  Object.assign(edge.line, { color: soft });
+  const level = down(D.teacher);
+  const marks = points.map(place).map(([x, y]) => [x - 6, y - 6, x + 6, y + 6]);
+  const steps = front.map(place).map(([x, y], n) => [x, y - 1, front[n + 1] ? place(front[n + 1])[0] : x, y + 1]);
+  const taken = [...marks, ...steps, [0, level - 20, 190, level], [0, level - 1, inner, level + 1]];
   const layout = {
     ...D.plot.layout,
     margin,
-    shapes,
+    shapes: [band, edge],
     dragmode: narrow() ? false : "select",
     xaxis: { ...cost.ticks, type: "log", range: cost.range, title: { text: cost.axis, standoff: 10 } },
     yaxis: { range: D.range, tickformat: ".3f", title: { text: narrow() ? "" : "accuracy" } },
-    annotations: [...labels(cost.front, place, inner, tall, [heading]), said],
+    annotations: [...labels(front, place, inner, tall, taken), { ...D.plot.said, font: { color: soft, size: 11 } }],
   };
   Plotly.react("plot", [spots, line], themed(layout), CONFIG);
-  $("told").textContent = cost.told;
-  const entry = (p) => `${p.accuracy.toFixed(4)} at ${number(costOf(p))} ${cost.unit_name}`;
-  const items = sides.map((p, n) => {
-    const text = make("span", {}, p.name, make("br", {}), make("small", {}, entry(p)));
-    const onclick = () => openPoint(cost.front[n]);
-    return make("li", {}, make("button", { type: "button", onclick }, make("b", {}, `${n + 1}`), text));
-  });
-  $("front").replaceChildren(...items);
-  for (const chip of every(".group button")) {
-    const [factor, place] = [Number(chip.dataset.factor), look(Number(chip.value))];
-    const glyph = chip.firstElementChild;
+  for (const side of every(".side")) side.hidden = Number(side.dataset.cost) !== state.cost;
+  for (const chip of every(".group input")) {
+    const [factor, place] = [Number(chip.name), look(Number(chip.value))];
+    const glyph = chip.nextElementSibling;
     glyph.textContent = factor === byShape ? D.looks.glyphs[place] : factor === byColour ? "●" : "";
     glyph.style.color = factor === byColour ? colours()[place] : "";
   }
@@ -139,14 +145,15 @@ function drawPlot() {
 
 // Filters
 function update() {
-  const off = new Set(every(".group [aria-pressed=false]").map((chip) => `${chip.dataset.factor}:${chip.value}`));
+  const off = new Set(every(".group input:not(:checked)").map((chip) => `${chip.name}:${chip.value}`));
   const most = every(".budget input").map((bar, b) => D.budgets[b].steps[bar.value]);
-  const within = (i) => D.budgets.every((budget, b) => budget.values[i] <= most[b]);
+  const within = (i) => D.budgets.every(({ cost }, b) => (points[i].costs[cost] ?? points[i].drop) <= most[b]);
   const brushed = (i) => (state.box?.has(i) ?? true) && (state.lines?.[i] ?? true);
   shown = points.map((p, i) => !p.options.some((o, f) => off.has(`${f}:${o}`)) && within(i) && brushed(i));
   Plotly.restyle("plot", { "marker.opacity": [shown.map((s) => OPACITY[+s])] }, [0]);
   table?.refreshFilter();
-  colourLines();
+  clearTimeout(state.later); // a graphics card's work, or a processor's half second
+  state.later = setTimeout(colourLines, 150);
   every(".budget").forEach((label, b) => {
     const bar = label.querySelector("input");
     bar.ariaValueText = bar.value === bar.max ? "any" : `at most ${number(most[b])}`;
@@ -156,8 +163,7 @@ function update() {
 }
 
 function showAll() {
-  for (const chip of every(".group button")) chip.ariaPressed = "true";
-  for (const bar of every(".budget input")) bar.value = bar.max;
+  $("filters").reset();
   Object.assign(state, { box: null, lines: null });
   Plotly.update("plot", { selectedpoints: [null] }, { selections: [] }, [0]);
   if (figures.has($("parallel"))) draw($("parallel"), true);
@@ -169,7 +175,7 @@ function brushLines(element) {
   element.on("plotly_restyle", ([changed]) => {
     if (!Object.keys(changed).some((key) => key.includes("constraintrange"))) return;
     const kept = element.data[0].dimensions.filter((d) => d.constraintrange?.length);
-    const ranges = (d) => (Array.isArray(d.constraintrange[0]) ? d.constraintrange : [d.constraintrange]);
+    const ranges = (d) => [d.constraintrange].flat(Array.isArray(d.constraintrange[0]) ? 1 : 0);
     const within = (d, i) => ranges(d).some(([low, high]) => d.values[i] >= low && d.values[i] <= high);
     state.lines = kept.length ? points.map((_, i) => kept.every((d) => within(d, i))) : null;
     update();
@@ -185,14 +191,9 @@ function colourLines() {
 }
 
 // Table
-const mark = (kind, text) => make("span", { className: `mark ${kind}` }, text);
-const marks = (point) => [
-  point.front ? mark(point.front > 1 ? "sure" : "", point.front > 1 ? "front, certain" : "front") : null,
-  point.noisy ? mark("noisy", "noisy timing") : null,
-];
+const marks = (point) => point.marks.map((m) => make("span", { className: `mark ${m}` }, D.marks[m]));
 const CELLS = {
-  name: (value, point) =>
-    make("div", {}, make("button", { className: "open", type: "button" }, value), make("div", {}, ...marks(point))),
+  name: (value, p) => make("div", {}, make("button", { className: "open" }, value), make("div", {}, ...marks(p))),
   accuracy: (value, { low, high }) => {
     const interval = make("small", { className: "soft" }, `${low.toFixed(3)}–${high.toFixed(3)}`);
     return make("div", {}, `${value.toFixed(4)} `, interval);
@@ -212,8 +213,7 @@ function drawTable() {
     visible: wide || phone > 0,
     frozen: frozen && wide,
   }));
-  const data = points.map((point, id) => ({ ...point, id }));
-  const made = new Tabulator("#table", { ...D.table, data, columns });
+  const made = new Tabulator("#table", { ...D.table, columns, data: points.map((point, id) => ({ ...point, id })) });
   made.on("rowClick", (_, clicked) => openPoint(clicked.getData().id));
   made.on("tableBuilt", () => {
     table = made;
@@ -238,24 +238,27 @@ async function copy() {
 
 function openPoint(i) {
   const p = points[i];
-  const link = ([address, textContent]) => (address ? make("a", { href: address, textContent }) : null);
-  const links = [[p.folder, "folder"], [p.card, "card of its bundle"], [p.sentences, "all changed sentences"]]; // biome-ignore format: short
+  const own = ({ varied }) => Object.entries(varied).map(([key, all]) => [key, all[i]]);
   const changed = p.changed.map(([id, teacher, answer]) => [...D.sentences[id], teacher, answer]);
   const tables = [
-    ["Figures", [`run ${p.run}`, ""], ...D.figures.map((title, f) => [title, p.figures[f]])],
-    ...p.tables,
-    ["Sentences on which it left its teacher", ["sentence", "right", "teacher", "file"], ...changed],
-    ["Its configuration", ["key", "value"], ...Object.entries(D.config.varied).map(([key, all]) => [key, all[i]])],
-    ["The configuration of all points", ["key", "value"], ...Object.entries(D.config.same)],
-  ].map(([title, head, ...rows]) => [title, head, rows.filter((cells) => !cells.includes(null))]);
-  const filled = tables.filter(([, , rows]) => rows.length);
-  const traces = p.fits.flatMap((key) => D.curves[key] ?? []);
-  $("point-title").textContent = p.label;
+    [["Figures", [`run ${p.run}`, ""]], ...own(D.figures), ...Object.entries(D.figures.same)],
+    ...p.tables.map(([head, ...rows]) => [D.heads[head], ...rows]),
+    [["Sentences on which it left its teacher", ["sentence", "right", "teacher", "file"]], ...changed],
+    [
+      ["Configuration: what differs, then what all have", ["key", "value"]],
+      ...own(D.config),
+      ...Object.entries(D.config.same),
+    ],
+  ]
+    .map(([[title, head], ...rows]) => [title, head, rows.filter((cells) => !cells.includes(null))])
+    .filter(([, , rows]) => rows.length);
+  const traces = p.fits.flatMap((fit) => D.curves[fit]);
+  $("point-title").textContent = p.name;
   $("command").textContent = p.command;
   $("copy").textContent = "copy";
-  $("point-marks").replaceChildren(...marks(p).filter(Boolean));
-  $("links").replaceChildren(...links.map(link).filter(Boolean));
-  $("tables").replaceChildren(...filled.flatMap(([title, head, rows]) => [make("h3", {}, title), tableOf(head, rows)]));
+  $("point-marks").replaceChildren(...marks(p));
+  $("links").replaceChildren(...p.links.map((l) => make("a", { href: p.folder + D.links[l][0] }, D.links[l][1])));
+  $("tables").replaceChildren(...tables.flatMap(([title, head, rows]) => [make("h3", {}, title), tableOf(head, rows)]));
   $("fits").hidden = !traces.length;
   $("point").showModal();
   $("point").scrollTop = 0;
@@ -271,14 +274,13 @@ function show(theme, paper = 0) {
   if (D) drawPlot();
 }
 
-for (const element of every(".figure")) near.observe(element);
+for (const element of every(".figure")) new IntersectionObserver(near, { rootMargin: "300px" }).observe(element);
 const dark = matchMedia("(prefers-color-scheme: dark)");
 dark.onchange = () => show(dark.matches ? "dark" : "light");
 $("theme").onclick = () => show(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
 addEventListener("beforeprint", () => show("light", 660));
 addEventListener("afterprint", dark.onchange);
 if (D) {
-  document.documentElement.classList.add("scripted");
   drawPlot();
   drawTable();
   update();
@@ -287,19 +289,10 @@ if (D) {
     update();
   };
   $("plot").on("plotly_click", ({ points: [at] }) => openPoint(at.pointIndex));
-  $("plot").on("plotly_selected", brush);
-  $("plot").on("plotly_deselect", () => brush(null));
-  $("cost").onchange = ({ target }) => {
-    state.cost = Number(target.value);
-    drawPlot();
-  };
-  for (const name of ["colour", "shape"]) $(name).onchange = drawPlot;
-  for (const bar of every(".budget input")) bar.oninput = update;
-  for (const chip of every(".group button"))
-    chip.onclick = () => {
-      chip.ariaPressed = String(chip.ariaPressed !== "true");
-      update();
-    };
+  for (const event of ["plotly_selected", "plotly_deselect"]) $("plot").on(event, brush);
+  for (const name of ["cost", "colour", "shape"]) $(name).onchange = drawPlot;
+  for (const button of every(".side button")) button.onclick = () => openPoint(Number(button.value));
+  $("filters").oninput = update;
   $("reset").onclick = showAll;
   $("copy").onclick = copy;
   new ResizeObserver(drawPlot).observe($("plot"));
