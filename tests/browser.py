@@ -114,6 +114,7 @@ class Page:
         """With the left button held, from one place of the screen to another."""
         steps = 1 if start == end else 6
         self._mouse("mouseMoved", start)
+        time.sleep(0.1)  # what is drawn anew under the pointer is there
         self._mouse("mousePressed", start, button="left", clickCount=clicks)
         for i in range(1, steps + 1) if steps > 1 else ():
             at = tuple(a + (b - a) * i / steps for a, b in zip(start, end, strict=True))
@@ -130,6 +131,12 @@ class Page:
         for kind in ("keyDown", "keyUp"):
             more = {"text": text} if text and kind == "keyDown" else {}
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=codes[key], **more)
+
+    def busy_s(self) -> float:
+        """Seconds of processor time that the page's thread has worked: what else the machine does is not in it."""
+        self.call("Performance.enable", timeDomain="threadTicks")
+        metrics = {m["name"]: m["value"] for m in self.call("Performance.getMetrics")["metrics"]}
+        return metrics["TaskDuration"]
 
     # What is seen
     def size(self, width: int, height: int = 900) -> None:

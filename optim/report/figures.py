@@ -54,7 +54,7 @@ def parallel(shown: Comparison) -> Drawing | None:
         options = ordered([text_of(value) for value in values])
         dimensions.append({
             "label": html.escape(name.rsplit(".", 1)[-1]), "values": [options.index(text_of(v)) for v in values],
-            "tickvals": list(range(len(options))), "ticktext": [html.escape(option) for option in options],
+            "tickvals": list(range(len(options))), "ticktext": options,  # text to plotly; labels are HTML
         })  # fmt: skip
     for name, cost, unit in (("p50 ms", "latency_p50_ms", 1.0), ("MB", "file_bytes", 1e6)):
         dimensions.append({"label": name, "values": [p.cost(cost) / unit for p in shown.points]})

@@ -27,9 +27,7 @@ NAMES_SHOWN = 3  # of models, or of data sets, in the heading
 
 def to_html(shown: Comparison, folder: Path, today: date | None = None) -> str:
     """The page for `folder`, from which its links start; `today` is the date it shows."""
-    points, *others = tables_of(shown) or [None]
-    if not shown.points:
-        points, others = None, []
+    points, *others = tables_of(shown) if shown.points else [None]
     drawn = [figures.parallel(shown), figures.forest(shown)] if shown.points else []
     ending = [figures.stages(shown)] if shown.points else []
     maps = figures.drawings([figure for table in shown.sensitivity for figure in heat_maps(table)])

@@ -266,7 +266,7 @@ function openPoint(i) {
 }
 
 // The page
-function show(theme, paper = 0) {
+function show(theme, paper = state.paper) {
   document.documentElement.dataset.theme = theme;
   state.paper = paper;
   for (const [i, line] of every("#plain tbody tr").entries()) line.hidden = paper > 0 && !shown[i];
@@ -276,16 +276,16 @@ function show(theme, paper = 0) {
 
 for (const element of every(".figure")) new IntersectionObserver(near, { rootMargin: "300px" }).observe(element);
 const dark = matchMedia("(prefers-color-scheme: dark)");
-dark.onchange = () => show(dark.matches ? "dark" : "light");
+dark.onchange = () => show(dark.matches && !state.paper ? "dark" : "light");
 $("theme").onclick = () => show(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
 addEventListener("beforeprint", () => show("light", 660));
-addEventListener("afterprint", dark.onchange);
+addEventListener("afterprint", () => show(dark.matches ? "dark" : "light", 0));
 if (D) {
   drawPlot();
   drawTable();
   update();
   const brush = (chosen) => {
-    state.box = chosen?.points ? new Set(chosen.points.map((at) => at.pointIndex)) : null;
+    state.box = chosen?.range ? new Set(chosen.points.map((at) => at.pointIndex)) : null;
     update();
   };
   $("plot").on("plotly_click", ({ points: [at] }) => openPoint(at.pointIndex));
@@ -293,7 +293,7 @@ if (D) {
   for (const name of ["cost", "colour", "shape"]) $(name).onchange = drawPlot;
   for (const button of every(".side button")) button.onclick = () => openPoint(Number(button.value));
   $("filters").oninput = update;
-  $("reset").onclick = showAll;
+  $("all").onclick = showAll;
   $("copy").onclick = copy;
   new ResizeObserver(drawPlot).observe($("plot"));
 }
