@@ -220,7 +220,7 @@ function drawTable() {
     made.setFilter((point) => shown[point.id]);
     for (const head of every("#table .tabulator-col[aria-sort]")) {
       head.tabIndex = 0;
-      head.onkeydown = ({ key }) => key === "Enter" && head.click();
+      head.onkeydown = ({ key }) => void (key === "Enter" && head.click()); // false would hold the tab key
     }
   });
 }
