@@ -58,11 +58,11 @@ def _describe(run: Path, labels: np.ndarray, answers: np.ndarray, teacher: np.nd
     low, high = wilson(right, EXAMPLES)
     confusion = np.zeros((len(classes), len(classes)), int)
     np.add.at(confusion, (labels, answers), 1)
-    fields["choices"] |= {"model": "minilm", "data": "reviews"}
+    fields["choices"] |= {"model": "minilm", "data": "made_up"}
     fields["command"] = (
-        f"python train.py model=minilm data=reviews {fields['command'].removeprefix('python train.py ')}"
+        f"python train.py model=minilm data=made_up {fields['command'].removeprefix('python train.py ')}"
     )
-    fields["data"] |= {"name": "reviews", "labels": list(classes)}
+    fields["data"] |= {"name": "made_up", "labels": list(classes)}
     fields["cfg"] |= {
         "cache_dir": str(cache),
         "fit": {"student": {"epochs": 2, "learning_rate": 1e-4, "batch_size": 64}},

@@ -59,10 +59,10 @@ def _columns(rows: dict[str, Any]) -> list[dict[str, Any]]:
     """The table's columns: `cell` names what report.js shows, widths are px, `phone` is 0 where a phone has no room."""
     machine = rows["several_machines"]
     return [
-        _column("point", "name", "name", 210, 106, sorter="string", widthGrow=2, frozen=True),
-        _column("accuracy (95 %)", "accuracy", "accuracy", 150, 82),
+        _column("point", "name", "name", 182, 106, sorter="string", widthGrow=2, frozen=True),
+        _column("accuracy (95 %)", "accuracy", "accuracy", 152, 82),
         _column("points below teacher", "drop", "two", 92),
-        *(_column(cost["column"], f"costs.{i}", "two", 78, 60 if i < 2 else 0) for i, cost in enumerate(rows["costs"])),
+        *(_column(cost["column"], f"costs.{i}", "two", 74, 60 if i < 2 else 0) for i, cost in enumerate(rows["costs"])),
         _column("p against teacher", "p", "three", 84),
         *(_column(factor["column"], f"options.{i}", "option", 44 + 8 * len(factor["column"]))
           for i, factor in enumerate(rows["factors"])),

@@ -27,19 +27,17 @@ NAMES_SHOWN = 3  # of models, or of data sets, in the heading
 
 def to_html(shown: Comparison, folder: Path, today: date | None = None) -> str:
     """The page for `folder`, from which its links start; `today` is the date it shows."""
-    points, *others = tables_of(shown) if shown.points else [None]
-    drawn = [figures.parallel(shown), figures.forest(shown)] if shown.points else []
-    ending = [figures.stages(shown)] if shown.points else []
+    tables = tables_of(shown) if shown.points else []
+    drawn = [*filter(None, [figures.parallel(shown), figures.forest(shown)])] if shown.points else []
+    endings = [*filter(None, [figures.stages(shown)])] if shown.points else []
     maps = figures.drawings([figure for table in shown.sensitivity for figure in heat_maps(table)])
     rows = rows_of(shown, folder) if shown.points else None
-    titles = {drawing.title for drawing in drawn if drawing}
+    titles = {drawing.title for drawing in drawn}
     return _html(
         heading=heading(shown), headline=shown.headline(), facts=facts(shown, today or date.today()),
         rows=rows, rows_json=_json({**rows, **look_of(rows)}) if rows else "", chosen=chosen(rows) if rows else {},
-        points=points,
-        tables=[table for table in others if table.title not in titles],
-        figures=[_embedded(drawing, others) for drawing in drawn if drawing],
-        endings=[_embedded(drawing) for drawing in [*ending, *maps] if drawing],
+        points=tables[0] if tables else None, tables=[table for table in tables[1:] if table.title not in titles],
+        figures=[_embedded(drawing, tables) for drawing in drawn], endings=[*map(_embedded, [*endings, *maps])],
         baselines=baselines_table(shown.baselines), baseline_notes=notes_on(shown.baselines), notes=notes_of(shown),
     )  # fmt: skip
 

@@ -171,8 +171,8 @@ def test_colour_and_shape_start_with_what_was_varied(swept):
 def test_the_page_says_what_it_is_of_and_of_when(swept):
     shown, _, folder = swept
     text = page.to_html(shown, folder, date(2026, 3, 14))
-    assert "<title>minilm on reviews, 2026-03-14</title>" in text
-    assert "<h1>minilm on reviews</h1>" in text
+    assert "<title>minilm on made_up, 2026-03-14</title>" in text
+    assert "<h1>minilm on made_up</h1>" in text
     order = [
         'class="headline"',
         'id="plot"',
