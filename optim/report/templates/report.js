@@ -97,7 +97,7 @@ function drawPlot() {
   const cost = D.costs[state.cost];
   const front = cost.front.map((i) => points[i]);
   const margin = { l: narrow() ? 46 : 62, r: 12, t: 30, b: 54 };
-  const [width, height] = [state.paper || $("plot").clientWidth, $("plot").clientHeight];
+  const [width, height] = state.paper ? [state.paper, 420] : [$("plot").clientWidth, $("plot").clientHeight];
   const [inner, tall] = [width - margin.l - margin.r, height - margin.t - margin.b];
   const across = (log) => ((log - cost.range[0]) / (cost.range[1] - cost.range[0])) * inner;
   const down = (accuracy) => ((D.range[1] - accuracy) / (D.range[1] - D.range[0])) * tall;
@@ -116,10 +116,9 @@ function drawPlot() {
   const [array, arrayminus] = [front.map((p) => p.high - p.accuracy), front.map((p) => p.accuracy - p.low)];
   const error_y = { array, arrayminus, thickness: 1, color: `${soft}80` };
   const line = { ...D.plot.line, x: front.map(costOf), y: front.map((p) => p.accuracy), error_y };
-  Object.assign(line.line, { color: soft });
   const [band, edge] = D.plot.shapes;
   Object.assign(band, { fillcolor: css("--band") });
-  Object.assign(edge.line, { color: soft });
+  for (const one of [line, edge]) one.line.color = soft;
   const level = down(D.teacher);
   const marks = points.map(place).map(([x, y]) => [x - 6, y - 6, x + 6, y + 6]);
   const steps = front.map(place).map(([x, y], n) => [x, y - 1, front[n + 1] ? place(front[n + 1])[0] : x, y + 1]);
@@ -127,6 +126,7 @@ function drawPlot() {
   const layout = {
     ...D.plot.layout,
     margin,
+    height,
     shapes: [band, edge],
     dragmode: narrow() ? false : "select",
     xaxis: { ...cost.ticks, type: "log", range: cost.range, title: { text: cost.axis, standoff: 10 } },
