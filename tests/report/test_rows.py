@@ -46,9 +46,9 @@ def test_every_cost_has_its_values_its_ticks_and_its_front(swept):
         values = [row["costs"][i] for row in made["points"]]
         assert 10 ** cost["range"][0] < min(values) <= max(values) < 10 ** cost["range"][1]
         assert len(cost["ticks"]["tickvals"]) >= 3
-        front = [(values[p], made["points"][p]["accuracy"]) for p in cost["front"]]
-        assert front == sorted(front), "dearer points of a front are more accurate"
-        assert max(row["accuracy"] for row in made["points"]) == front[-1][1]
+        pairs = [(value, -row["accuracy"]) for value, row in zip(values, made["points"], strict=True)]
+        front = [p for p in set(pairs) if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in pairs)]
+        assert [pairs[place] for place in cost["front"]] == sorted(front), "the cheapest first"
     assert made["points"][0]["costs"][1] == pytest.approx(shown.points[0].cost("file_bytes") / 1e6, rel=1e-5)
 
 
@@ -107,16 +107,16 @@ def test_an_axis_holds_its_values_and_has_few_ticks(values):
 
 
 def test_errors_by_class_are_those_of_the_matrix(tmp_path):
-    """8 of 10 cats and 3 of 5 dogs right, 2 cats called dogs, 2 dogs called cats; never an owl, and none there."""
+    """8 of 10 cats and 4 of 5 dogs right, 2 cats called dogs, 1 dog called a cat; never an owl, and none there."""
     put(tmp_path, "a", wrong=range(5), ms=8, mb=80)
     (point,) = points(tmp_path).values()
-    quality = {**point.result.quality, "confusion": [[8, 2, 0], [2, 3, 0], [0, 0, 0]]}
+    quality = {**point.result.quality, "confusion": [[8, 2, 0], [1, 4, 0], [0, 0, 0]]}
     named = replace(point.result, quality=quality, data={"labels": ["cat", "dog", "owl"]})
     classes, matrix = rows.error_tables(replace(point, result=named))
-    assert classes.rows[0] == ["cat", "0.8000", "0.8000", "0.8000", "10"]
-    assert classes.rows[1] == ["dog", "0.6000", "0.6000", "0.6000", "5"]
+    assert classes.rows[0] == ["cat", "0.8889", "0.8000", "0.8421", "10"]  # 8 / 9, 8 / 10, 16 / 19
+    assert classes.rows[1] == ["dog", "0.6667", "0.8000", "0.7273", "5"]  # 4 / 6, 4 / 5, 8 / 11
     assert classes.rows[2] == ["owl", "–", "–", "0.0000", "0"]
-    assert list(matrix.rows[1]) == ["dog", "2", "3", "0"]
+    assert list(matrix.rows[1]) == ["dog", "1", "4", "0"]
 
 
 def test_of_many_classes_the_worst_are_shown(tmp_path):
