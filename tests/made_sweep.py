@@ -37,10 +37,11 @@ def sweep(folder: Path, count: int = len(GRID), *, classes: tuple[str, ...] = CL
         )
         answers = spoiled(teacher, float(np.clip(0.01 * (lost + rng.normal(0.2, 0.25)), 0, 1)), len(classes), rng)
         ms, mb = MS[quant] * float(rng.uniform(0.97, 1.05)), MB[quant] * float(rng.uniform(0.999, 1.001))
-        run = put(folder / "runs", f"{i:016x}", wrong=range(1), ms=ms, mb=mb, prune=prune, quant=quant, seed=seed,
-                  temperature=temperature)  # fmt: skip
+        run = put(folder / "runs", f"{i:016d}", wrong=range(1), ms=ms, mb=mb, prune=prune, quant=quant, seed=seed,
+                  temperature=temperature, student=f"{prune}T{temperature:g}s{seed}")  # fmt: skip
         _describe(run, labels, answers, teacher, classes, packed=PACKED[prune], cache=folder / "cache")
-    _write_curves(folder / "cache", rng)
+        _write_curves(folder / "cache" / "stages" / f"student-{prune}T{temperature:g}s{seed}", rng)
+    _write_curves(folder / "cache" / "stages" / "teacher-a", rng)
     return folder / "runs"
 
 
@@ -79,22 +80,21 @@ def _describe(run: Path, labels: np.ndarray, answers: np.ndarray, teacher: np.nd
     (run / "bundle").mkdir()
     (run / "bundle" / "README.md").write_text("# a card\n")
     changed = [
-        {"id": int(i), "text": f"sentence number {i}, which is made up and says nothing of any film",
+        {"row": int(i), "text": f"sentence number {i}, which is made up and says nothing of any film",
          "label": classes[labels[i]], "teacher": classes[teacher[i]], "answer": classes[answers[i]]}
         for i in np.flatnonzero(answers != teacher)
     ]  # fmt: skip
     (run / CHANGED).write_text("".join(json.dumps(row) + "\n" for row in changed))
 
 
-def _write_curves(cache: Path, rng: np.random.Generator) -> None:
-    for key in ("teacher-a", *(f"student-{prune}" for prune in LOST)):
-        steps = np.arange(0, 530, 10)
-        losses = 0.2 + 0.5 * np.exp(-steps / 120) + rng.normal(0, 0.01, len(steps))
-        rows = [{"step": int(s), "epoch": int(s // 265), "loss": float(x)} for s, x in zip(steps, losses, strict=True)]
-        rows += [{"step": s, "epoch": 0, "holdout_loss": x, "holdout_accuracy_fraction": a}
-                 for s, x, a in ((265, 0.36, 0.84), (530, 0.33, 0.857))]  # fmt: skip
-        (cache / "stages" / key).mkdir(parents=True)
-        (cache / "stages" / key / "fit.json").write_text(json.dumps({"rows": rows}))
+def _write_curves(stage: Path, rng: np.random.Generator) -> None:
+    steps = np.arange(0, 530, 10)
+    losses = 0.2 + 0.5 * np.exp(-steps / 120) + rng.normal(0, 0.01, len(steps))
+    rows = [{"step": int(s), "epoch": int(s // 265), "loss": float(x)} for s, x in zip(steps, losses, strict=True)]
+    rows += [{"step": s, "epoch": 0, "holdout_loss": x, "holdout_accuracy_fraction": a}
+             for s, x, a in ((265, 0.36, 0.84), (530, 0.33, 0.857))]  # fmt: skip
+    stage.mkdir(parents=True, exist_ok=True)
+    (stage / "fit.json").write_text(json.dumps({"rows": rows}))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ class Augment:
     """`distill.augment`: how many sentences are made, and how far they are from those of train."""
 
     copies: int  # for each training sentence; 0: none
+    least_words: int  # of a training sentence that is copied; 0: all are
     replace: float  # chance of a rare word to become another
     neighbours: int  # how many near words it may become
     drop: float  # chance of a word to be left out
@@ -40,6 +41,8 @@ class Augment:
     def __post_init__(self) -> None:
         if not 0 <= self.copies <= MOST_COPIES:
             raise UserError(f"distill.augment.copies must be from 0 (none) to {MOST_COPIES}, got {self.copies}.")
+        if self.least_words < 0:
+            raise UserError(f"distill.augment.least_words must be 0 (all are copied) or more, got {self.least_words}.")
         for name in ("replace", "drop", "join"):
             require_fraction(f"distill.augment.{name}", getattr(self, name), one=True)
         require_count("distill.augment.neighbours", self.neighbours)
@@ -148,20 +151,21 @@ def _place(part: re.Match[str] | None, places_of: dict[str, int]) -> int:
 
 
 class Maker:
-    """Makes one sentence from each training sentence, as often as it is asked."""
+    """Makes one sentence from each training sentence that is long enough, as often as it is asked."""
 
     def __init__(self, texts: Sequence[str], known: Sequence[str], table: np.ndarray, rules: Augment) -> None:
         """known, table: words that an encoder knows as a whole, and their embeddings, float [words, width]."""
         self.sentences, self.rules = Sentences(texts), rules
+        self.copied = np.flatnonzero(self.sentences.lengths >= rules.least_words)  # rows
         self.neighbours = Neighbours(self.sentences, known, table, rules)
 
     def blocks(self) -> Iterator[Block]:
-        """A block for each copy: one sentence of every training sentence."""
+        """A block for each copy: one sentence of every training sentence that is copied."""
         for number in range(self.rules.copies):
             yield self.copy(number)
 
     def copy(self, number: int) -> Block:
-        """Copy `number` of every training sentence: drawn by (seed, number)."""
+        """Copy `number` of every training sentence that is copied: drawn by (seed, number)."""
         rng = np.random.default_rng([self.rules.seed, number])
         starts, lengths, parents = self._spans(rng)
         ids = self.sentences.ids[places(starts.ravel(), lengths.ravel())]
@@ -180,13 +184,12 @@ class Maker:
 
         The whole sentence and nothing; or, where it is joined, a phrase of it and one of another.
         """
-        count = len(self.sentences)
-        rows = np.arange(count)
-        others = (rows + rng.integers(1, max(count, 2), count)) % count
+        rows, count = self.copied, len(self.copied)
+        others = rows[(np.arange(count) + rng.integers(1, max(count, 2), count)) % count]
         joined = (rng.random(count) < self.rules.join) & (others != rows)
         spans = [self.sentences.phrases(of, rng) for of in (rows, others)]
-        starts = np.stack([np.where(joined, spans[0][0], self.sentences.starts), spans[1][0]], axis=1)
-        whole = self.sentences.lengths
+        starts = np.stack([np.where(joined, spans[0][0], self.sentences.starts[rows]), spans[1][0]], axis=1)
+        whole = self.sentences.lengths[rows]
         lengths = np.stack([np.where(joined, spans[0][1], whole), np.where(joined, spans[1][1], 0)], axis=1)
         parents = np.stack([rows, np.where(joined, others, NOBODY)], axis=1).astype(np.int32)
         return starts, lengths, parents

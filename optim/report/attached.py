@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from optim.report.finished import Finished
 
-CHANGED = "changed.jsonl"  # in a run's folder: id, text, label, teacher, answer of each sentence that was changed
+CHANGED = "changed.jsonl"  # in a run's folder: text, label, teacher, answer of each sentence that was changed
 LINKS = (("", "folder"), ("bundle/README.md", "card of its bundle"), (CHANGED, "all changed sentences"))
 CURVE_ROWS, MOST_CURVE_ROWS, LEAST_CURVE_ROWS = 6_000, 60, 12  # of a page, of a curve at most and at least
 MOST_SENTENCES = 20  # of a point that are shown
@@ -78,20 +78,19 @@ def _rounded(value: float) -> float:
 
 
 # Sentences
-def changed_of(points: Sequence[Finished], front: Sequence[bool]) -> tuple[dict[str, list[str]], list[list[list[str]]]]:
-    """({id: [text, label]}, for each point its [id, teacher's answer, file's answer] rows), the first few of each.
+def changed_of(points: Sequence[Finished], front: Sequence[bool]) -> tuple[list[list[str]], list[list[list[Any]]]]:
+    """([text, label] of each sentence, for each point its [place there, teacher's answer, file's answer] rows).
 
-    Many points change the same sentences: each text is there once. A point that left no such file has no rows, and in a
-    page of many points those that are not on the front have none: the page links to all of them.
+    Many points change the same sentences: each text is there once. Of a point the first few are shown; one that left no
+    such file has none, nor has, in a page of many points, one that is not on the front: the page links to all of them.
     """
-    texts: dict[str, list[str]] = {}
+    texts: dict[tuple[str, str], int] = {}
     rows = []
     for point, best in zip(points, front, strict=True):
         own = _changed_rows(point.folder / CHANGED) if best or len(points) <= FEW_POINTS else []
-        digest = str(point.result.data.get("digest", ""))[:8]  # an id is one of its data set
-        texts |= {f"{digest}:{row['id']}": [_short(row["text"]), str(row["label"])] for row in own}
-        rows.append([[f"{digest}:{row['id']}", str(row["teacher"]), str(row["answer"])] for row in own])
-    return texts, rows
+        places = [texts.setdefault((_short(row["text"]), str(row["label"])), len(texts)) for row in own]
+        rows.append([[i, str(row["teacher"]), str(row["answer"])] for i, row in zip(places, own, strict=True)])
+    return [list(text) for text in texts], rows
 
 
 def _changed_rows(path: Path) -> list[dict[str, Any]]:
@@ -99,7 +98,7 @@ def _changed_rows(path: Path) -> list[dict[str, Any]]:
     with suppress(OSError, ValueError), path.open(encoding="utf-8") as lines:
         for line, _ in zip(lines, range(MOST_SENTENCES), strict=False):
             row = json.loads(line)
-            if isinstance(row, dict) and {"id", "text", "label", "teacher", "answer"} <= set(row):
+            if isinstance(row, dict) and {"text", "label", "teacher", "answer"} <= set(row):
                 rows.append(row)
     return rows
 

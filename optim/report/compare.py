@@ -1,68 +1,131 @@
-"""Which points are on the front, for certain or only by a sentence or two, and the steps along it.
+"""Which choices are on the front, which of them for certain, and the steps along it.
 
-Accuracy goes up, p50 latency and file bytes go down. A point is better than another only where McNemar's test says so;
-what merely looks better is marked as such. Latencies are compared within one machine alone.
+Accuracy goes up; latency, bytes and bytes after gzip go down, in this order. Seeds are taken together. A cost that
+differs by no more than its noise is a tie, and so is a latency that is noisy or was taken on another machine.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from optim.report.finished import COSTS, Finished
-from optim.report.statistics import p_value, surely_better, timing_noise
+from optim.report.difference import SURE, Difference, holm
+from optim.report.finished import Finished
+from optim.report.seeds import Pooled, pooled, spread_of
+from optim.report.timing import SIZE_TIE, noisy, timing_noise
+
+LATENCY = "latency_p50_ms"
+COSTS = (LATENCY, "file_bytes", "gzip_bytes")
 
 
-# The front
-def front(points: Sequence[Finished], costs: Sequence[str] = COSTS) -> list[bool]:
-    """For each point, whether no other is at least as good in accuracy and all costs, and better in one."""
-    values = np.array([[-p.accuracy, *(p.cost(c) for c in costs)] for p in points]).reshape(len(points), -1)
-    no_worse = (values[:, None] <= values[None]).all(axis=2)
-    better = (values[:, None] < values[None]).any(axis=2)
-    dominated = np.asarray((no_worse & better).any(axis=0))
-    return (~dominated).tolist()
+@dataclass(frozen=True)
+class Rule:
+    """How costs are compared."""
+
+    latency_tie: float = 0.0  # ratio - 1 up to which two latencies are one
+    noisy: frozenset[str] = field(default_factory=frozenset)  # run ids whose latency says nothing
+
+    @classmethod
+    def of(cls, points: Sequence[Finished]) -> Rule:
+        """From the timings of one and the same graph."""
+        flags = noisy(points)
+        return cls(timing_noise(points), frozenset(p.result.run_id for p, f in zip(points, flags, strict=True) if f))
+
+    def cheaper(self, one: Pooled, other: Pooled, cost: str) -> bool:
+        """Whether `one` costs less for certain."""
+        if cost != LATENCY:
+            return one.cost(cost) * (1 + SIZE_TIE) < other.cost(cost)
+        return self._timed(one, other) and one.cost(cost) * (1 + self.latency_tie) < other.cost(cost)
+
+    def _timed(self, one: Pooled, other: Pooled) -> bool:
+        """Whether their latencies can be compared at all."""
+        every = [*one.points, *other.points]
+        return len({p.machine for p in every}) == 1 and not any(p.result.run_id in self.noisy for p in every)
+
+    def no_dearer(self, one: Pooled, other: Pooled, costs: Sequence[str] = COSTS) -> bool:
+        """Whether `one` costs no more in anything, ties counted for it."""
+        return not any(self.cheaper(other, one, cost) for cost in costs)
+
+    def dominates(self, one: Pooled, other: Pooled, costs: Sequence[str] = COSTS) -> bool:
+        """Whether `one` is as accurate, costs no more, and is better in something."""
+        if one.mean < other.mean or not self.no_dearer(one, other, costs):
+            return False
+        return one.mean > other.mean or any(self.cheaper(one, other, cost) for cost in costs)
+
+    def order(self, group: Pooled, costs: Sequence[str] = COSTS) -> tuple[float, ...]:
+        """To sort by: the most accurate first, then the cheapest by the costs in their order."""
+        return (-group.mean, *(group.cost(cost) for cost in costs))
 
 
-def certain(points: Sequence[Finished], costs: Sequence[str] = COSTS) -> list[bool]:
-    """For each point, whether it is on the front for certain: surely more accurate than all that cost no more.
+def front(groups: Sequence[Pooled], rule: Rule, costs: Sequence[str] = COSTS) -> list[bool]:
+    """For each, whether no other dominates it. Never empty: the first by `Rule.order` stays.
 
-    What is on the front only by a sentence or two could as well be dominated on other sentences; and a latency that is
-    above another by no more than `timing_noise` is not above it for certain.
+    With ties three equals can be better than one another in a ring; then that first one stands for them.
     """
-    slack, flags = {"latency_p50_ms": 1 + timing_noise(points)}, []
-    for point in points:
-        rivals = [
-            q for q in points
-            if q.file != point.file and all(q.cost(c) <= point.cost(c) * slack.get(c, 1.0) for c in costs)
-        ]  # fmt: skip
-        flags.append(all(surely_better(point, rival) for rival in rivals))
+    flags = [not any(rule.dominates(other, own, costs) for other in groups) for own in groups]
+    if groups and not any(flags):
+        flags[min(range(len(groups)), key=lambda i: rule.order(groups[i], costs))] = True
     return flags
+
+
+def certain(groups: Sequence[Pooled], rule: Rule) -> list[bool]:
+    """For each, whether it is on the front for certain: surely more accurate than all that cost no more.
+
+    Surely: p < 0.05 after Holm's correction over all pairs that are tested. One without any rival has shown nothing,
+    and is not marked; nor is one of several equals.
+    """
+    spread = spread_of(groups)
+    rivals = {(i, j): own.against(other, spread) for i, own in enumerate(groups) for j, other in enumerate(groups)
+              if i != j and rule.no_dearer(other, own)}  # fmt: skip
+    tested = {pair: found for pair, found in rivals.items() if found is not None}
+    p_values = dict(zip(tested, holm([found.p for found in tested.values()]), strict=True))
+    flags = []
+    for i, on_front in enumerate(front(groups, rule)):
+        own = [pair for pair in rivals if pair[0] == i]
+        sure = [pair in tested and tested[pair].points > 0 and p_values[pair] < SURE for pair in own]
+        flags.append(on_front and bool(own) and all(sure))
+    return flags
+
+
+def flags_of(points: Sequence[Finished], groups: Sequence[Pooled], flags: Sequence[bool]) -> list[bool]:
+    """For each point, the flag of its group."""
+    of = {p.file: flag for group, flag in zip(groups, flags, strict=True) for p in group.points}
+    return [of[p.file] for p in points]
 
 
 @dataclass(frozen=True)
 class Step:
-    """From one point of a front to the next, which costs more."""
+    """From one choice of a front to the next, which costs more."""
 
-    cheaper: Finished
-    dearer: Finished
-    accuracy_points: float  # that the dearer one gains, percentage points
+    cheaper: Pooled
+    dearer: Pooled
+    gain: Difference | None  # of the dearer one; None where they were not scored on the same sentences
+    accuracy_points: float
     cost_ratio: float
-    p: float | None  # McNemar's; None where they were not scored on the same sentences
+    p: float | None  # after Holm's correction over the steps of this front
 
 
 def steps(points: Sequence[Finished], cost: str) -> list[Step]:
     """The steps along the front of accuracy and one cost, the cheapest first."""
-    best = [p for p, flag in zip(points, front(points, [cost]), strict=True) if flag]
-    best.sort(key=lambda p: (p.cost(cost), p.result.run_id))
+    groups, rule = pooled(points), Rule.of(points)
+    best = [g for g, flag in zip(groups, front(groups, rule, [cost]), strict=True) if flag]
+    best.sort(key=lambda g: (g.cost(cost), -g.mean, g.points[0].result.run_id))
     # Equals in accuracy and cost are all on the front: one of them stands for them.
-    best = [p for i, p in enumerate(best) if not i or p.cost(cost) != best[i - 1].cost(cost)]
+    best = [g for i, g in enumerate(best) if not i or rule.cheaper(best[i - 1], g, cost)]
+    pairs = list(itertools.pairwise(best))
+    spread = spread_of(groups)
+    gains = [b.against(a, spread) for a, b in pairs]
+    p_values = iter(holm([gain.p for gain in gains if gain is not None]))
     return [
-        Step(a, b, 100 * (b.accuracy - a.accuracy), b.cost(cost) / a.cost(cost), p_value(a, b))
-        for a, b in itertools.pairwise(best)
+        Step(a, b, gain, 100 * (b.mean - a.mean), b.cost(cost) / a.cost(cost), None if gain is None else next(p_values))
+        for (a, b), gain in zip(pairs, gains, strict=True)
     ]
 
 
-# What the sweep varied
+def geometric(ratios: Sequence[float]) -> float:
+    """The geometric mean; nan of none."""
+    return float(np.exp(np.mean([math.log(r) for r in ratios]))) if ratios else float("nan")

@@ -1,47 +1,120 @@
-"""Everything that a report shows of many results, and its one sentence."""
+"""Everything that a report shows of many results, and its headline."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from optim.report import compare, finished, sensitivity
 from optim.report.baselines import Baseline
-from optim.report.finished import Finished, accuracy_text, drop_points, label
+from optim.report.compare import Rule
+from optim.report.difference import CLOSE_POINTS, SURE, Difference, Spread, holm
+from optim.report.effects import Effect, effects
+from optim.report.finished import Finished, accuracy_text, drop_points, teacher_text
+from optim.report.seeds import Pooled, pooled, spread_of
+from optim.report.timing import noisy
 from optim.run.result import Result
-
-CLOSE_POINTS = 1.0  # percentage points of accuracy that the headline allows below the teacher
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that a report shows."""
+    """Everything that a report shows. `points` are files; `groups` are those that differ in their seed alone."""
 
     every_point: list[Finished]  # the most accurate first
     points: list[Finished]  # one for each file
     failed: list[Result]
     missing: list[str]  # commands of planned points without any result
     left_out: list[str]  # a line for each file that is no result
-    front: list[bool]
-    certain: list[bool]
     notes: list[str] = field(default_factory=list)  # lines of whoever made the comparison
     baselines: list[Baseline] = field(default_factory=list)  # beside the points: they are on no front
     sensitivity: list[dict[str, Any]] = field(default_factory=list)  # tables of sweep=sensitivity
 
+    @cached_property
+    def groups(self) -> list[Pooled]:
+        """The files, seeds together, in the order of their best."""
+        return pooled(self.points)
+
+    @cached_property
+    def spread(self) -> Spread:
+        """Of one choice from seed to seed."""
+        return spread_of(self.groups)
+
+    @cached_property
+    def rule(self) -> Rule:
+        """How costs are compared."""
+        return Rule.of(self.points)
+
+    @cached_property
+    def noisy(self) -> list[bool]:
+        """For each point, whether its latency is no plain fact."""
+        return noisy(self.points)
+
+    @cached_property
+    def front(self) -> list[bool]:
+        """For each point, whether its group is on the front of accuracy and all costs."""
+        return self.front_of(compare.COSTS)
+
+    def front_of(self, costs: Sequence[str]) -> list[bool]:
+        """For each point, whether its group is on the front of accuracy and these costs."""
+        return compare.flags_of(self.points, self.groups, compare.front(self.groups, self.rule, costs))
+
+    @cached_property
+    def certain(self) -> list[bool]:
+        """For each point, whether its group is there for certain."""
+        return compare.flags_of(self.points, self.groups, compare.certain(self.groups, self.rule))
+
+    @cached_property
+    def effects(self) -> list[Effect]:
+        """What every option changed, all else held."""
+        return effects(self.every_point)
+
     def headline(self) -> str:
-        """One sentence: the smallest file that is about as good as the teacher."""
-        close = [p for p in self.points if drop_points(p) <= CLOSE_POINTS]
-        if not close:
-            return f"No point is within {CLOSE_POINTS:g} point of its teacher."
-        best = min(close, key=lambda p: p.cost("file_bytes"))
+        """The smallest file that is about as good as its teacher, and what is sure about that."""
+        best = self._best()
+        if best is None:
+            teachers = list(dict.fromkeys(teacher_text(p) for p in self.points))
+            return f"No file is within {CLOSE_POINTS:g} point of its teacher: {'; '.join(teachers)}."
         shrink = max(p.cost("file_bytes") for p in self.points) / best.cost("file_bytes")
         return (
-            f"Smallest file within {CLOSE_POINTS:g} point of the teacher: {label(best)}: {accuracy_text(best)}, "
-            f"{best.cost('file_bytes') / 1e6:.2f} MB ({shrink:.1f}x below the largest), "
-            f"{best.cost('latency_p50_ms'):.2f} ms."
+            f"{teacher_text(best.points[0])}. The smallest file within {CLOSE_POINTS:g} point of it: {best.name}: "
+            f"{group_text(best)}, {best.cost('file_bytes') / 1e6:.2f} MB ({shrink:.1f}x below the largest), "
+            f"{best.cost('latency_p50_ms'):.2f} ms{self._doubt(best)}.{self._sure(best)}"
         )
+
+    def _best(self) -> Pooled | None:
+        """On the front and about as good: the smallest; of one size, one that is not below the teacher for certain."""
+        on_front = compare.front(self.groups, self.rule)
+        close = [g for g, flag in zip(self.groups, on_front, strict=True) if flag and _drop(g) <= CLOSE_POINTS]
+        if not close:
+            return None
+        least = min(close, key=lambda g: g.cost("file_bytes"))
+        same = [g for g in close if not self.rule.cheaper(least, g, "file_bytes")]
+        below = {id(g) for g, verdict in zip(same, self._verdicts(same), strict=True) if verdict == "below"}
+        return min(same, key=lambda g: (id(g) in below, self.rule.order(g)))
+
+    def _verdicts(self, groups: Sequence[Pooled]) -> list[str]:
+        every = verdicts([g.against_teacher(self.spread) for g in self.groups])
+        of = {id(g): verdict for g, verdict in zip(self.groups, every, strict=True)}
+        return [of[id(g)] for g in groups]
+
+    def _doubt(self, group: Pooled) -> str:
+        return " (noisy)" if any(p.result.run_id in self.rule.noisy for p in group.points) else ""
+
+    def _sure(self, group: Pooled) -> str:
+        """In plain words, what is sure about the difference to the teacher."""
+        found = group.against_teacher(self.spread)
+        if found is None:
+            return ""
+        told = {
+            "equal": f"equal within {CLOSE_POINTS:g} point", "below": "below it for certain",
+            "above": "above it for certain", "open": "neither a difference nor equality is certain",
+        }[self._verdicts([group])[0]]  # fmt: skip
+        seeds = " One seed: what another would change is not known." if len(group.points) == 1 else ""
+        return f" Against the teacher: {difference_text(found)} points, {told}.{seeds}"
 
     def machines(self) -> list[str]:
         """A line for each machine that latencies come from."""
@@ -49,10 +122,44 @@ class Comparison:
         return [f"{m['cpu']}, {m['cores']} cores, {' '.join(m['isa'])} (machine {key})" for key, m in found.items()]
 
 
+def _drop(group: Pooled) -> float:
+    return statistics.fmean(drop_points(p) for p in group.points)
+
+
+def verdicts(found: Sequence[Difference | None]) -> list[str]:
+    """For each: above | below (p < 0.05 after Holm's correction over all), equal (the interval within 1 point) or open.
+
+    A difference that is certain and within 1 point is told as certain. None, where nothing was tested, is open.
+    """
+    tested = [d for d in found if d is not None]
+    p_values = iter(holm([d.p for d in tested]))
+    out = []
+    for each in found:
+        p = 1.0 if each is None else next(p_values)
+        sure = each is not None and p < SURE
+        out.append("open" if each is None else ("above" if each.points > 0 else "below") if sure
+                   else "equal" if each.equal else "open")  # fmt: skip
+    return out
+
+
+def difference_text(found: Difference) -> str:
+    """Points with their interval."""
+    points, low, high = (round(value, 2) + 0.0 for value in (found.points, found.low, found.high))  # no -0.00
+    return f"{points:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+def group_text(group: Pooled) -> str:
+    """Accuracy with its interval, or the mean over seeds with their spread."""
+    if len(group.points) == 1:
+        return accuracy_text(group.points[0])
+    seeds = ", ".join(map(str, group.seeds))
+    return f"{group.mean:.4f} (mean of seeds {seeds}, spread {group.spread:.4f})"
+
+
 def compared(
     folders: Sequence[Path], commands: Sequence[str] = (), rows: Sequence[Baseline] = (), notes: Sequence[str] = ()
 ) -> Comparison:
-    """Reads the results in `folders` and finds the front. `commands` are those that were planned, one for each.
+    """Reads the results in `folders`. `commands` are those that were planned, one for each.
 
     `rows` are the baselines to show below.
     """
@@ -60,6 +167,5 @@ def compared(
     every.sort(key=lambda p: (-p.accuracy, p.cost("file_bytes"), p.result.run_id))
     there = {p.result.run_id for p in every} | {r.run_id for r in failed}
     missing = [c for f, c in zip(folders, commands, strict=False) if f.name not in there]
-    points = finished.distinct(every)
-    return Comparison(every, points, failed, missing, left_out, compare.front(points), compare.certain(points),
-                      baselines=list(rows), notes=list(notes), sensitivity=sensitivity.read_all(folders))  # fmt: skip
+    return Comparison(every, finished.distinct(every), failed, missing, left_out, baselines=list(rows),
+                      notes=list(notes), sensitivity=sensitivity.read_all(folders))  # fmt: skip

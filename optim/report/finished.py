@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 
 from optim.common.errors import UserError
+from optim.measure.quality import wilson
 from optim.run import result
 from optim.run.result import Result
-
-COSTS = ("latency_p50_ms", "file_bytes")
 
 
 @dataclass(frozen=True)
@@ -153,6 +152,15 @@ def label(point: Finished) -> str:
     if point.result.cost["student_s"] and "temperature" in cfg["distill"]:
         words.append(f"T={cfg['distill']['temperature']:g}")
     return " ".join(words) + (f" seed={point.result.seed}" if point.result.seed else "")
+
+
+def teacher_text(point: Finished) -> str:
+    """What taught a point, or what it was made of, and how good that is."""
+    teacher, q = point.result.cfg["distill"].get("teacher", "same"), point.result.quality
+    names = [teacher] if isinstance(teacher, str) else list(teacher)
+    named = ", ".join(point.result.choices["model"] if name == "same" else name for name in names)
+    low, high = wilson(round(q["teacher_accuracy_fraction"] * q["examples"]), q["examples"])
+    return f"Teacher {named}: {q['teacher_accuracy_fraction']:.4f} of {q['examples']:,} ({low:.3f}-{high:.3f})"
 
 
 def accuracy_text(point: Finished) -> str:

@@ -63,7 +63,7 @@ def _columns(rows: dict[str, Any]) -> list[dict[str, Any]]:
         _column("accuracy (95 %)", "accuracy", "accuracy", 152, 82),
         _column("points below teacher", "drop", "two", 92),
         *(_column(cost["column"], f"costs.{i}", "two", 74, 60 if i < 2 else 0) for i, cost in enumerate(rows["costs"])),
-        _column("p against teacher", "p", "three", 84),
+        _column("against teacher", "verdict", "text", 84, sorter="string"),
         *(_column(factor["column"], f"options.{i}", "option", 44 + 8 * len(factor["column"]))
           for i, factor in enumerate(rows["factors"])),
         *([_column("machine", "machine", "text", 90, sorter="string")] if machine else []),

@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from optim.report import attached, compare, finished, statistics
-from optim.report.comparison import CLOSE_POINTS, Comparison
+from optim.report import attached, finished
+from optim.report.comparison import Comparison, difference_text, verdicts
+from optim.report.difference import CLOSE_POINTS, Difference, Spread
 from optim.report.finished import Finished, drop_points, label
+from optim.report.seeds import Pooled
 from optim.report.table import Table
 
 # Costs that the plot can be switched to: key, button, axis, column, what one unit is.
@@ -76,13 +78,16 @@ def rows_of(shown: Comparison, folder: Path) -> dict[str, Any]:
     curves = attached.curves_of(points)
     names = short_labels(points, varied)
     rows = [_row(p, folder, name, costs) for p, name in zip(points, names, strict=True)]
+    gains = [Pooled([p]).against_teacher(Spread()) for p in points]
+    told = verdicts(gains)
     for i, row in enumerate(rows):
         fits = [place for place, key in enumerate(curves) if key in attached.fits_of(points[i])]
-        row |= {"marks": _marks(shown, i), "options": options[i], "fits": fits,
-                "changed": changed[i], "tables": _headless(error_tables(points[i]), heads)}  # fmt: skip
+        row |= {"marks": _marks(shown, i), "options": options[i], "fits": fits, "verdict": told[i],
+                "changed": changed[i], "tables": _headless(_tables(shown, i), heads)}  # fmt: skip
     return finite({
         **_scale(points), "costs": costs, "factors": factors, "budgets": _budgets(rows, costs), "points": rows,
-        "heads": heads, "links": attached.LINKS, "figures": columns([_figures(p) for p in points]),
+        "heads": heads, "links": attached.LINKS, 
+        "figures": columns([_figures(*each) for each in zip(points, gains, told, strict=True)]),
         "config": columns([{**_options(p), **flattened(p.result.cfg)} for p in points]),
         "curves": list(curves.values()), "marks": MARKS,
         "sentences": texts, "several_machines": len(shown.machines()) > 1,
@@ -96,7 +101,7 @@ def _row(point: Finished, folder: Path, name: str, costs: Sequence[dict[str, Any
     title = "<br>".join(map(html.escape, lines)) if len(lines) > 1 else None
     return {
         "name": name, "title": title, "accuracy": _short(point.accuracy), "low": _short(q["ci95_low"]),
-        "high": _short(q["ci95_high"]), "drop": _short(drop_points(point)), "p": _against_teacher(point),
+        "high": _short(q["ci95_high"]), "drop": _short(drop_points(point)),
         "machine": point.machine, "run": r.run_id, "command": r.command,
         "costs": [_short(point.cost(cost["key"]) / cost["unit"]) for cost in costs],
         "folder": attached.address(point.folder, folder), "links": attached.links_of(point.folder),
@@ -106,19 +111,7 @@ def _row(point: Finished, folder: Path, name: str, costs: Sequence[dict[str, Any
 def _marks(shown: Comparison, place: int) -> list[str]:
     """Which of MARKS a point has."""
     front = ["sure" if shown.certain[place] else "front"] if shown.front[place] else []
-    return [*front, *(["noisy"] if is_noisy(shown.points[place]) else [])]
-
-
-def is_noisy(point: Finished) -> bool:
-    """Whether the latency of a point is not to be taken as a plain fact."""
-    judge = getattr(compare, "noisy", None)
-    return bool(judge(point)) if judge else False
-
-
-def _against_teacher(point: Finished) -> float | None:
-    if point.right is None or point.teacher_right is None:
-        return None
-    return _short(statistics.mcnemar(point.right, point.teacher_right))
+    return [*front, *(["noisy"] if shown.noisy[place] else [])]
 
 
 # Costs and figures
@@ -127,7 +120,7 @@ def _costs(shown: Comparison) -> list[dict[str, Any]]:
     known = [cost for cost in COSTS if all((_cost(p, cost[0]) or 0) > 0 for p in shown.points)]
     return [
         {"key": key, "name": name, "axis": axis, "column": column, "unit": unit,
-         "unit_name": axis.rsplit(", ")[-1], "front": _front(shown.points, key),
+         "unit_name": axis.rsplit(", ")[-1], "front": _front(shown, key),
          **axis_of([p.cost(key) / unit for p in shown.points]), "told": _told(shown, key, axis)}
         for key, name, axis, column, unit in known
     ]  # fmt: skip
@@ -144,7 +137,7 @@ def _told(shown: Comparison, key: str, axis: str) -> str:
     """How to read the plot of one cost."""
     teacher = _scale(shown.points)["teacher_name"]
     several = key == "latency_p50_ms" and len(shown.machines()) > 1
-    hollow = key == "latency_p50_ms" and any(map(is_noisy, shown.points))
+    hollow = key == "latency_p50_ms" and any(shown.noisy)
     return (
         f"The line is the front of accuracy and {axis}, with 95 % intervals. Green: within {CLOSE_POINTS:g} point of "
         f"{teacher}. Drag over points to keep them alone, double-click to keep all."
@@ -199,22 +192,28 @@ def _budgets(rows: Sequence[Mapping[str, Any]], costs: Sequence[dict[str, Any]])
     return [budget for budget in found if len(budget["steps"]) > 1]
 
 
-def _figures(point: Finished) -> dict[str, str]:
+def _figures(point: Finished, gain: Difference | None, verdict: str) -> dict[str, str]:
     """Title -> text of accuracy, of its distance to the teacher, and of those of FIGURES that the point has."""
+    against = {} if gain is None else {"against its teacher, points (95 %)": f"{difference_text(gain)} {verdict}"}
     q = point.result.quality
     values = {title: (getattr(point.result, part).get(key), *how) for title, part, key, *how in FIGURES}
     there = {title: value for title, value in values.items() if value[0] is not None}
     return {
         "accuracy": f"{point.accuracy:.4f} ({q['ci95_low']:.3f} to {q['ci95_high']:.3f}) of {q['examples']:,}",
-        "points below its teacher": f"{drop_points(point):.2f}", "machine": point.machine,
+        **against, "machine": point.machine,
         **{title: f"{value / unit:,.{decimals}f}" for title, (value, unit, decimals) in there.items()},
     }  # fmt: skip
 
 
-def _front(points: Sequence[Finished], cost: str) -> list[int]:
-    """Indices of the points on the front of accuracy and one cost, the cheapest first; equals are there once."""
-    flags = compare.front(points, [cost])
-    best = sorted((i for i, flag in enumerate(flags) if flag), key=lambda i: (points[i].cost(cost), i))
+def _front(shown: Comparison, cost: str) -> list[int]:
+    """Places of the points on the front of accuracy and one cost, the cheapest first; equals are there once.
+
+    Of a choice with several seeds, whose mean is on the front, the point nearest to that mean stands for it.
+    """
+    points, flags = shown.points, shown.front_of([cost])
+    places = {p.file: i for i, p in enumerate(points)}
+    chosen = [min(group.points, key=lambda p: abs(p.accuracy - group.mean)) for group in shown.groups]
+    best = sorted((i for i in (places[p.file] for p in chosen) if flags[i]), key=lambda i: (points[i].cost(cost), i))
     return list({(points[i].cost(cost), points[i].accuracy): i for i in reversed(best)}.values())[::-1]
 
 
@@ -271,6 +270,13 @@ def flattened(cfg: Any, prefix: str = "") -> dict[str, str]:
 
 
 # Errors by class
+def _tables(shown: Comparison, place: int) -> list[Table]:
+    """Of a point; in a page of many points only those on the front have them by kind of sentence."""
+    point = shown.points[place]
+    few = shown.front[place] or len(shown.points) <= attached.FEW_POINTS
+    return [*error_tables(point), *(kinds_table(point) if few else [])]
+
+
 def error_tables(point: Finished) -> list[Table]:
     """What a page shows of a point's confusion matrix; none without one.
 
@@ -294,6 +300,18 @@ def error_tables(point: Finished) -> list[Table]:
     common = [[right, answer, str(number)] for number, right, answer in pairs[:MOST_CLASSES] if number]
     return [Table(f"The {MOST_CLASSES} classes of lowest recall", head, [*map(_class_row, worst)]),
             Table("Commonest confusions", ("class", "answer", "sentences"), common)]  # fmt: skip
+
+
+def kinds_table(point: Finished) -> list[Table]:
+    """Accuracy by length and by class beside the teacher's, those that lose most first; none where it is not there."""
+    kinds = sorted(point.result.quality.get("kinds") or [], key=lambda one: one["change_points"])[:MOST_CLASSES]
+    rows = [
+        [f"{one['kind']} {one['value']}", f"{one['examples']:,}", f"{one['accuracy_fraction']:.4f}",
+         f"{one['change_points']:+.2f} ({one['change_low_points']:+.2f} to {one['change_high_points']:+.2f})"]
+        for one in kinds
+    ]  # fmt: skip
+    head = ("kind of sentence", "sentences", "accuracy", "against its teacher, points (95 %)")
+    return [Table("By kind of sentence", head, rows)] if rows else []
 
 
 def _headless(tables: Sequence[Table], heads: list[list[Any]]) -> list[list[Any]]:

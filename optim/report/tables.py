@@ -4,40 +4,77 @@ from __future__ import annotations
 
 import math
 
-from optim.report import compare, statistics
-from optim.report.comparison import Comparison
-from optim.report.finished import Finished, accuracy_text, label
+from optim.report import compare
+from optim.report.comparison import Comparison, difference_text, verdicts
+from optim.report.difference import CLOSE_POINTS, Spread
+from optim.report.effects import Effect
+from optim.report.finished import accuracy_text, label
+from optim.report.seeds import Pooled
 from optim.report.table import Table
+from optim.report.timing import STRAYS, UNSTEADY
 
 AXES = {"latency_p50_ms": "latency", "file_bytes": "size"}  # of the fronts: cost -> its name
 LEGEND = (
-    "* on the front",
-    "** for certain: surely more accurate (McNemar, p < 0.05) than all that cost no more, timing noise aside",
+    "* on the front; a cost that differs within its noise is a tie",
+    "** for certain: surely more accurate than all that cost no more (p < 0.05 after Holm's correction)",
+)
+NOISY = "? noisy timing, no plain fact"
+AGAINST = (
+    "Against its teacher: above or below, p < 0.05 after Holm's correction over the table; equal, the 95 % interval is "
+    f"within {CLOSE_POINTS:g} point; open, neither"
+)
+DRAWN = (
+    "Intervals and p draw sentences and seeds anew. With one seed nothing is said of another",
+    "Sure: p < 0.05 after Holm's correction over the table. A line `under` is there where the effect surely depends on "
+    "that option",
 )
 
 
 def tables_of(shown: Comparison) -> list[Table]:
-    """Points, the steps along both fronts, and the effects; those that have rows."""
-    return [table for table in (points_table(shown), steps_table(shown), effects_table(shown)) if table.rows]
+    """Points, seeds together, the steps along both fronts, and the effects; those that have rows."""
+    every = (points_table(shown), seeds_table(shown), steps_table(shown), effects_table(shown))
+    return [table for table in every if table.rows]
 
 
 def points_table(shown: Comparison) -> Table:
     """A row for each file, the most accurate first."""
-    head = ("", "point", "accuracy (95 %)", "MB", "gzip MB", "zstd MB", "p50 ms", "machine", "p against the teacher")
+    head = ("", "point", "accuracy (95 %)", "MB", "gzip MB", "zstd MB", "p50 ms", "machine", "against its teacher")
+    gains = [Pooled([p]).against_teacher(Spread()) for p in shown.points]
     rows = [
         (_mark(*marks), label(p), accuracy_text(p),
          *(f"{p.cost(name) / 1e6:.2f}" for name in ("file_bytes", "gzip_bytes", "zstd_bytes")),
-         f"{p.cost('latency_p50_ms'):.2f}", p.machine, _against_teacher(p))
-        for p, *marks in zip(shown.points, shown.front, shown.certain, strict=True)
+         f"{p.cost('latency_p50_ms'):.2f}{' ?' if noise else ''}", p.machine,
+         "" if gain is None else f"{difference_text(gain)} {verdict}")
+        for p, *marks, noise, gain, verdict in zip(
+            shown.points, shown.front, shown.certain, shown.noisy, gains, verdicts(gains), strict=True)
     ]  # fmt: skip
-    return Table("Points", head, rows, [p.result.command for p in shown.points], LEGEND)
+    return Table("Points", head, rows, [p.result.command for p in shown.points], legend(shown))
+
+
+def legend(shown: Comparison) -> tuple[str, ...]:
+    """What the marks of the points mean, those that are there."""
+    return (*LEGEND, *([NOISY] if any(shown.noisy) else []), AGAINST)
+
+
+def seeds_table(shown: Comparison) -> Table:
+    """A row for each choice that was made with several seeds."""
+    groups = [group for group in shown.groups if len(group.points) > 1]
+    gains = [group.against_teacher(shown.spread) for group in groups]
+    head = ("choice", "seeds", "mean accuracy", "spread", "against its teacher (95 %)")
+    rows = [
+        (g.name, ", ".join(map(str, g.seeds)), f"{g.mean:.4f}", f"{g.spread:.4f}",
+         "" if gain is None else f"{difference_text(gain)} {verdict}")
+        for g, gain, verdict in zip(groups, gains, verdicts(gains), strict=True)
+    ]  # fmt: skip
+    return Table("Seeds together", head, rows)
 
 
 def steps_table(shown: Comparison) -> Table:
-    """A row for each step along each front: whether the next point is really better (McNemar) for what it costs."""
-    head = ("along the front of", "from", "to", "costs", "gains, points", "p")
+    """A row for each step along each front: whether the next point is really better for what it costs."""
+    head = ("along the front of", "from", "to", "costs", "gains, points (95 %)", "p")
     rows = [
-        (name, label(step.cheaper), label(step.dearer), f"{step.cost_ratio:.2f}x", f"{step.accuracy_points:+.2f}",
+        (name, step.cheaper.name, step.dearer.name, f"{step.cost_ratio:.2f}x",
+         f"{step.accuracy_points:+.2f}" if step.gain is None else difference_text(step.gain),
          "" if step.p is None else f"{step.p:.3f}")
         for cost, name in AXES.items()
         for step in compare.steps(shown.points, cost)
@@ -46,19 +83,21 @@ def steps_table(shown: Comparison) -> Table:
 
 
 def effects_table(shown: Comparison) -> Table:
-    """A row for each option against the first of its factor."""
-    head = ("change, all else held", "pairs", "accuracy, points (95 % over the pairs)", "latency", "bytes")
-    rows = [
-        (f"{e.factor}: {e.base} -> {e.option}", str(e.pairs), _effect_text(e), _ratio(e.latency_ratio),
-         _ratio(e.bytes_ratio))
-        for e in statistics.effects(shown.every_point)
-    ]  # fmt: skip
-    return Table("Effects", head, rows)
+    """A row for each option against the first of its factor, and one for each value of what it surely depends on."""
+    head = ("change, all else held", "files", "seeds", "accuracy, points (95 %)", "sure", "latency", "bytes")
+    rows = [row for effect in shown.effects for row in _effect_rows(effect)]
+    return Table("Effects", head, rows, legend=DRAWN)
 
 
-def _effect_text(effect: statistics.Effect) -> str:
-    interval = f" ({effect.accuracy_low:+.2f} to {effect.accuracy_high:+.2f})" if effect.pairs > 1 else ""
-    return f"{effect.accuracy_points:+.2f}{interval}"
+def _effect_rows(effect: Effect) -> list[tuple[str, ...]]:
+    first = (
+        f"{effect.factor}: {effect.base} -> {effect.option}", str(effect.files), str(effect.seeds),
+        difference_text(effect.found), "yes" if effect.sure else "no", _ratio(effect.latency_ratio),
+        _ratio(effect.bytes_ratio),
+    )  # fmt: skip
+    under = [(f"... under {one.factor}={one.value}", "", "", difference_text(one.found), "", "", "")
+             for one in effect.interactions]  # fmt: skip
+    return [first, *under]
 
 
 def _ratio(value: float) -> str:
@@ -69,18 +108,12 @@ def _mark(front: bool, certain: bool) -> str:
     return "**" if certain and front else "*" if front else ""
 
 
-def _against_teacher(point: Finished) -> str:
-    if point.right is None or point.teacher_right is None:
-        return ""
-    return f"{statistics.mcnemar(point.right, point.teacher_right):.3f}"
-
-
 def screen_table(shown: Comparison) -> str:
     """The points for a screen of 100 columns."""
     lines = [f"{'':2} {'point':<44}{'accuracy (95 %)':<23}{'MB':>8}{'gzip':>8}{'p50 ms':>9}"]
     for mark, name, accuracy, size, packed, _, speed, *_ in points_table(shown).rows:
         lines.append(f"{mark:2} {name[:43]:<44}{accuracy:<23}{size:>8}{packed:>8}{speed:>9}")
-    return "\n".join([*lines, *(f"   {line}" for line in LEGEND)])
+    return "\n".join([*lines, *(f"   {line}" for line in legend(shown)[:-1])])
 
 
 def notes_of(shown: Comparison) -> list[str]:
@@ -94,11 +127,13 @@ def _about_points(shown: Comparison) -> list[str]:
     lines = []
     if len(shown.points) < len(shown.every_point):
         lines.append(f"{len(shown.every_point)} points are {len(shown.points)} files, each shown once.")
-    if noise := statistics.timing_noise(shown.points):
+    if noise := shown.rule.latency_tie:
         lines.append(f"Timings of one and the same float32 graph lay up to {100 * noise:.0f} % apart: smaller "
-                     "differences of latency mean nothing. sweep=measure times all files in turns.")  # fmt: skip
-    pools = [group for group in statistics.pooled(shown.every_point) if len(group.points) > 1]
-    lines += [f"{label(g.points[0])}, seeds {g.seeds}: mean {g.mean:.4f}, spread {g.spread:.4f}" for g in pools]
+                     "differences of latency are ties. sweep=measure times all files in turns.")  # fmt: skip
+    if count := sum(shown.noisy):
+        lines.append(f"Latencies of {count} of {len(shown.points)} files are noisy (p90 above {UNSTEADY:g} of p50, or "
+                     f"their float32 file over {STRAYS:.0%} from the others of its graph): they are compared with none."
+                     )  # fmt: skip
     return lines
 
 

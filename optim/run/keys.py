@@ -71,7 +71,10 @@ def loss_key(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 def augment_key(augment: Augment) -> dict[str, Any]:
     """How sentences are made from those of train."""
-    return {"version": AUGMENTING, **as_json(augment)}
+    rules = as_json(augment)
+    if not augment.least_words:  # sentences made before it could be set are the same
+        del rules["least_words"]
+    return {"version": AUGMENTING, **rules}
 
 
 def transfer_key(point: Point) -> dict[str, Any]:

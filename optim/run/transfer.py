@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from optim.common.errors import UserError
 from optim.common.screen import bar
 from optim.data import transfer
 from optim.data.augment import Augment, Maker
@@ -64,8 +65,14 @@ class AugmentedStep(TextsStep):
     kind = "augmented"
 
     def __init__(self, corpus: Corpus, augment: Augment, start: FromCheckpoint) -> None:
+        """Raises UserError where no sentence is long enough to be copied."""
         super().__init__(corpus)
         self.augment, self.start = augment, start
+        if augment.least_words > (longest := max(len(text.split()) for text in corpus.train.texts)):
+            raise UserError(
+                f"distill.augment.least_words={augment.least_words} leaves nothing to copy: "
+                f"the longest training sentence has {longest} words."
+            )
 
     def key(self) -> Mapping[str, Any]:
         """Sentences, rules, and whose words."""

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from optim.common import files
+from optim.common.build import build
 from optim.common.secrets import masked
 from optim.common.stages import digest_of
 from optim.run import result
@@ -67,10 +68,13 @@ def group_words(track: DictConfig, group: str) -> list[str]:
 def _close(planned: Plan, folder: Path) -> bool:
     """Compares what there is and lists what failed with the command that runs it again."""
     from optim.report import baselines, comparison, index, page, wandb_report, write
+    from optim.sweep.again import measure_noisy_again
 
     missing = [p for p in planned.todo if result.read(p.folder) is None]
     folders, commands = [p.folder for p in planned.points], [p.job.command for p in planned.points]
     rows = baselines.read_baselines(planned.points[0].job.results_dir)
+    if planned.todo:
+        measure_noisy_again(list(dict.fromkeys(folders)), build(planned.points[0].job.cfg.bench, "bench"))
     if planned.todo or not (folder / page.PAGE).is_file():
         found = write.write(folder, folders, commands, rows)
         index.write_index(planned.points[0].job.results_dir)

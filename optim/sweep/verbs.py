@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from optim.common.build import method
+from optim.common.build import build, method
 from optim.common.errors import UserError
 from optim.common.files import ROOT
 from optim.common.stages import digest_of
@@ -24,6 +24,7 @@ from optim.sweep.multirun import group_words
 from optim.sweep.settings import Settings
 
 if TYPE_CHECKING:
+    from optim.measure.latency import Bench
     from optim.sweep.search import Answer, Search
 
 
@@ -85,6 +86,12 @@ def _track(settings: Settings) -> DictConfig:
     return settings.composed(["model=tiny", "data=csv", *words]).cfg.track
 
 
+def _bench(settings: Settings) -> Bench:
+    """How files are timed; model and data are named to spare a look for a hub."""
+    cfg = settings.composed(["model=tiny", "data=csv", "track=none", *settings.overrides]).cfg
+    return build(cfg.bench, "bench")
+
+
 @method("sweep", "measure")
 @dataclass(frozen=True, kw_only=True)
 class Measure:
@@ -94,14 +101,12 @@ class Measure:
 
     def run(self, settings: Settings) -> int:
         """Times, then compares."""
-        from optim.common.build import build
         from optim.sweep.remeasure import remeasure
 
         points = pick.finished_points(settings.results_dir)
         if not points:
             raise UserError(f"results_dir {settings.results_dir} holds no finished point.")
-        cfg = settings.composed(["model=tiny", "data=csv", "track=none", *settings.overrides]).cfg
-        count = remeasure(points, build(cfg.bench, "bench"))
+        count = remeasure(points, _bench(settings))
         print(f"{count} files of {len(points)} points timed side by side.")
         return Report(folder=self.folder).run(settings)
 
@@ -133,6 +138,7 @@ class SearchSweep:
     def run(self, settings: Settings) -> int:
         """Runs trials until there are enough, or the time is up, and writes the report."""
         from optim.sweep import search
+        from optim.sweep.again import measure_noisy_again
 
         study = search.study_in(settings.results_dir / self.journal, sampler=self.sampler, seed=self.seed)
         group = f"search-{digest_of([dict(self.space), settings.overrides])}"
@@ -143,6 +149,8 @@ class SearchSweep:
         failed = self._trials(engine, settings)
         known = [point_values(p) for p in pick.finished_points(settings.results_dir)]
         values = search.read_journal(study)
+        folders = [p.folder for p in pick.finished_points(settings.results_dir)]
+        measure_noisy_again(folders, _bench(settings))
         notes = [search.versus_random(values, known).line()] if values else []
         compare_all(settings, "search", group=group, notes=notes)
         print(pick.answer(pick.finished_points(settings.results_dir), settings.budget))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from optim.common.errors import UserError
@@ -15,7 +15,7 @@ KNOWN = ["good", "fine", "bad", "awful", "film", "movie"]  # pairs of neighbours
 TABLE = np.array([[9, 1, 0, 0, 0, 0], [9, 0, 0, 0, 0, 0], [0, 0, 9, 1, 0, 0], [0, 0, 9, 0, 0, 0], [0, 0, 0, 0, 9, 1],
                   [0, 0, 0, 0, 9, 0]], np.float32)  # fmt: skip
 PAIR = {"good": "fine", "fine": "good", "bad": "awful", "awful": "bad", "film": "movie", "movie": "film"}
-ALWAYS = {"copies": 1, "replace": 1.0, "neighbours": 1, "drop": 0.0, "join": 0.0, "seed": 0}
+ALWAYS = {"copies": 1, "least_words": 0, "replace": 1.0, "neighbours": 1, "drop": 0.0, "join": 0.0, "seed": 0}
 
 
 def rules(**changes) -> Augment:
@@ -120,6 +120,7 @@ def test_a_neighbour_is_the_likelier_the_nearer_it_is():
         ({"copies": 21}, "copies must be from 0 .none. to 20, got 21"),
         ({"replace": 30.0}, "For 30 %, write 0.3"),
         ({"join": -0.1}, "distill.augment.join must be a fraction"),
+        ({"least_words": -1}, "distill.augment.least_words must be 0 .all"),
         ({"neighbours": 0}, "distill.augment.neighbours must be above 0"),
         ({"seed": -1}, "distill.augment.seed"),
         ({"replace": 0.0}, "are all 0"),
@@ -134,10 +135,10 @@ WORDS = st.sampled_from(["good", "Fine,", "bad", "film", "movie", "the", "of", "
 TEXTS = st.lists(st.lists(WORDS, min_size=1, max_size=8).map(" ".join), min_size=1, max_size=12)
 CHANCES = st.sampled_from([0.0, 0.2, 0.7, 1.0])
 RULES = st.builds(
-    lambda copies, replace, neighbours, drop, join, seed: rules(
-        copies=copies, replace=replace, neighbours=neighbours, drop=drop, join=join or 0.1, seed=seed
+    lambda copies, least, replace, neighbours, drop, join, seed: rules(
+        copies=copies, least_words=least, replace=replace, neighbours=neighbours, drop=drop, join=join or 0.1, seed=seed
     ),
-    st.integers(1, 4), CHANCES, st.integers(1, 9), CHANCES, CHANCES, st.integers(0, 99),
+    st.integers(1, 4), st.integers(0, 5), CHANCES, st.integers(1, 9), CHANCES, CHANCES, st.integers(0, 99),
 )  # fmt: skip
 
 
@@ -148,13 +149,14 @@ def bare(text: str) -> set[str]:
 @settings(max_examples=150, deadline=None)
 @given(TEXTS, RULES)
 def test_what_holds_for_every_made_up_sentence(texts, chosen):
-    """A copy of every sentence, from its own words and their neighbours; parents that are rows; twice the same."""
-    near = set(KNOWN)
+    """A copy of every sentence of enough words, from its words and near ones; parents that are rows; twice the same."""
+    near, long = set(KNOWN), [i for i, text in enumerate(texts) if len(text.split()) >= chosen.least_words]
+    assume(long)
     for number, block in enumerate(Maker(texts, KNOWN, TABLE, chosen).blocks()):
-        assert len(block.texts) == len(block.parents) == len(texts)
-        assert block.parents[:, 0].tolist() == list(range(len(texts)))
+        assert len(block.texts) == len(block.parents) == len(long)
+        assert block.parents[:, 0].tolist() == long
         for text, (first, second) in zip(block.texts, block.parents.tolist(), strict=True):
-            assert second == -1 or (0 <= second < len(texts) and second != first)
+            assert second == -1 or (second in long and second != first)
             words = bare(texts[first]) | (bare(texts[second]) if second >= 0 else set())
             assert text
             assert bare(text) <= words | (near if words & near else set())
@@ -171,13 +173,15 @@ def plain(text: str) -> str:
 @settings(max_examples=150, deadline=None)
 @given(TEXTS, TEXTS, RULES)
 def test_nothing_of_train_or_dev_and_nothing_twice_comes_through_and_all_is_counted(train, dev, chosen):
+    long = [text for text in train if len(text.split()) >= chosen.least_words]
+    assume(long)
     unseen = Filter(train, dev)
     blocks = [unseen(block) for block in Maker(train, KNOWN, TABLE, chosen).blocks()]
     texts = [text for block in blocks for text in block.texts]
     forms = [plain(text) for text in texts]
     assert len(set(forms)) == len(forms)
     assert not set(forms) & {plain(text) for text in [*train, *dev, ""]}
-    assert len(texts) + sum(unseen.left_out.values()) == chosen.copies * len(train)
+    assert len(texts) + sum(unseen.left_out.values()) == chosen.copies * len(long)
     assert sum(len(block.parents) for block in blocks) == len(texts)
 
 
@@ -187,3 +191,13 @@ def test_another_seed_or_copy_makes_other_sentences():
     other = Maker(texts, KNOWN, TABLE, rules(neighbours=5, seed=1))
     assert maker.copy(0).texts != maker.copy(1).texts
     assert maker.copy(0).texts != other.copy(0).texts
+
+
+def test_a_least_that_no_sentence_has_is_refused_before_anything_is_made():
+    from optim.data.corpus import Corpus, Sentences
+    from optim.run.transfer import AugmentedStep
+
+    split = Sentences(["good film", "bad"], np.array([1, 0]))
+    corpus = Corpus(name="two", label_names=("no", "yes"), train=split, dev=split, digest="d")
+    with pytest.raises(UserError, match="least_words=3 leaves nothing to copy: the longest training sentence has 2"):
+        AugmentedStep(corpus, rules(least_words=3), start=None)  # type: ignore[arg-type]

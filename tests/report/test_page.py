@@ -311,10 +311,9 @@ def test_it_prints_on_a4_with_the_rows_that_are_shown(report):
         assert shown.run("state.paper") == 0
 
 
-def test_noisy_timings_are_drawn_hollow_and_said(tmp_path, monkeypatch):
+def test_noisy_timings_are_drawn_hollow_and_said(tmp_path):
     put(tmp_path / "runs", "a", wrong=range(5), ms=8, mb=80)
-    put(tmp_path / "runs", "b", wrong=range(6), ms=5, mb=20, quant="int8")
-    monkeypatch.setattr("optim.report.rows.is_noisy", lambda point: point.result.run_id == "b")
+    put(tmp_path / "runs", "b", wrong=range(6), ms=5, mb=20, quant="int8", p90_ms=9)
     write.write(tmp_path, [tmp_path / "runs"])
     with opened(tmp_path / page.PAGE) as shown:
         settled(shown)

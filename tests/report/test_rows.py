@@ -51,9 +51,9 @@ def test_every_cost_has_its_values_its_ticks_and_its_front(swept):
         values = [row["costs"][i] for row in made["points"]]
         assert 10 ** cost["range"][0] < min(values) <= max(values) < 10 ** cost["range"][1]
         assert len(cost["ticks"]["tickvals"]) >= 3
-        pairs = [(value, -row["accuracy"]) for value, row in zip(values, made["points"], strict=True)]
-        front = [p for p in set(pairs) if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in pairs)]
-        assert [pairs[place] for place in cost["front"]] == sorted(front), "the cheapest first"
+        flagged = {place for place, flag in enumerate(shown.front_of([cost["key"]])) if flag}
+        assert set(cost["front"]) == flagged, "one seed: every choice is one point"
+        assert [values[place] for place in cost["front"]] == sorted(values[place] for place in flagged)
     assert made["points"][0]["costs"][1] == pytest.approx(shown.points[0].cost("file_bytes") / 1e6, rel=1e-5)
 
 
@@ -150,19 +150,21 @@ def test_curves_of_fits_are_read_from_the_cache_and_thinned(swept, monkeypatch):
 def test_changed_sentences_are_there_once(swept, monkeypatch):
     shown, made, _ = swept
     told = [one for row in made["points"] for one, *_ in row["changed"]]
-    assert set(told) == set(made["sentences"])
+    assert set(told) == set(range(len(made["sentences"])))
     assert len(told) > len(made["sentences"]), "several points change the same ones"
     monkeypatch.setattr(attached, "FEW_POINTS", 10)
     _, few = attached.changed_of(shown.points, shown.front)
-    assert [bool(some) for some in few] == shown.front
+    full = [row["changed"] for row in made["points"]]
+    assert [bool(some) for some in few] == [bool(some) and best for some, best in zip(full, shown.front, strict=True)]
+    assert any(few)
 
 
 def test_a_long_sentence_is_cut_and_a_torn_file_left_out(tmp_path):
     run = put(tmp_path, "a", wrong=range(5), ms=8, mb=80)
-    long = {"id": 1, "text": "so  " * 200, "label": "a", "teacher": "a", "answer": "b"}
-    (run / attached.CHANGED).write_text(json.dumps(long) + "\n" + json.dumps({"id": 2}) + '\n{"id": 3, "te')
+    long = {"row": 1, "text": "so  " * 200, "label": "a", "teacher": "a", "answer": "b"}
+    (run / attached.CHANGED).write_text(json.dumps(long) + "\n" + json.dumps({"row": 2}) + '\n{"row": 3, "te')
     texts, ((row,),) = attached.changed_of(list(points(tmp_path).values()), [True])
-    ((text, right),) = texts.values()
+    ((text, right),) = texts
     assert (len(text), text[-1], right, row[1:]) == (attached.SENTENCE_CHARACTERS, "…", "a", ["a", "b"])
 
 
@@ -191,7 +193,7 @@ def test_the_page_says_what_it_is_of_and_of_when(swept):
 
 
 def test_an_empty_comparison_has_a_page(tmp_path):
-    nothing = Comparison([], [], [], ["python train.py"], [], [], [])
+    nothing = Comparison([], [], [], ["python train.py"], [])
     text = page.to_html(nothing, tmp_path)
     assert "<h1>Comparison</h1>" in text
     assert "Missing: python train.py" in text
@@ -199,10 +201,10 @@ def test_an_empty_comparison_has_a_page(tmp_path):
 
 
 def test_the_stages_say_what_the_cache_saved(swept):
-    """27 points: 270 s of one teacher, 135 s of three students, 27 s of files; 10 + 15 + 27 were spent."""
+    """27 points: 270 s of one teacher, 135 s of nine students, 27 s of files; 10 + 45 + 27 were spent."""
     drawn = figures.stages(swept[0])
     assert drawn
-    assert drawn.caption.startswith("52 seconds were spent on 31 stages; the cache saved 380 more.")
+    assert drawn.caption.startswith("82 seconds were spent on 37 stages; the cache saved 350 more.")
 
 
 def test_the_script_is_short():

@@ -201,7 +201,6 @@ const CELLS = {
   option: (value, _, field) => D.factors[field.split(".")[1]].options[value],
   text: (value) => value,
   two: (value) => value.toFixed(2),
-  three: (value) => value?.toFixed(3) ?? "–",
 };
 
 function drawTable() {

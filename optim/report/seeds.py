@@ -1,0 +1,137 @@
+"""Points that differ in their seed alone, taken as one: a seed is no choice that a user makes."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from optim.measure.quality import mcnemar
+from optim.report.difference import Difference, Mean, Spread
+from optim.report.finished import Finished, distinct, label, set_on_command_line
+
+FOLLOWS = (("distill", "teacher_seed"), ("quant", "seed"))  # keys that are the run's seed unless they are set
+NOWHERE = ("seed", "results_dir", "cache_dir", "track")  # of a config, what makes no other point
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """The points that differ in their seed alone, one or more."""
+
+    points: list[Finished]  # one for each file
+
+    @property
+    def mean(self) -> float:
+        """Of the accuracies."""
+        return statistics.fmean(p.accuracy for p in self.points)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the accuracies over seeds; nan for one."""
+        return statistics.stdev(p.accuracy for p in self.points) if len(self.points) > 1 else float("nan")
+
+    @property
+    def seeds(self) -> list[int]:
+        """In order."""
+        return sorted(p.result.seed for p in self.points)
+
+    @property
+    def name(self) -> str:
+        """The choices in a few words, without a seed where there are several."""
+        words = label(self.points[0])
+        return words.rsplit(" seed=", 1)[0] if len(self.points) > 1 else words
+
+    @property
+    def machines(self) -> set[str]:
+        """Where the files were timed."""
+        return {p.machine for p in self.points}
+
+    def cost(self, name: str) -> float:
+        """The median over the seeds."""
+        return statistics.median(p.cost(name) for p in self.points)
+
+    def answers(self) -> Mean:
+        """The mean of its files' answers."""
+        share = 1 / len(self.points)
+        return Mean.of([(share, _right(p), fit_of(p)) for p in self.points])
+
+    def against(self, other: Pooled, spread: Spread) -> Difference | None:
+        """What it is better by than `other`; None where they have no sentences in common.
+
+        Of two single files p is McNemar's, which is exact.
+        """
+        if not comparable([*self.points, *other.points]):
+            return None
+        found = (self.answers() - other.answers()).difference(spread)
+        if len(self.points) == len(other.points) == 1:
+            return replace(found, p=mcnemar(_right(self.points[0]), _right(other.points[0])))
+        return found
+
+    def against_teacher(self, spread: Spread) -> Difference | None:
+        """What it is better by than the teachers it had. These are taken as they are: what another fit of them would
+        be is not in the interval.
+        """
+        teachers = [p.teacher_right for p in self.points if p.teacher_right is not None]
+        if not comparable(self.points) or len(teachers) < len(self.points):
+            return None
+        own = self.answers()
+        fits = {} if all(_is_its_teacher(p) for p in self.points) else own.fits
+        found = Mean(own.right - np.mean(teachers, axis=0), fits).difference(spread)
+        if len(self.points) == 1:
+            return replace(found, p=mcnemar(_right(self.points[0]), teachers[0]))
+        return found
+
+
+def _right(point: Finished) -> np.ndarray:
+    assert point.right is not None  # `comparable` has seen to it
+    return point.right
+
+
+def fit_of(point: Finished) -> str:
+    """The key of the fit that a file was made of."""
+    students = [key for key in _fits(point) if key.startswith("student-")]
+    return (students or _fits(point) or [point.file])[0]
+
+
+def _fits(point: Finished) -> list[str]:
+    return [key for key in point.result.cost.get("stages", {}) if key.startswith(("student-", "teacher-"))]
+
+
+def _is_its_teacher(point: Finished) -> bool:
+    return fit_of(point).startswith("teacher-")
+
+
+def comparable(points: Sequence[Finished]) -> bool:
+    """Whether all were scored on the same sentences, and their answers are there."""
+    return all(p.right is not None for p in points) and len({p.result.data["digest"] for p in points}) == 1
+
+
+def spread_of(groups: Sequence[Pooled]) -> Spread:
+    """Over every choice that was fitted with several seeds; files of the same students count once."""
+    choices: dict[frozenset[str], np.ndarray] = {}
+    for group in groups:
+        files = {fit_of(p): p for p in group.points}
+        if len(files) > 1 and comparable(group.points):
+            choices.setdefault(frozenset(files), np.stack([_right(p) for p in files.values()]))
+    return Spread.of(list(choices.values()))
+
+
+def pooled(points: Sequence[Finished]) -> list[Pooled]:
+    """Points grouped over seeds, in the order of their first."""
+    groups: dict[str, list[Finished]] = {}
+    for point in points:
+        groups.setdefault(_without_seed(point), []).append(point)
+    # Two seeds whose teacher is one, and the file itself, are one fit.
+    return [Pooled(distinct(group)) for group in groups.values()]
+
+
+def _without_seed(point: Finished) -> str:
+    cfg = {key: value for key, value in point.result.cfg.items() if key not in NOWHERE}
+    given = set_on_command_line(point)
+    for group, key in FOLLOWS:
+        if f"{group}.{key}" not in given:
+            cfg[group] = {k: v for k, v in cfg.get(group, {}).items() if k != key}
+    return json.dumps([cfg, point.result.data.get("digest")], sort_keys=True, default=str)

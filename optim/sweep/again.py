@@ -1,0 +1,37 @@
+"""The end of a sweep: latencies that came out noisy are measured once more, side by side."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from optim.measure.latency import Bench
+from optim.measure.machine import machine_id
+from optim.report.finished import Finished, read_all
+from optim.report.timing import noisy
+from optim.run.result import REMEASURED
+from optim.sweep.remeasure import remeasure
+
+log = logging.getLogger("optim")
+
+
+def measure_noisy_again(folders: Sequence[Path], bench: Bench) -> int:
+    """How many points of `folders` were measured again: those of this machine that were timed as `bench` says.
+
+    Each is measured again once: what stays noisy after that is marked.
+
+    `latency` holds the lock of this machine, so that no other measurement of this tool runs beside it.
+    """
+    points = [p for p in read_all(folders)[0] if _as_here(p, bench)]
+    again = [p for p, flag in zip(points, noisy(points), strict=True) if flag and not (p.folder / REMEASURED).exists()]
+    if again:
+        log.info("measure   the timing of %d of %d points was noisy: once more, side by side", len(again), len(points))
+        remeasure(again, bench)
+    return len(again)
+
+
+def _as_here(point: Finished, bench: Bench) -> bool:
+    speed = point.result.speed
+    timed = (speed["sequence_length"], speed["threads"])
+    return point.machine == machine_id() and timed == (bench.sequence_length, bench.threads)
