@@ -100,7 +100,8 @@ def forest(shown: Comparison) -> Drawing | None:
     )  # fmt: skip
     caption = (
         "Changing one choice with all else held, with 95 % intervals over sentences and seeds. Left of 0 costs "
-        "accuracy. Sure: p < 0.05 after Holm's correction. A line `under` is there where the effect depends on that option."
+        "accuracy. Sure: p < 0.05 after Holm's correction. A line `under` is there where the effect depends on that "
+        "option."
     )
     return Drawing("Effects", figure, caption)
 

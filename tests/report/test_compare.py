@@ -88,7 +88,7 @@ def test_neighbours_of_a_front_are_tested_against_each_other(tmp_path):
         "| size | tiny prune=none quant=none T=2 | tiny prune=none quant=fp16 T=2 | 4.00x | +10.00 (+"
     )
     assert latency.endswith(" | 0.004 |")
-    assert "<h2>Along the fronts</h2>" in page.to_html(comparison.compared([tmp_path]))
+    assert "<h2>Along the fronts</h2>" in page.to_html(comparison.compared([tmp_path]), tmp_path)
 
 
 def test_equal_points_are_both_on_the_front(tmp_path):
