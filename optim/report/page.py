@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from optim.report import figures
+from optim.report.attached import FEW_POINTS
 from optim.report.baselines import baselines_table, notes_on
 from optim.report.comparison import Comparison
 from optim.report.figures import Drawing
@@ -36,7 +38,7 @@ def to_html(shown: Comparison, folder: Path, today: date | None = None) -> str:
     return _html(
         heading=heading(shown), headline=shown.headline(), facts=facts(shown, today or date.today()),
         rows=rows, rows_json=_json({**rows, **look_of(rows)}) if rows else "", chosen=chosen(rows) if rows else {},
-        points=tables[0] if tables else None, tables=[table for table in tables[1:] if table.title not in titles],
+        points=_shortened(tables[0]) if tables else None, tables=[table for table in tables[1:] if table.title not in titles],
         figures=[_embedded(drawing, tables) for drawing in drawn], endings=[*map(_embedded, [*endings, *maps])],
         baselines=baselines_table(shown.baselines), baseline_notes=notes_on(shown.baselines), notes=notes_of(shown),
     )  # fmt: skip
@@ -54,6 +56,14 @@ def heading(shown: Comparison) -> str:
     """Which models on which data."""
     models, sets = (_listed([p.result.choices.get(group, "") for p in shown.points]) for group in ("model", "data"))
     return f"{models} on {sets}" if models else "Comparison"
+
+
+def _shortened(points: Table) -> Table:
+    """The table that paper gets, and a browser without JavaScript: of many points the most accurate."""
+    if len(points.rows) <= FEW_POINTS:
+        return points
+    said = f"The {FEW_POINTS} most accurate of {len(points.rows)}; results.csv has all"
+    return replace(points, rows=points.rows[:FEW_POINTS], legend=(said, *points.legend))
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -75,7 +75,7 @@ def rows_of(shown: Comparison, folder: Path) -> dict[str, Any]:
     ]
     costs, heads = _costs(shown), []
     texts, changed = attached.changed_of(points, shown.front)
-    curves = attached.curves_of(points)
+    curves = attached.curves_of([p for i, p in enumerate(points) if _in_full(shown, i)])
     names = short_labels(points, varied)
     rows = [_row(p, folder, name, costs) for p, name in zip(points, names, strict=True)]
     gains = [Pooled([p]).against_teacher(Spread()) for p in points]
@@ -271,10 +271,14 @@ def flattened(cfg: Any, prefix: str = "") -> dict[str, str]:
 
 # Errors by class
 def _tables(shown: Comparison, place: int) -> list[Table]:
-    """Of a point; in a page of many points only those on the front have them by kind of sentence."""
+    """Of a point; in a page of many points only those on the front have any."""
     point = shown.points[place]
-    few = shown.front[place] or len(shown.points) <= attached.FEW_POINTS
-    return [*error_tables(point), *(kinds_table(point) if few else [])]
+    return [*error_tables(point), *kinds_table(point)] if _in_full(shown, place) else []
+
+
+def _in_full(shown: Comparison, place: int) -> bool:
+    """Whether a point has everything on the page: in one of many points, those on the front do."""
+    return shown.front[place] or len(shown.points) <= attached.FEW_POINTS
 
 
 def error_tables(point: Finished) -> list[Table]:
