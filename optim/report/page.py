@@ -38,7 +38,8 @@ def to_html(shown: Comparison, folder: Path, today: date | None = None) -> str:
     return _html(
         heading=heading(shown), headline=shown.headline(), facts=facts(shown, today or date.today()),
         rows=rows, rows_json=_json({**rows, **look_of(rows)}) if rows else "", chosen=chosen(rows) if rows else {},
-        points=_shortened(tables[0]) if tables else None, tables=[table for table in tables[1:] if table.title not in titles],
+        points=_shortened(tables[0]) if tables else None,
+        tables=[table for table in tables[1:] if table.title not in titles],
         figures=[_embedded(drawing, tables) for drawing in drawn], endings=[*map(_embedded, [*endings, *maps])],
         baselines=baselines_table(shown.baselines), baseline_notes=notes_on(shown.baselines), notes=notes_of(shown),
     )  # fmt: skip
