@@ -17,10 +17,11 @@ test-slow: .venv/.ray
 lint: .venv/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/biome ci .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-picture: .venv/.demo  # make picture REPORT=results/sweeps/ID/report.html; needs Chromium
-	$(BIN)/python docs/screenshot.py $(REPORT) docs/report.png
+picture: .venv/.demo  # make picture REPORT=results/sweeps/ID/report.html, or of made-up points; needs Chromium
+	$(BIN)/python docs/screenshot.py $(REPORT)
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv

