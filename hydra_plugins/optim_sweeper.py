@@ -34,8 +34,10 @@ class Sweeper(HydraSweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Ends the program with 2 where the packages of the chosen launcher are not installed."""
+        from optim.run.places import use_sources
         from optim.run.process import guarded
 
+        use_sources(config.hydra.runtime)
         if code := guarded(lambda: _require_engine(config.hydra.launcher._target_)):
             sys.exit(code)
         self.loader, self.whole = hydra_context.config_loader, config
@@ -109,14 +111,13 @@ class Sweeper(HydraSweeper):
 def _choices(override: Override) -> list[str]:
     """What one word of the command line gives the points: a value each, or the same to all."""
     from optim.common.errors import UserError
+    from optim.run.words import interval_refused
 
     key = override.get_key_element()
     if not override.is_sweep_override():
         return [str(override.input_line)] if override.is_delete() else [f"{key}={override.get_value_element_as_str()}"]
     if not override.is_discrete_sweep():
-        raise UserError(
-            f"{key}: an interval has endless points; list some, {key}=1,2,4, or use range(start,stop,step)."
-        )
+        raise UserError(interval_refused([str(override.input_line)]))
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
 
