@@ -61,7 +61,7 @@ def _run(cfg: DictConfig) -> int:
         return _list()
     chosen = {key: value for key, value in cfg.sweep.items() if key != "dry_run"}
     settings = Settings(
-        name=f"sweep={HydraConfig.get().runtime.choices.sweep}",
+        name=f"sweep={HydraConfig.get().runtime.choices['sweep']}",
         results_dir=Path(cfg.results_dir).expanduser(),
         cache_dir=Path(cfg.cache_dir).expanduser(),
         clean=cfg.clean,

@@ -37,9 +37,12 @@ class Recipes:
 
     def run(self, settings: Settings) -> int:
         """Runs what is missing, and compares; what stands on the command line wins over a recipe."""
-        recipes = [merged([*words, *settings.overrides]) for words in self.recipes.values()]
-        batch = [merged([*words, f"seed={seed}"]) for seed in self.seeds for words in recipes]
-        return 0 if _sweep(batch, settings) else 1
+        return 0 if _sweep(self.batch(settings.overrides), settings) else 1
+
+    def batch(self, overrides: Sequence[str]) -> list[list[str]]:
+        """The words of every point."""
+        recipes = [merged([*words, *overrides]) for words in self.recipes.values()]
+        return [merged([*words, f"seed={seed}"]) for seed in self.seeds for words in recipes]
 
 
 @method("sweep", "ablation")

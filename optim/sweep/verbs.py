@@ -44,17 +44,29 @@ class Grid:
 
     def run(self, settings: Settings) -> int:
         """Starts train.py -m; what stands on the command line wins over the grid, in the grid's place and order."""
-        given = {word.split("=", 1)[0]: word for word in settings.overrides}
-        own = [given.get(key, f"{key}={values}") for key, values in self.points.items()]
-        rest = [word for word in settings.overrides if word not in own]
         more = [f"results_dir={settings.results_dir}", *(["sweep.dry_run=true"] if settings.dry_run else [])]
-        command = [sys.executable, "-m", "optim.command", "train", "-m", *dir_words(), *own, *rest, *more]
+        command = [
+            sys.executable,
+            "-m",
+            "optim.command",
+            "train",
+            "-m",
+            *dir_words(),
+            *self.words(settings.overrides),
+            *more,
+        ]
         sweep = subprocess.Popen(command, env=environment())
         try:
             return sweep.wait()
         except BaseException:
             stop(sweep, within_s=STOP_S + 1)  # it waits STOP_S for its point
             raise
+
+    def words(self, overrides: Sequence[str]) -> list[str]:
+        """The words of train.py -m: those of the grid, unless one of the command line stands for it, then the rest."""
+        given = {word.split("=", 1)[0]: word for word in overrides}
+        own = [given.get(key, f"{key}={values}") for key, values in self.points.items()]
+        return [*own, *(word for word in overrides if word not in own)]
 
 
 @method("sweep", "report")
