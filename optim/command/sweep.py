@@ -70,6 +70,8 @@ def _run(cfg: DictConfig) -> int:
         budget=typed(Budget, cfg.budget, "budget"),
         trials=cfg.trials,
         timeout_min=cfg.timeout_min,
+        run=None if cfg.run is None else str(cfg.run),
+        repo=None if cfg.repo is None else str(cfg.repo),
         overrides=list(_passed),
         composed=composed,
     )

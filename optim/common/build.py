@@ -36,6 +36,7 @@ HOMES = {
         "optim.sweep.baselines",
         "optim.sweep.cache",
         "optim.sweep.points",
+        "optim.sweep.publish",
         "optim.sweep.sensitivity",
     ),
 }

@@ -29,6 +29,8 @@ class Settings:
     budget: Budget
     trials: int
     timeout_min: float | None
+    run: str | None  # of sweep=publish: a run_id
+    repo: str | None  # of sweep=publish: OWNER/NAME
     overrides: list[str]  # words of the command line that are train.py's
     composed: Callable[[list[str]], Job]
 

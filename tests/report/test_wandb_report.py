@@ -352,6 +352,8 @@ def test_trials_of_a_search_share_a_group_and_its_report_filters_by_it(tmp_path,
     words = [word for word in data if not word.startswith("results_dir=")]
     plain: Any = {
         "name": "sweep=search",
+        "run": None,
+        "repo": None,
         "dry_run": False,
         "results_dir": tmp_path,
         "cache_dir": tmp_path,
