@@ -45,16 +45,8 @@ class Grid:
     def run(self, settings: Settings) -> int:
         """Starts train.py -m; what stands on the command line wins over the grid, in the grid's place and order."""
         more = [f"results_dir={settings.results_dir}", *(["sweep.dry_run=true"] if settings.dry_run else [])]
-        command = [
-            sys.executable,
-            "-m",
-            "optim.command",
-            "train",
-            "-m",
-            *dir_words(),
-            *self.words(settings.overrides),
-            *more,
-        ]
+        words = [*dir_words(), *self.words(settings.overrides), *more]
+        command = [sys.executable, "-m", "optim.command", "train", "-m", *words]
         sweep = subprocess.Popen(command, env=environment())
         try:
             return sweep.wait()
