@@ -36,7 +36,7 @@ def catalogue(folder: Path, **entries) -> Path:
 
 
 def swept(runs: Runs, *words: str) -> subprocess.CompletedProcess[str]:
-    """sweep.py out of reach of any hub, with the settings of a quick run, or under sweep=report with what that reads."""
+    """sweep.py out of reach of any hub, with the settings of a quick run, or with what sweep=report reads."""
     read = ("results_dir=", "cache_dir=", "track=") if "sweep=report" in words else ("",)
     own = [word for word in runs.overrides() if not word.startswith("model=") and word.startswith(read)]
     command = [sys.executable, "sweep.py", *own, *words]
