@@ -28,7 +28,7 @@ $(BIN)/python:
 
 .venv/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing the packages of constraints.txt into .venv (a minute or two)"
-	$(PIP_INSTALL) --editable .
+	$(PIP_INSTALL) --editable ".[train]"
 	touch $@
 
 .venv/.test: .venv/.demo

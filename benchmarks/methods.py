@@ -30,8 +30,8 @@ from optim.common.build import build  # noqa: E402
 from optim.report import finished  # noqa: E402
 from optim.report.finished import Finished  # noqa: E402
 from optim.run import config  # noqa: E402
-from optim.run.config import CONF  # noqa: E402
 from optim.run.keys import run_id_of  # noqa: E402
+from optim.run.places import CONF  # noqa: E402
 from optim.run.point import point_of  # noqa: E402
 from optim.sweep.points import merged  # noqa: E402
 from optim.sweep.remeasure import remeasure  # noqa: E402

@@ -33,6 +33,7 @@ from optim.report.finished import Finished  # noqa: E402
 from optim.report.statistics import Against, against  # noqa: E402
 from optim.run import config, result  # noqa: E402
 from optim.run.keys import run_id_of  # noqa: E402
+from optim.run.places import CONF  # noqa: E402
 from optim.run.point import point_of  # noqa: E402
 from optim.sweep.points import merged  # noqa: E402
 
@@ -91,7 +92,7 @@ def planned(study: str, only: Sequence[str] | None, seeds: Sequence[int], words:
 
 def _points(study: str, found: dict[str, Any], names: Sequence[str], seeds: Sequence[int],
             words: Sequence[str]) -> Iterator[Planned]:  # fmt: skip
-    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         for seed in seeds:
             for name in names:
                 recipe = found["recipes"][name]

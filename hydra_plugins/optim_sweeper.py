@@ -6,14 +6,12 @@ Public API of Hydra 1.3 only: `plugins.sweeper`, `core.plugins`, `core.override_
 from __future__ import annotations
 
 import copy
-import itertools
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
@@ -34,8 +32,10 @@ class Sweeper(HydraSweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Ends the program with 2 where the packages of the chosen launcher are not installed."""
+        from optim.run.places import use_sources
         from optim.run.process import guarded
 
+        use_sources(config.hydra.runtime)
         if code := guarded(lambda: _require_engine(config.hydra.launcher._target_)):
             sys.exit(code)
         self.loader, self.whole = hydra_context.config_loader, config
@@ -48,20 +48,19 @@ class Sweeper(HydraSweeper):
         from optim.common.screen import log_to
         from optim.run.process import guarded
         from optim.sweep import multirun
+        from optim.sweep.grid import points_of
 
         log_to(sys.stderr)
         words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         done: list[bool] = []
-        code = guarded(lambda: done.append(multirun.sweep(self._points(words), self._composed, self._launch)))
+        code = guarded(lambda: done.append(multirun.sweep(points_of(words, self.loader), self._composed, self._launch)))
         if code or not all(done):
             sys.exit(code or 1)
 
     def _parsed(self, words: Sequence[str]) -> list[Override]:
-        return OverridesParser.create(config_loader=self.loader).parse_overrides(list(words))
+        from optim.sweep.grid import parsed
 
-    def _points(self, words: Sequence[str]) -> list[list[str]]:
-        """The overrides of every point, in the order of the words: the last one changes fastest."""
-        return [list(point) for point in itertools.product(*map(_choices, self._parsed(words)))]
+        return parsed(words, self.loader)
 
     def _composed(self, overrides: list[str]) -> tuple[DictConfig, dict[str, Any]]:
         """(config, option of each group) of one point.
@@ -104,20 +103,6 @@ class Sweeper(HydraSweeper):
         size = self.max_batch_size or len(batch)
         for start in range(0, len(batch), size):
             self.launcher.launch(batch[start : start + size], initial_job_idx=start)
-
-
-def _choices(override: Override) -> list[str]:
-    """What one word of the command line gives the points: a value each, or the same to all."""
-    from optim.common.errors import UserError
-
-    key = override.get_key_element()
-    if not override.is_sweep_override():
-        return [str(override.input_line)] if override.is_delete() else [f"{key}={override.get_value_element_as_str()}"]
-    if not override.is_discrete_sweep():
-        raise UserError(
-            f"{key}: an interval has endless points; list some, {key}=1,2,4, or use range(start,stop,step)."
-        )
-    return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
 
 def _require_engine(target: str) -> None:

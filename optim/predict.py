@@ -1,6 +1,7 @@
 """Classifies sentences with the bundle of a run; needs neither TensorFlow nor transformers.
 
-python -m optim.predict results/<run_id>/bundle "a charming film"
+python -m optim.predict results/<run_id> "a charming film"
+python -m optim.predict results/<run_id>/bundle sentences.txt
 python -m optim.predict results/<run_id>/bundle < sentences.txt
 
 A bundle is a folder with
@@ -17,40 +18,73 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from optim.common.errors import UserError
-from optim.export.bundle import LABELS_FILE, TOKENIZER_FILE, model_in, read_labels
-from optim.measure.runtime import Classifier
+from optim.export.bundle import LABELS_FILE, TOKENIZER_FILE, bundle_of, model_in, read_labels
+from optim.measure import runtime
+
+TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 
 
-class Bundle:
-    """The three files of a bundle, loaded. Raises UserError naming the one that is missing or does not fit."""
+class Classifier:
+    """A bundle, loaded: `Classifier("results/<run_id>")("a charming film")`.
 
-    def __init__(self, folder: Path, *, threads: int):
+    folder: a bundle, or the run folder that holds one. Raises UserError naming the file that is missing or does not
+    fit.
+    """
+
+    def __init__(self, folder: str | Path, *, threads: int = 1):
+        folder = bundle_of(Path(folder))
         model = model_in(folder)
         for name in (model.name, TOKENIZER_FILE, LABELS_FILE):
             if not (folder / name).is_file():
                 raise UserError(f"{folder} is not a bundle: it has no {name}. A run leaves one in <its folder>/bundle.")
-        self.labels, max_length = read_labels(folder / LABELS_FILE)
-        self._tokenizer = _tokenizer(folder / TOKENIZER_FILE, max_length)
-        self._classifier = Classifier(model, threads)
-        if self._classifier.classes != len(self.labels):
+        self.labels, self.max_length = read_labels(folder / LABELS_FILE)
+        self._tokenizer = _tokenizer(folder / TOKENIZER_FILE, self.max_length)
+        self._model = runtime.Classifier(model, threads)
+        if self._model.classes != len(self.labels):
             raise UserError(
-                f"{folder / LABELS_FILE} names {len(self.labels)} labels, {model.name} has {self._classifier.classes}."
+                f"{folder / LABELS_FILE} names {len(self.labels)} labels, {model.name} has {self._model.classes}."
             )
+        self.counts: Counter[str] = Counter()  # label -> sentences that were given it
+        self.cut = 0  # sentences that had more than max_length tokens
 
-    def classify(self, text: str) -> dict[str, Any]:
-        """text, label, score (soft-max of that label's logit, in (0, 1]) and scores (of every label; they add to 1)."""
-        logits = self._classifier.logits(np.array(self._tokenizer.encode(text).ids)).astype(np.float64)
+    @overload
+    def __call__(self, text: str) -> dict[str, Any]: ...
+
+    @overload
+    def __call__(self, text: Iterable[str]) -> list[dict[str, Any]]: ...
+
+    def __call__(self, text):
+        """text, label, score (soft-max of that label's logit, in (0, 1]) and scores (of every label; they add to 1).
+
+        Of several sentences a list of these.
+        """
+        return self._classified(text) if isinstance(text, str) else [self._classified(one) for one in text]
+
+    def _classified(self, text: str) -> dict[str, Any]:
+        encoded = self._tokenizer.encode(text)
+        logits = self._model.logits(np.array(encoded.ids)).astype(np.float64)
         exps = np.exp(logits - logits.max())
         scores = dict(zip(self.labels, (exps / exps.sum()).tolist(), strict=True))
         label = self.labels[int(logits.argmax())]
+        self.counts[label] += 1
+        self.cut += bool(encoded.overflowing)
         return {"text": text, "label": label, "score": scores[label], "scores": scores}
+
+    def summary(self) -> str:
+        """How many sentences were given which label, and how many of them were cut."""
+        total = self.counts.total()
+        named = ", ".join(f"{count:,} {label}" for label, count in self.counts.most_common())
+        cut = f"{self.cut:,} cut at {self.max_length} tokens" if self.cut else "none was cut"
+        return f"{total:,} sentence{'s' * (total != 1)}: {named or 'none'}; {cut}."
 
 
 def _tokenizer(path: Path, max_length: int):
@@ -66,22 +100,47 @@ def _tokenizer(path: Path, max_length: int):
     return tokenizer
 
 
-def sentences(arguments: list[str]) -> Iterator[str]:
-    """The arguments or, without any, the lines of stdin that are not blank.
+def sentences(arguments: Sequence[str]) -> Iterator[str]:
+    """The arguments, the lines of those that are files, or, without any, the lines of stdin; blank lines are left out.
 
-    Raises UserError for a blank argument and for bytes that are no UTF-8, whatever the locale says.
+    Raises UserError for a blank argument, a file that holds no sentences or is not there, and bytes that are no UTF-8.
     """
     if any(not text.strip() for text in arguments):
         raise UserError("A sentence to classify is blank.")
-    # An argument's undecodable bytes are lone surrogates: `surrogateescape` makes them bytes again.
-    lines = (text.encode("utf-8", "surrogateescape") for text in arguments) if arguments else sys.stdin.buffer
-    for line in lines:
+    for name, line in _lines(arguments):
         try:
             text = line.decode("utf-8").strip()
         except UnicodeDecodeError as error:
-            raise UserError(f"A sentence is not UTF-8 text: {line[:60]!r}.") from error
+            raise UserError(f"{name} is not UTF-8 text: {line[:60]!r}.") from error
         if text:
             yield text
+
+
+def _lines(arguments: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """(what it is, its bytes) of each argument, of each line of a file, or of stdin."""
+    for line in () if arguments else sys.stdin.buffer:
+        yield "A sentence", line
+    for argument in arguments:
+        if not _is_file(argument):
+            # An argument's undecodable bytes are lone surrogates: `surrogateescape` makes them bytes again.
+            yield "A sentence", argument.encode("utf-8", "surrogateescape")
+            continue
+        with open(argument, "rb") as file:
+            for line in file:
+                yield f"A line of {argument}", line
+
+
+def _is_file(argument: str) -> bool:
+    """Whether it names a file of sentences. Raises UserError for a table, and for what only looks like a file."""
+    path, there = Path(argument), False
+    with suppress(OSError, ValueError):  # too long for a name, or no name at all: a sentence
+        there = path.is_file()
+    table = path.suffix.lower() in TABLES
+    if there and table:
+        raise UserError(f"{path} is a table: put its sentences into a text file, one a line.")
+    if not there and (table or path.suffix.lower() == ".txt") and not argument.split()[1:]:
+        raise UserError(f"There is no file {path}.")
+    return there
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -90,15 +149,17 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m optim.predict",
         description="Classifies sentences with the bundle of a run. One line of JSON each: text, label, score, scores.",
     )
-    parser.add_argument("bundle", type=Path, help="results/<run_id>/bundle")
-    parser.add_argument("text", nargs="*", help="sentences; without any they are read from stdin, one a line")
+    parser.add_argument("bundle", type=Path, help="results/<run_id> or its bundle")
+    parser.add_argument("text", nargs="*", help="sentences, or text files with one a line; without any, stdin is read")
     parser.add_argument("--threads", type=int, default=1, help="of the interpreter (default: 1)")
     options = parser.parse_intermixed_args(arguments)
     try:
-        bundle = Bundle(options.bundle, threads=options.threads)
+        classify = Classifier(options.bundle, threads=options.threads)
         for text in sentences(options.text):
-            sys.stdout.buffer.write(json.dumps(bundle.classify(text), ensure_ascii=False).encode() + b"\n")
+            sys.stdout.buffer.write(json.dumps(classify(text), ensure_ascii=False).encode() + b"\n")
             sys.stdout.flush()  # line by line, for a reader at the other end of a pipe
+        if classify.cut or not options.text or any(map(_is_file, options.text)):  # else the lines above say it all
+            print(classify.summary(), file=sys.stderr)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

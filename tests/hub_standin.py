@@ -6,6 +6,7 @@ As on the real one, a commit serves what its branch does, files have ETags and r
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
@@ -64,6 +65,7 @@ class Hub:
 
     repositories: dict[str, Repository] = field(default_factory=dict)  # models/ID or datasets/ID
     requests: list[str] = field(default_factory=list)
+    tokens: set[str] = field(default_factory=set)  # that may write
     address: str = ""
 
     def add_model(self, hub_id: str, folder: Path, *, commit: str, names: tuple[str, ...] = ("main",)) -> None:
@@ -120,11 +122,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         """Finds the repository that the path names, then what is asked of it."""
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self.body()
         path = unquote(urlsplit(self.path).path).strip("/")
         self.hub.requests.append(f"{self.command} {path}")
         if path == "":
             return self.send(200, b"a hub")
+        if path in ("api/repos/create", "api/validate-yaml") or re.fullmatch(
+            r"api/models/.+/(preupload|commit)/main", path
+        ):
+            return self.write(path, body)
         api = path.startswith("api/")
         path = path.removeprefix("api/")
         if not path.startswith(("models/", "datasets/")):
@@ -139,6 +145,40 @@ class Handler(BaseHTTPRequestHandler):
     def hub(self) -> Hub:
         """What is served."""
         return self.server.hub  # type: ignore[attr-defined]
+
+    def body(self) -> bytes:
+        """What was sent, in one piece or in chunks."""
+        if "chunked" not in (self.headers.get("Transfer-Encoding") or ""):
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        content = b""
+        while size := int(self.rfile.readline(), 16):
+            content += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return content
+
+    def write(self, path: str, body: bytes) -> None:
+        """A new repository, a look at its card, the way in which files are sent, or a commit of some."""
+        if path == "api/validate-yaml":
+            return self.json({"errors": [], "warnings": []})
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        if token not in self.hub.tokens:
+            return self.fail(401, "Unauthorized")
+        if path == "api/repos/create":
+            asked = json.loads(body)
+            hub_id = f"{asked.get('organization') or 'someone'}/{asked['name']}"
+            self.hub.repositories.setdefault(f"models/{hub_id}", Repository("c" * 40, {}))
+            return self.json({"url": f"{self.hub.address}/{hub_id}", "name": hub_id})
+        _, *names, kind, _ = path.split("/")
+        repository = self.hub.repositories["/".join(names)]
+        if kind == "preupload":
+            return self.json({"files": [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
+                                        for file in json.loads(body)["files"]]})  # fmt: skip
+        for line in body.splitlines():
+            if (entry := json.loads(line))["key"] == "file":
+                repository.files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
+        address = f"{self.hub.address}/{'/'.join(names[1:])}/commit/{'d' * 40}"
+        self.json({"success": True, "commitOid": "d" * 40, "commitUrl": address, "hookOutput": ""})
 
     def file(self, repository: Repository, rest: str) -> None:
         """resolve/REVISION/PATH: the bytes of a file, or the part of it that was asked for."""

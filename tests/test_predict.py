@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from optim import predict
 from optim.common.errors import UserError
-from optim.export.bundle import read_labels, write_labels
+from optim.export.bundle import read_labels, snippet, write_labels
 from optim.export.compress import compress
 
 ROOT = Path(__file__).parent.parent
@@ -75,23 +75,134 @@ def test_sentences_from_arguments(whole):
 
 def test_sentences_from_stdin_skip_blank_lines(whole):
     code, out, err = run(whole, stdin="a charming film\n\n  dull  \n")
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "2 sentences: 1 positive, 1 negative; none was cut.\n")
     assert [(row["text"], row["label"]) for row in map(json.loads, out.splitlines())] == [
         ("a charming film", "positive"),
         ("dull", "negative"),
     ]
 
 
+def called(capsys, *arguments):
+    """(exit code, stdout, stderr) of the command, in this process."""
+    return predict.main([str(argument) for argument in arguments]), *capsys.readouterr()
+
+
+def test_a_file_is_read_and_its_summary_counts_what_was_cut(whole, tmp_path, capsys):
+    """Five tokens are [CLS], three words and [SEP]."""
+    file = tmp_path / "sentences.txt"
+    file.write_text("a charming film\n\na dull film\na charming film a dull\n")
+    code, out, err = called(capsys, whole, file)
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert (code, [row["text"] for row in rows]) == (0, ["a charming film", "a dull film", "a charming film a dull"])
+    assert err == "3 sentences: 2 positive, 1 negative; 1 cut at 5 tokens.\n"
+
+
+def test_a_sentence_that_is_cut_is_told_and_others_are_not(whole, capsys):
+    assert called(capsys, whole, "a film")[2] == ""
+    assert called(capsys, whole, "a a a film")[2] == "1 sentence: 1 positive; 1 cut at 5 tokens.\n"
+
+
+def test_a_run_folder_is_taken_for_its_bundle(whole, tmp_path, capsys):
+    shutil.copytree(whole, tmp_path / "run" / "bundle")
+    assert called(capsys, tmp_path / "run", "a film")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nowhere.txt", "There is no file nowhere.txt."),
+        ("table.csv", "table.csv is a table: put its sentences into a text"),
+    ],
+)
+def test_what_is_no_file_of_sentences_is_refused(whole, tmp_path, monkeypatch, capsys, name, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "table.csv").write_text("text,label\na film,1\n")
+    code, out, err = called(capsys, whole, name)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {said}")
+
+
+def test_a_line_of_a_file_that_is_no_text_is_refused(whole, tmp_path, capsys):
+    (tmp_path / "bytes.txt").write_bytes(b"a film\n\xff\xfe\n")
+    code, out, err = called(capsys, whole, tmp_path / "bytes.txt")
+    assert (code, len(out.splitlines())) == (2, 1)
+    assert "bytes.txt is not UTF-8 text" in err
+
+
+def test_the_package_classifies_one_sentence_or_several(whole):
+    import optim
+
+    classify = optim.Classifier(whole)
+    assert classify("a charming film")["label"] == "positive"
+    assert [row["label"] for row in classify(["dull film", "charming"])] == ["negative", "positive"]
+    assert (classify.cut, classify.counts) == (0, {"positive": 2, "negative": 1})
+
+
+# What a bundle needs: only these distributions, and what they ask for.
+ONLY = """
+import importlib.metadata as m, re, sys
+there = {{re.sub("[-_.]+", "-", d.metadata["Name"]).lower(): d for d in m.distributions()}}
+wanted, names = [{names}], set()
+while wanted:
+    name = re.sub("[-_.]+", "-", re.match("[A-Za-z0-9._-]+", wanted.pop())[0]).lower()
+    if name in there and name not in names:
+        names.add(name)
+        wanted += [r for r in there[name].requires or () if "extra ==" not in r]
+files = [file for name in names for file in there[name].files]
+allowed = {{file.parts[0].removesuffix(".py") for file in files}} | set(sys.stdlib_module_names) | {{{more}}}
+class Only:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] not in allowed:
+            raise ModuleNotFoundError(f"{{name}} is none of the packages of a bundle", name=name)
+sys.meta_path.insert(0, Only())
+for name in ("tensorflow", "hydra", "pandas", "scipy"):
+    assert name not in allowed
+"""
+
+
+def only(*more: str) -> str:
+    """Code after which nothing can be imported but LiteRT, NumPy, tokenizers, what these ask for, and `more`."""
+    names = ", ".join(map(repr, ("ai-edge-litert", "numpy", "tokenizers")))
+    return ONLY.format(names=names, more=", ".join(map(repr, more or ("",))))
+
+
+def test_the_snippet_of_the_card_needs_nothing_but_litert_numpy_and_tokenizers(whole):
+    done = subprocess.run([sys.executable, "-c", only() + snippet(compressed=False)], cwd=whole, capture_output=True,
+                          text=True)  # fmt: skip
+    assert done.stdout == "positive\n", done.stderr
+
+
+def test_the_snippet_of_a_compressed_bundle_needs_zstandard_too(bundle):
+    model = bundle / "model.tflite"
+    (bundle / "model.tflite.zst").write_bytes(compress(model.read_bytes(), level=3))
+    model.unlink()
+    done = subprocess.run([sys.executable, "-c", only("zstandard") + snippet(compressed=True)], cwd=bundle,
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.stdout == "positive\n", done.stderr
+
+
+def test_using_a_bundle_needs_nothing_but_litert_numpy_and_tokenizers(whole):
+    """The base install: optim.Classifier and the command line; training says what it lacks."""
+    code = only("optim") + (
+        f"import optim\nassert optim.Classifier({str(whole)!r})('a charming film')['label'] == 'positive'\n"
+        f"from optim import predict\nassert predict.main([{str(whole)!r}, 'a film']) == 0\n"
+        "from optim.command.__main__ import train\nassert train() == 2\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'pip install "distilbert-optim[train]"' in done.stderr
+
+
 def test_sentence_is_cut_at_max_length(whole):
     """Five tokens are [CLS], three words, [SEP]: the fourth word is not heard."""
-    classify = predict.Bundle(whole, threads=1).classify
+    classify = predict.Classifier(whole)
     cut, short = classify("a a charming dull dull"), classify("a a charming")
     assert (cut["label"], cut["score"]) == (short["label"], pytest.approx(short["score"], abs=1e-6))
 
 
 def test_padding_of_the_checkpoint_is_put_off(whole):
     """One [PAD] would add 99 to negative."""
-    assert predict.Bundle(whole, threads=1).classify("charming")["label"] == "positive"
+    assert predict.Classifier(whole)("charming")["label"] == "positive"
 
 
 def test_text_is_not_escaped(whole):
@@ -101,7 +212,7 @@ def test_text_is_not_escaped(whole):
 
 def test_large_logits_do_not_overflow(bundle):
     write_table_file(bundle / "model.tflite", TABLE * 1000)
-    row = predict.Bundle(bundle, threads=1).classify("dull")
+    row = predict.Classifier(bundle)("dull")
     assert (row["label"], row["score"]) == ("negative", 1.0)
 
 
@@ -182,7 +293,7 @@ def test_unfit_labels_are_refused(tmp_path, content):
 def test_labels_that_do_not_fit_the_model_are_refused(bundle):
     write_labels(bundle / "labels.json", labels=["a", "b", "c"], max_length=5)
     with pytest.raises(UserError, match=r"names 3 labels, model\.tflite has 2"):
-        predict.Bundle(bundle, threads=1)
+        predict.Classifier(bundle)
 
 
 def test_written_labels_are_read_back(tmp_path):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-from optim.common.errors import UserError
+from optim.common.errors import UnknownKey, UserError
 
 METHOD = "method"  # the key that names it
 # Where the methods of a group are registered: imported when the group is asked for, since most are slow to import.
@@ -36,6 +36,7 @@ HOMES = {
         "optim.sweep.baselines",
         "optim.sweep.cache",
         "optim.sweep.points",
+        "optim.sweep.publish",
         "optim.sweep.sensitivity",
     ),
 }
@@ -144,7 +145,8 @@ def _require_keys(allowed: set[str], values: Mapping[str, Any], setting: str) ->
         )
     unknown = sorted(set(values) - allowed)
     if unknown:
-        raise UserError(f"{setting} has no key {unknown[0]!r}; it has {', '.join(sorted(allowed)) or 'none'}.")
+        listed = ", ".join(sorted(allowed)) or "none"
+        raise UnknownKey(f"{setting} has no key {unknown[0]!r}; it has {listed}.", f"{setting}.{unknown[0]}")
     if missing := sorted(allowed - set(values)):
         raise UserError(f"{setting}.{missing[0]} is missing.")
 

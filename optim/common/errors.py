@@ -7,6 +7,14 @@ class UserError(ValueError):
     """A setting, file or machine that cannot be worked with. The message names it, the rule, the value and the fix."""
 
 
+class UnknownKey(UserError):
+    """A key that nothing reads. `key` is its whole name, as on a command line."""
+
+    def __init__(self, message: str, key: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
 def require_number(setting: str, value: object) -> None:
     """Raises UserError for a word, a truth value or nothing."""
     if isinstance(value, bool) or not isinstance(value, int | float):

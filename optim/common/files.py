@@ -19,8 +19,20 @@ from pathlib import Path
 from optim.common.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]  # of this program: train.py, conf and optim lie in it
+PACKAGED = ROOT / "optim" / "conf"  # of a wheel; in a checkout conf lies beside optim
 PARTIAL_DAYS = 1.0
 log = logging.getLogger(__name__)
+
+
+def environment() -> dict[str, str]:
+    """For a process of this program: it finds this same `optim`, and no module of the working folder.
+
+    A wheel is found as it is: its folder before the standard library's would let other packages stand for that.
+    """
+    found = {**os.environ, "PYTHONSAFEPATH": "1"}
+    if not PACKAGED.is_dir():
+        found["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return found
 
 
 def sha256_of(path: Path) -> str:

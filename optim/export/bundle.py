@@ -5,7 +5,7 @@ model.tflite    inputs input_ids and attention_mask, output logits (optim/measur
 tokenizer.json  the model's tokenizer, in the format of the `tokenizers` library
 labels.json     {"labels": ["negative", "positive"], "max_length": 128}: the names of the classes in the order of the
                 logits, and the number of tokens at which a sentence is cut, [CLS] and [SEP] included
-README.md       the model card
+README.md       the model card, with the Python that tokenizes and runs the file without this program
 trained_on.json {"data": ["reviews"]}: what it must not be scored on (optim/encoder/origin.py)
 """
 
@@ -19,6 +19,45 @@ from optim.export.compress import SUFFIX
 
 MODEL_FILE, TOKENIZER_FILE, LABELS_FILE = ("model.tflite", "tokenizer.json", "labels.json")
 COMPRESSED_FILE = MODEL_FILE + SUFFIX
+BUNDLE = "bundle"  # in a run folder
+
+
+SNIPPET = """import json
+
+import numpy as np{more}
+from ai_edge_litert.interpreter import Interpreter
+from tokenizers import Tokenizer
+
+folder = "."  # where this README lies
+with open(f"{{folder}}/labels.json", encoding="utf-8") as file:
+    names = json.load(file)
+tokenizer = Tokenizer.from_file(f"{{folder}}/tokenizer.json")
+tokenizer.enable_truncation(names["max_length"])
+tokenizer.no_padding()
+{load}
+
+ids = np.array([tokenizer.encode("a charming film").ids], np.int32)  # [1, length], any length up to max_length
+logits = run(input_ids=ids, attention_mask=np.ones_like(ids))["logits"][0]
+print(names["labels"][int(logits.argmax())])
+"""
+LOAD = 'run = Interpreter(model_path=f"{folder}/model.tflite").get_signature_runner()'
+UNPACK = """with open(f"{folder}/model.tflite.zst", "rb") as file:
+    content = zstandard.ZstdDecompressor().decompress(file.read())
+run = Interpreter(model_content=content).get_signature_runner()"""
+
+
+def snippet(*, compressed: bool) -> str:
+    """Python that classifies a sentence with the files of a bundle, by LiteRT, NumPy and tokenizers alone.
+
+    compressed: the file is model.tflite.zst, which takes the package zstandard too.
+    """
+    return SNIPPET.format(more="\nimport zstandard" if compressed else "", load=UNPACK if compressed else LOAD)
+
+
+def bundle_of(folder: Path) -> Path:
+    """The bundle itself: a run folder is taken for the one that it holds."""
+    inner = folder / BUNDLE
+    return inner if inner.is_dir() and not (folder / LABELS_FILE).exists() else folder
 
 
 def model_in(folder: Path) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from optim.common.errors import UserError
-from optim.common.files import ROOT
+from optim.common.files import environment
 from optim.measure.latency import MeasurementError, machine_lock
 from optim.measure.runtime import Classifier
 
@@ -31,13 +30,9 @@ def peak_memory(path: Path, *, windows: np.ndarray, threads: int) -> dict[str, i
     """
     sent = io.BytesIO()
     np.save(sent, windows)
-    package_root = ROOT
-    paths = os.pathsep.join(filter(None, [str(package_root), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "optim.measure.memory", str(path), str(threads)]
     with machine_lock():
-        child = subprocess.run(
-            command, input=sent.getvalue(), capture_output=True, env={**os.environ, "PYTHONPATH": paths}
-        )
+        child = subprocess.run(command, input=sent.getvalue(), capture_output=True, env=environment())
     if child.returncode:
         last = (child.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
         raise MeasurementError(f"The process that weighs {path} ended with code {child.returncode}: {last}")

@@ -26,7 +26,7 @@ from optim.report.comparison import Comparison
 from optim.report.finished import Finished, factors
 from optim.report.wandb_spec import spec_of
 from optim.run import result
-from optim.run.config import CONF
+from optim.run.places import CONF
 from optim.track import sender, writer
 from optim.track.key import has_key
 

@@ -1,44 +1,40 @@
 """What Hydra composed for one point, and the resolvers that conf asks of this machine.
 
-`register` makes `${when_hub:distilbert,minilm}`, `${user_cache:}` and `${wandb_mode:}` known before Hydra composes.
+`register` makes `${when_hub:distilbert,minilm}`, `${user_cache:}`, `${wandb_mode:}` and `${options:train}` known before
+Hydra composes.
 """
 
 from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from optim.common import hub
-from optim.common.errors import UserError
-from optim.common.files import ROOT
 from optim.common.hub import when_hub
 from optim.common.secrets import masked
 from optim.export.compress import Export
+from optim.run.places import GROUPS, TRAIN, config_dirs, dir_words
+from optim.run.words import listing
 from optim.track.key import wandb_mode
 
 
 def register() -> None:
     """Registers the resolvers; harmless when called again."""
-
     add = OmegaConf.register_new_resolver
-    for name, resolver in (("when_hub", when_hub), ("user_cache", user_cache), ("wandb_mode", wandb_mode)):
+    for name, resolver in (("when_hub", when_hub), ("user_cache", user_cache), ("wandb_mode", wandb_mode),
+                           ("options", listing)):  # fmt: skip
         add(name, resolver, replace=True)
 
 
 def user_cache() -> str:
     """The folder for this tool in the user's cache: `$XDG_CACHE_HOME/distilbert-optim`."""
     return str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "distilbert-optim")
-
-
-GROUPS = ("model", "data", "slim", "vocab", "prune", "distill", "quant", "fit", "bench", "track")
-CONF = ROOT / "conf"
-MODELS = CONF / "model"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +46,7 @@ class MeasureKeys:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepKeys:
-    """`sweep`: of -m alone."""
+    """`sweep`: of the plan."""
 
     dry_run: bool
 
@@ -69,21 +65,6 @@ class General:
     sweep: SweepKeys
 
 
-# Keys that people try -> what there is instead.
-MISSPELT = {
-    "distill.teachers": "distill.teacher takes a list: distill.teacher=[a,b]",
-    "distill.seed": "distill.seeds=3 fits each teacher three times; distill.teacher_seed is the first of their seeds",
-}
-
-
-def require_known_keys(words: Sequence[str]) -> None:
-    """Raises UserError for a key of the command line whose right name is known; Hydra refuses the others."""
-    for word in words:
-        key = word.lstrip("+~").split("=", 1)[0]
-        if key in MISSPELT:
-            raise UserError(f"{key} is no key: {MISSPELT[key]}. Got {word!r}.")
-
-
 @dataclass(frozen=True)
 class Job:
     """What Hydra composed for one point."""
@@ -91,6 +72,7 @@ class Job:
     cfg: DictConfig
     choices: dict[str, Any]  # option of each group, and what a missing hub made of the default
     overrides: list[str]
+    dirs: list[str] = field(default_factory=lambda: [str(path) for path in config_dirs()])  # with options, beside conf
 
     @classmethod
     def of(cls, cfg: DictConfig, options: Mapping[str, Any], overrides: list[str]) -> Job:
@@ -101,7 +83,7 @@ class Job:
     @property
     def command(self) -> str:
         """What runs this point alone; secrets in it are masked."""
-        return masked(shlex.join(["python", "train.py", *self.overrides]))
+        return masked(shlex.join([*TRAIN, *dir_words(), *self.overrides]))
 
     @property
     def results_dir(self) -> Path:

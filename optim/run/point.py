@@ -22,7 +22,8 @@ from optim.export.compress import Export
 from optim.export.quantize import Quantizer
 from optim.measure.latency import Bench
 from optim.measure.machine import has_bfloat16
-from optim.run.config import GROUPS, MODELS, General
+from optim.run.config import General
+from optim.run.places import GROUPS, options_of
 from optim.train.distill import SAME
 from optim.train.objective import Loss
 from optim.train.prune import Pruner
@@ -153,15 +154,14 @@ def _schedule(schedule: Schedule) -> Schedule:
 def _teachers(cfg: DictConfig, loss: Loss) -> tuple[Teacher, ...]:
     """The teachers, the seeds of each side by side: the student's own checkpoint for `same`, else one of conf/model."""
     _check_teachers(loss)
-    nodes: Sequence[Any] = [
-        cfg.model if name == SAME else OmegaConf.load(MODELS / f"{name}.yaml") for name in loss.teachers
-    ]
+    files = options_of("model")
+    nodes: Sequence[Any] = [cfg.model if name == SAME else OmegaConf.load(files[name]) for name in loss.teachers]
     checkpoints = [build(node, "model") for node in nodes]
     return tuple(Teacher(checkpoint, seed) for checkpoint in checkpoints for seed in loss.teacher_seeds)
 
 
 def _check_teachers(loss: Loss) -> None:
-    names = sorted(path.stem for path in MODELS.glob("*.yaml"))
+    names = sorted(options_of("model"))
     for name in loss.teachers:
         if name != SAME and name not in names:
             raise UserError(f"distill.teacher must be same or one of {', '.join(names)}; got {name!r}.")

@@ -25,7 +25,7 @@ from optim.common import hub
 from optim.common.build import build
 from optim.common.cache_size import warn_if_above
 from optim.common.errors import UserError
-from optim.common.files import ROOT
+from optim.common.files import environment
 from optim.common.screen import log_to, say
 from optim.common.secrets import Masking
 from optim.data.leaks import known_sets, names_learnt, names_scored, require_unrelated, require_unseen_dev
@@ -34,6 +34,7 @@ from optim.run import config, result
 from optim.run.config import Job
 from optim.run.errors_text import never_answered_line
 from optim.run.keys import run_id_of
+from optim.run.places import use_config_dirs
 from optim.run.point import Point, point_of
 from optim.run.result import Result
 
@@ -191,7 +192,9 @@ def run_apart(job: Job) -> bool:
     if _is_light(point, job.cache_dir):
         return guarded(lambda: run(job)) == 0
     sent = asdict(job) | {"cfg": OmegaConf.to_container(job.cfg, resolve=True)}
-    child = subprocess.Popen([sys.executable, "-m", "optim.run.process"], stdin=subprocess.PIPE, text=True, env=_env())
+    child = subprocess.Popen(
+        [sys.executable, "-m", "optim.run.process"], stdin=subprocess.PIPE, text=True, env=environment()
+    )
     assert child.stdin
     try:
         with suppress(BrokenPipeError):
@@ -246,11 +249,6 @@ def stop(child: subprocess.Popen, *, within_s: float = STOP_S) -> None:
         child.wait()
 
 
-def _env() -> dict[str, str]:
-    root = str(ROOT)
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
-
-
 def _end_with_parent() -> None:
     """Ends this process at once when its stdin does: its parent has gone, and another may take the point up."""
 
@@ -267,17 +265,24 @@ def main() -> int:
     log_to(sys.stderr)
     job = json.loads(sys.stdin.readline())
     _end_with_parent()
+    use_config_dirs(job["dirs"])
     return guarded(lambda: run(Job(DictConfig(job["cfg"]), job["choices"], job["overrides"])))
 
 
 def guarded(work) -> int:
     """The exit code of `work`, with what went wrong in a line or two on stderr."""
+    from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
+
+    from optim.run.words import explained, told
 
     try:
         work()
     except UserError as error:
-        say(f"Error: {error}", sys.stderr)
+        say(f"Error: {told(error)}", sys.stderr)
+        return USER_MISTAKE
+    except HydraException as error:
+        say(f"Error: {explained(error)}", sys.stderr)
         return USER_MISTAKE
     except OmegaConfBaseException as error:
         say(f"Error: {str(error).splitlines()[0]}", sys.stderr)

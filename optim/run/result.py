@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from optim.common.errors import UserError
 from optim.common.files import raise_if_disk, write_text
 from optim.common.secrets import masked
-from optim.export.bundle import COMPRESSED_FILE, MODEL_FILE
+from optim.encoder.licence import sentence
+from optim.export.bundle import BUNDLE, COMPRESSED_FILE, MODEL_FILE, snippet
 from optim.measure.quality import SIGNIFICANT
 from optim.run.errors_text import errors_section
 
@@ -153,7 +154,7 @@ def write_bundle(
 
 
 def _bundle(folder: Path) -> Path:
-    return folder / "bundle"
+    return folder / BUNDLE
 
 
 def rows(result: Result) -> list[tuple[str, str, str]]:
@@ -298,11 +299,30 @@ Text classifier for LiteRT, made and measured by DistilBERT-Optim. {_named(data[
 - Every figure is of {_described(result)}, run by LiteRT on {machine["cpu"]} ({", ".join(machine["isa"])}).
 - Trained on {learnt}; {scored}.
 - Inputs `input_ids` and `attention_mask`, int32 [1, length], bound by name; output `logits`, {_logits(result)}.
+- Files: the model, `tokenizer.json`, `labels.json` (the classes in the order of the logits, and at how many tokens a
+  sentence is cut), `trained_on.json` (what it must not be scored on).
+- {sentence(result.cfg["model"])} The training sentences may ask for more.
 - Run: `python -m optim.predict FOLDER "a charming film"`. Made by `{result.command}`, run {result.run_id}.
 {_teaching_line(result)}
 {errors}
 Latency on another processor will differ, and so may the ratio to float32. Text unlike the training data was not tried.
+
+## From Python, without this program
+
+{_needs(result)}
+
+```python
+{snippet(compressed=result.size["compressed_bytes"] is not None)}```
 """
+
+
+def _needs(result: Result) -> str:
+    """What the snippet of the card needs, and what its answer is."""
+    more = "" if result.size["compressed_bytes"] is None else " zstandard"
+    return (
+        f"It needs `pip install ai-edge-litert numpy tokenizers{more}`. The soft-max of the logits gives the chances "
+        "of the classes; integers are first taken times their scale."
+    )
 
 
 def _described(result: Result) -> str:

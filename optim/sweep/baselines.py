@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
@@ -27,16 +27,18 @@ from yaml import YAMLError
 
 from optim.common.build import build, method
 from optim.common.errors import UserError
-from optim.common.files import ROOT, first_line, write_text
+from optim.common.files import environment, first_line, write_text
 from optim.common.screen import log_to
 from optim.common.stages import digest_of
 from optim.report.baselines import FINE_TUNED, FOLDER, RANDOM, SCHEMA, Published, read_baselines, screen_table
 from optim.report.markdown import baselines_page
 from optim.run import result
-from optim.run.config import CONF, Job
+from optim.run.config import Job
 from optim.run.keys import run_id_of
+from optim.run.places import file_named
 from optim.run.point import point_of
 from optim.run.process import death, guarded, run_apart
+from optim.sweep.settings import EVERY
 
 if TYPE_CHECKING:
     from optim.data.tokens import Tokens
@@ -89,13 +91,20 @@ class Baselines:
 
     models: Sequence[str]
     paths: Mapping[str, str]  # model -> a folder with its checkpoint
-    catalogue: str  # a file in conf
+    catalogue: str  # a file in conf, or in a folder of --config-dir
+
+    reads: ClassVar = EVERY
+    launches: ClassVar = False
 
     def run(self, settings: Settings) -> int:
         """Makes what is missing, then the page. 1 if a model failed."""
-        known = read_catalogue(CONF / self.catalogue)
+        known = read_catalogue(file_named(self.catalogue))
         self._check(known, settings.overrides)
         jobs = {name: self._job(name, settings) for name in self.models}
+        if settings.dry_run:
+            print("\n".join(f"{name:<14}{job.command}" for name, job in jobs.items()))
+            print("Models whose weights cannot be had are measured with random ones. Which: it is asked when they run.")
+            return 0
         failed = [name for name, job in jobs.items() if not self._make(name, job, known[name])]
         rows = read_baselines(settings.results_dir)
         page = settings.results_dir / FOLDER / PAGE
@@ -167,7 +176,7 @@ def _random(file: Path, job: Job, config: dict[str, Any], shared: dict[str, Any]
             log.info("Measured before; delete %s to do it again.", file)
             return True
     command = [sys.executable, "-m", "optim.sweep.baselines"]
-    child = subprocess.run(command, input=json.dumps(asked), stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    child = subprocess.run(command, input=json.dumps(asked), stdout=subprocess.PIPE, text=True, env=environment())
     if child.returncode:
         if child.returncode < 0:
             print(f"Failed: {death(child.returncode)}", file=sys.stderr)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from filelock import FileLock, Timeout
 
@@ -42,6 +43,9 @@ class Kept:
 class Cache:
     """Lists the cache; with `clean`, removes a part of it."""
 
+    reads: ClassVar = ()
+    launches: ClassVar = False
+
     def run(self, settings: Settings) -> int:
         """Lists, then cleans if asked to. Nothing that is being built is touched."""
         if not settings.cache_dir.is_dir():
@@ -55,6 +59,9 @@ class Cache:
         chosen = to_remove(entries, settings.clean)
         if not chosen:
             say("Nothing to remove.")
+            return 0
+        if settings.dry_run:
+            say(f"It would remove {len(chosen)}: {_size(chosen)}.")
             return 0
         if not (settings.yes or _agreed(chosen)):
             say("Nothing was removed.")

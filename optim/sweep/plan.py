@@ -20,6 +20,7 @@ from optim.run.keys import run_id_of
 from optim.run.point import Point, point_of
 from optim.run.step import Step
 from optim.run.steps import steps_of
+from optim.run.words import told
 
 STAGES = ("augmented", "unlabelled", "tokens", "latency", "teacher", "logits", "surgery", "student", "float32",
           "table", "file", "figures", "compressed")  # fmt: skip
@@ -69,7 +70,8 @@ class Plan:
     def table(self) -> str:
         """For a screen."""
         done = len(self.points) - len([p for p in self.points if not p.done])
-        lines = [f"{len(self.points)} points: {done} done, {len(self.todo)} to run", ""]
+        points = "1 point" if len(self.points) == 1 else f"{len(self.points)} points"
+        lines = [f"{points}: {done} done, {len(self.todo)} to run", ""]
         if self.todo:
             lines += [f"  {'stage':<10}{'to build':>9}{'at hand':>9}{'each about':>12}"]
             for kind in (kind for kind in STAGES if self.build[kind] or self.at_hand[kind]):
@@ -121,7 +123,7 @@ def _planned(job: Job, corpora: dict[str, Corpus]) -> Planned:
         if not planned.done:
             planned.steps = _steps(point, job.cache_dir, corpora)
     except UserError as error:
-        raise UserError(f"{error}\nIn the point: {job.command}") from error
+        raise UserError(f"{told(error)}\nIn the point: {job.command}") from error
     return planned
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from optim.common.build import method
 from optim.common.errors import UserError, require_seed
@@ -13,7 +14,7 @@ from optim.run.point import point_of
 from optim.run.process import run_apart
 from optim.sweep import pick
 from optim.sweep.multirun import Composed, sweep
-from optim.sweep.settings import Settings
+from optim.sweep.settings import EVERY, Settings
 
 WHOLE = "nothing"  # what the recipe itself lacks, in the table of an ablation
 
@@ -25,7 +26,9 @@ class Recipes:
 
     recipes: Mapping[str, Sequence[str]]  # name -> words of train.py
     seeds: Sequence[int]
-    dry_run: bool  # prints the plan and stops
+
+    reads: ClassVar = EVERY
+    launches: ClassVar = False
 
     def __post_init__(self) -> None:
         if not self.recipes:
@@ -34,9 +37,12 @@ class Recipes:
 
     def run(self, settings: Settings) -> int:
         """Runs what is missing, and compares; what stands on the command line wins over a recipe."""
-        recipes = [merged([*words, *settings.overrides]) for words in self.recipes.values()]
-        batch = [merged([*words, f"seed={seed}"]) for seed in self.seeds for words in recipes]
-        return 0 if _sweep(batch, settings, dry_run=self.dry_run) else 1
+        return 0 if _sweep(self.batch(settings.overrides), settings) else 1
+
+    def batch(self, overrides: Sequence[str]) -> list[list[str]]:
+        """The words of every point."""
+        recipes = [merged([*words, *overrides]) for words in self.recipes.values()]
+        return [merged([*words, f"seed={seed}"]) for seed in self.seeds for words in recipes]
 
 
 @method("sweep", "ablation")
@@ -46,7 +52,9 @@ class Ablation:
 
     without: Mapping[str, Sequence[str]]  # ingredient -> the words of train.py that take it out
     seeds: Sequence[int]
-    dry_run: bool  # prints the plan and stops
+
+    reads: ClassVar = EVERY
+    launches: ClassVar = False
 
     def __post_init__(self) -> None:
         if not self.without:
@@ -63,8 +71,8 @@ class Ablation:
                 "Name it: sweep=ablation slim=slim50 vocab=seen quant=int8."
             )
         batch = [words for batch in zip(*points.values(), strict=True) for words in batch]
-        done = _sweep(batch, settings, dry_run=self.dry_run)
-        if self.dry_run:
+        done = _sweep(batch, settings)
+        if settings.dry_run:
             return 0
         print("\n".join(self.table(points, settings)))
         return 0 if done else 1
@@ -125,9 +133,9 @@ def _run_id(words: Sequence[str], settings: Settings) -> str:
     return run_id_of(point_of(settings.composed(list(words)).cfg))
 
 
-def _sweep(batch: Sequence[Sequence[str]], settings: Settings, *, dry_run: bool) -> bool:
+def _sweep(batch: Sequence[Sequence[str]], settings: Settings) -> bool:
     """Plans, runs and compares these points, each in a process of its own."""
-    more = [f"results_dir={settings.results_dir}", *(["sweep.dry_run=true"] if dry_run else [])]
+    more = [f"results_dir={settings.results_dir}", *(["sweep.dry_run=true"] if settings.dry_run else [])]
 
     def composed(words: list[str]) -> Composed:
         job = settings.composed(words)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import ClassVar
 
 from optim.common.build import method
 from optim.export.quantize import SENSITIVITY
 from optim.run.exports import TableStep
 from optim.run.forecast import Forecast
+from optim.run.places import SWEEP, dir_words
 from optim.run.point import point_of
 from optim.run.step import Stages
 from optim.run.steps import steps_of
-from optim.sweep.settings import Settings
+from optim.sweep.settings import EVERY, Settings
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +23,9 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, kw_only=True)
 class Sensitivity:
     """The sensitivity table of the student that train.py makes of the same words; `quant=mixed` takes the same one."""
+
+    reads: ClassVar = EVERY
+    launches: ClassVar = False
 
     def run(self, settings: Settings) -> int:
         """Makes what is missing of the student, then the table, and writes its report."""
@@ -33,6 +38,10 @@ class Sensitivity:
         table = TableStep(SENSITIVITY, steps.file.float32)
         for line in Forecast(job.cache_dir).lines([*steps.student.inputs(), steps.student]):
             log.info("plan      %s", line)
+        if settings.dry_run:
+            at_hand = table.wanted.at_hand(job.cache_dir) is not None
+            print(f"The table of {table.wanted.key} is {'at hand' if at_hand else 'to be made'}.")
+            return 0
         stages = Stages(job.cache_dir, lambda fit, row: None)
         stages.make(table)
         title = f"{job.choices['model']} on {job.choices['data']}, prune={job.choices['prune']}, seed {point.seed}"
@@ -48,4 +57,4 @@ def _command(settings: Settings) -> str:
 
     from optim.common.secrets import masked
 
-    return masked(shlex.join(["python", "sweep.py", "sweep=sensitivity", *settings.overrides]))
+    return masked(shlex.join([*SWEEP, *dir_words(), "sweep=sensitivity", *settings.overrides]))

@@ -5,24 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
-from optim.common.errors import require_count, require_positive
+from optim.common.errors import UserError, require_count, require_positive
 from optim.run.config import Job
+from optim.run.words import interval_refused
 from optim.sweep.pick import Budget
+
+EVERY = ("",)
+ALWAYS = ("cache_dir", "hydra.searchpath")  # keys of both programs
 
 
 @dataclass(frozen=True)
 class Settings:
     """What conf/sweep.yaml and the command line say to all of them."""
 
+    name: str  # as on the command line: sweep=paper
     results_dir: Path
     cache_dir: Path
     clean: str | None  # unused | older:30d | all
     yes: bool  # nothing is asked
+    dry_run: bool  # says what it would do, and does nothing
     budget: Budget
     trials: int
     timeout_min: float | None
+    run: str | None  # of sweep=publish: a run_id
+    repo: str | None  # of sweep=publish: OWNER/NAME
     overrides: list[str]  # words of the command line that are train.py's
     composed: Callable[[list[str]], Job]
 
@@ -31,9 +39,25 @@ class Settings:
         if self.timeout_min is not None:
             require_positive("timeout_min", self.timeout_min)
 
+    def check(self, sweep: Sweep) -> None:
+        """Raises UserError for words of the command line that this sweep would not read, before it starts."""
+        for word in self.overrides:
+            key = word.split("=", 1)[0].lstrip("+~")
+            if key.startswith("hydra") and not sweep.launches and key != "hydra.searchpath":
+                raise UserError(f"{word} changes nothing: {self.name} starts its points itself, one after another.")
+            if not key.startswith((*sweep.reads, *ALWAYS)):
+                only = " and ".join(sweep.reads)
+                reads = f"of train.py's keys it reads {only} alone" if only else "it reads no key of train.py"
+                raise UserError(f"{word} changes nothing under {self.name}: {reads}.")
+        if not sweep.launches and any("interval(" in word for word in self.overrides):
+            raise UserError(interval_refused(self.overrides))
+
 
 class Sweep(Protocol):
     """What `conf/sweep` names."""
+
+    reads: ClassVar[tuple[str, ...]]  # how the keys of train.py begin that it reads; EVERY
+    launches: ClassVar[bool]  # whether train.py -m runs its points, by a launcher of Hydra's
 
     def run(self, settings: Settings) -> int:
         """Does it; the exit code."""

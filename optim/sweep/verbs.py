@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import DictConfig
 
 from optim.common.build import build, method
 from optim.common.errors import UserError
-from optim.common.files import ROOT
+from optim.common.files import environment
 from optim.common.stages import digest_of
 from optim.run.config import Job
 from optim.run.keys import run_id_of
+from optim.run.places import dir_words
 from optim.run.process import STOP_S, run_apart, stop
 from optim.sweep import pick
 from optim.sweep.multirun import group_words
-from optim.sweep.settings import Settings
+from optim.sweep.plan import plan
+from optim.sweep.settings import EVERY, Settings
 
 if TYPE_CHECKING:
     from optim.measure.latency import Bench
     from optim.sweep.search import Answer, Search
+
+PLANNED = 200  # points of a search that its plan shows: composing one takes a fifth of a second
 
 
 @method("sweep", "grid")
@@ -35,18 +40,26 @@ class Grid:
 
     points: Mapping[str, str]  # key of train.py -> its values, with commas
 
+    reads: ClassVar = EVERY
+    launches: ClassVar = True
+
     def run(self, settings: Settings) -> int:
         """Starts train.py -m; what stands on the command line wins over the grid, in the grid's place and order."""
-        given = {word.split("=", 1)[0]: word for word in settings.overrides}
-        own = [given.get(key, f"{key}={values}") for key, values in self.points.items()]
-        rest = [word for word in settings.overrides if word not in own]
-        command = [sys.executable, str(ROOT / "train.py"), "-m", *own, *rest]
-        sweep = subprocess.Popen([*command, f"results_dir={settings.results_dir}"])
+        more = [f"results_dir={settings.results_dir}", *(["sweep.dry_run=true"] if settings.dry_run else [])]
+        words = [*dir_words(), *self.words(settings.overrides), *more]
+        command = [sys.executable, "-m", "optim.command", "train", "-m", *words]
+        sweep = subprocess.Popen(command, env=environment())
         try:
             return sweep.wait()
         except BaseException:
             stop(sweep, within_s=STOP_S + 1)  # it waits STOP_S for its point
             raise
+
+    def words(self, overrides: Sequence[str]) -> list[str]:
+        """The words of train.py -m: those of the grid, unless one of the command line stands for it, then the rest."""
+        given = {word.split("=", 1)[0]: word for word in overrides}
+        own = [given.get(key, f"{key}={values}") for key, values in self.points.items()]
+        return [*own, *(word for word in overrides if word not in own)]
 
 
 @method("sweep", "report")
@@ -56,12 +69,18 @@ class Report:
 
     folder: str  # under results_dir
 
+    reads: ClassVar = ("track",)
+    launches: ClassVar = False
+
     def run(self, settings: Settings) -> int:
         """Writes the report and the index."""
         from optim.report import index
 
         if not pick.finished_points(settings.results_dir):
             raise UserError(f"results_dir {settings.results_dir} holds no finished point.")
+        if settings.dry_run:
+            print(f"{settings.name} would compare what is in {settings.results_dir / self.folder}.")
+            return 0
         compare_all(settings, self.folder, group=None)
         print(f"  {index.write_index(settings.results_dir)}")
         return 0
@@ -99,6 +118,9 @@ class Measure:
 
     folder: str  # under results_dir
 
+    reads: ClassVar = EVERY
+    launches: ClassVar = False
+
     def run(self, settings: Settings) -> int:
         """Times, then compares."""
         from optim.sweep.remeasure import remeasure
@@ -115,6 +137,9 @@ class Measure:
 @dataclass(frozen=True, kw_only=True)
 class Pick:
     """The most accurate finished point within a budget."""
+
+    reads: ClassVar = ()
+    launches: ClassVar = False
 
     def run(self, settings: Settings) -> int:
         """Prints it."""
@@ -135,11 +160,16 @@ class SearchSweep:
     journal: str  # a file under results_dir
     seed: int
 
+    reads: ClassVar = EVERY
+    launches: ClassVar = False
+
     def run(self, settings: Settings) -> int:
         """Runs trials until there are enough, or the time is up, and writes the report."""
         from optim.sweep import search
         from optim.sweep.again import measure_noisy_again
 
+        if settings.dry_run:
+            return self._show(settings)
         study = search.study_in(settings.results_dir / self.journal, sampler=self.sampler, seed=self.seed)
         group = f"search-{digest_of([dict(self.space), settings.overrides])}"
         words = group_words(_track(settings), group)
@@ -155,6 +185,14 @@ class SearchSweep:
         compare_all(settings, "search", group=group, notes=notes)
         print(pick.answer(pick.finished_points(settings.results_dir), settings.budget))
         return 1 if failed else 0
+
+    def _show(self, settings: Settings) -> int:
+        """The plan of all points of the space, or of the first ones of a large one: a search runs some of them."""
+        choices = [dict(zip(self.space, options, strict=True)) for options in itertools.product(*self.space.values())]
+        print(plan([self._point(settings, choice)[0] for choice in choices[:PLANNED]]).table())
+        shown = "" if len(choices) <= PLANNED else f", of which the first {PLANNED} are planned above"
+        print(f"The space has {len(choices)} points{shown}; at most {settings.trials} trials run.")
+        return 0
 
     def _trials(self, engine: Search, settings: Settings) -> int:
         """How many failed."""

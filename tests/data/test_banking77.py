@@ -88,10 +88,10 @@ def test_a_run_with_77_classes_goes_all_the_way(run):
 
 
 def test_its_bundle_answers_with_a_name_and_its_card_shows_the_first(run):
-    from optim.predict import Bundle
+    from optim.predict import Classifier
 
-    bundle = Bundle(run / "bundle", threads=1)
-    rows = {name: bundle.classify(f"{name}, test 0,\n{name} {name}") for name in NAMES[::7]}
+    classify = Classifier(run)
+    rows = {name: classify(f"{name}, test 0,\n{name} {name}") for name in NAMES[::7]}
     assert all(list(row["scores"]) == NAMES for row in rows.values())
     assert sum(row["label"] == name for name, row in rows.items()) >= 0.8 * len(rows)
     card = (run / "bundle" / "README.md").read_text()

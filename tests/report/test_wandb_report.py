@@ -341,7 +341,7 @@ def test_group_is_no_part_of_what_a_point_is(runs):
 
 
 def test_trials_of_a_search_share_a_group_and_its_report_filters_by_it(tmp_path, monkeypatch):
-    import sweep
+    from optim.run.compose import composed
 
     jobs, reports = [], []
     monkeypatch.setattr(verbs, "run_apart", lambda job: bool(jobs.append(job)))
@@ -350,9 +350,19 @@ def test_trials_of_a_search_share_a_group_and_its_report_filters_by_it(tmp_path,
     budget = Budget(file_mb=None, latency_ms=None, drop_points=None)
     data = Runs(tmp_path).overrides("track=offline")
     words = [word for word in data if not word.startswith("results_dir=")]
-    plain: Any = {"results_dir": tmp_path, "cache_dir": tmp_path, "clean": None, "yes": False, "timeout_min": None}
+    plain: Any = {
+        "name": "sweep=search",
+        "run": None,
+        "repo": None,
+        "dry_run": False,
+        "results_dir": tmp_path,
+        "cache_dir": tmp_path,
+        "clean": None,
+        "yes": False,
+        "timeout_min": None,
+    }
     told = settings.Settings(**plain, budget=budget, trials=2, overrides=words,
-                           composed=sweep._composed)  # fmt: skip
+                           composed=composed)  # fmt: skip
     search = verbs.SearchSweep(space={"quant": ["none", "int8"]}, journal="log", sampler="tpe", seed=0)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         assert search.run(told) == 1  # no trial was really run

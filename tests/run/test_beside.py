@@ -22,6 +22,7 @@ from optim.cut.structure import Criterion, Even
 from optim.cut.surgery import Removal
 from optim.cut.vocabulary import Words
 from optim.encoder import store
+from optim.run import places
 from optim.run.fits import FitStep
 from optim.run.point import Point
 from optim.run.step import Stages
@@ -88,13 +89,12 @@ def shifted(runs, tmp_path, monkeypatch) -> Path:
 
 def teacher_folder(runs: Runs, tmp_path: Path, monkeypatch, name: str) -> Path:
     """A copy of tiny's checkpoint that conf/model names."""
-    from optim.run import point as run_point
-
     folder = Path(shutil.copytree(point(runs).checkpoint.fetch(runs.cache), tmp_path / name))
-    conf = shutil.copytree(CONF / "model", tmp_path / "conf")
+    conf = tmp_path / "conf" / "model"
+    conf.mkdir(parents=True)
     tiny = OmegaConf.load(CONF / "model" / "tiny.yaml")
     OmegaConf.save(OmegaConf.merge(tiny, {"name": name, "path": str(folder)}), conf / f"{name}.yaml")
-    monkeypatch.setattr(run_point, "MODELS", conf)
+    monkeypatch.setattr(places, "_added", [conf.parent])
     return folder
 
 

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -131,10 +133,15 @@ def test_the_bundle_has_the_labels_in_their_order_and_the_length_of_the_data(run
     folder = runs.folder_of("data.max_length=48", "data.label_names=[awful,lovely]")
     labels = json.loads((folder / "bundle" / LABELS_FILE).read_text())
     assert labels == {"labels": ["awful", "lovely"], "max_length": 48}
-    from optim.predict import Bundle
+    from optim.predict import Classifier
 
-    bundle = Bundle(folder / "bundle", threads=1)
-    assert [bundle.classify(text)["label"] for text in ("a wonderful film", "a terrible film")] == ["lovely", "awful"]
+    classify = Classifier(folder)
+    assert [row["label"] for row in classify(("a wonderful film", "a terrible film"))] == ["lovely", "awful"]
+    card = (folder / "bundle" / "README.md").read_text(encoding="utf-8")
+    assert "No licence is known of the weights that it started from (weights drawn at random" in card
+    shown = card.split("```python\n")[1].split("```")[0].replace('folder = "."', f'folder = "{folder / "bundle"}"')
+    done = subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True)
+    assert done.stdout == "lovely\n", done.stderr
 
 
 def test_no_large_tensor_of_an_int8_file_is_left_in_float(runs):

@@ -34,8 +34,11 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 CASES = {
-    "an unknown option": (["prune=fixed51"], "Could not find 'prune/fixed51'", "fixed50"),
-    "an unknown key": (["prune=fixed50", "prune.sparsty=0.5"], "Key 'sparsty' is not in struct"),
+    "an unknown option": (["prune=fixed51"], "prune has no option 'fixed51'", "The nearest: fixed50."),
+    "an unknown key": (
+        ["prune=fixed50", "prune.sparsty=0.5"],
+        "prune.sparsty is no key here. The nearest: prune.sparsity.",
+    ),
     "a sparsity of one": (
         ["prune=fixed50", "prune.sparsity=1.0"],
         "prune.sparsity must be a fraction in [0, 1)",
@@ -93,7 +96,7 @@ CASES = {
         "20 of the 20 sentences that are scored",
     ),
     "a missing checkpoint": (["model.path={bad}/nowhere"], "nowhere"),
-    "a target": (["prune._target_=os.system"], "Key '_target_' is not in struct"),
+    "a target": (["prune._target_=os.system"], "prune._target_ is no key here"),
     "a target that is added": (["+prune._target_=optim.common.files.write_text"], "prune._target_ is refused"),
     "a target that runs code": (
         ["+prune._target_=optim.track.sender.start_apart", "+prune.module='os;os.system(\"false\")#'"],
@@ -124,7 +127,22 @@ CASES = {
     "an unknown scope": (["prune=movement", "prune.scope=layer"], "prune.scope must be kernel or global, got 'layer'"),
     "an unknown compression": (["export.compress=gzip"], "export.compress must be none or zstd, got 'gzip'"),
     "a level beyond the last": (["export.zstd_level=23"], "export.zstd_level must be from 1 to 22, got 23"),
-    "an unknown top key": (["+colour=red"], "train has no key 'colour'"),
+    "an unknown top key": (["+colour=red"], "train has no key 'colour'", "--help lists what there is"),
+    "a key of a fit, at the top": (
+        ["epochs=3"],
+        "epochs is no key here. The nearest: fit.teacher.epochs, fit.student.epochs.",
+    ),
+    "the same, added": (
+        ["+epochs=3"],
+        "train has no key 'epochs'",
+        "The nearest: fit.teacher.epochs, fit.student.epochs.",
+    ),
+    "a misspelt group": (["modle=tiny"], "modle is no key here. The nearest: model."),
+    "a key of another option": (["prune=none", "prune.sparsity=0.5"], "It is a key of prune=block1x4, fixed50,"),
+    "several values for one run": (["prune=none,fixed50"], "prune=none,fixed50 gives several values", "train.py -m"),
+    "an interval": (["distill.temperature=interval(1,4)"], "an interval has endless points", "distill.temperature=1,2"),
+    "a value that is none": (["prune=["], "'prune=[' cannot be read"),
+    "a sweeper of others": (["hydra/sweeper=optuna"], "hydra/sweeper=optuna is refused", "sweep.py sweep=search"),
     "an unknown key below": (["+sweep.colour=red"], "train.sweep has no key 'colour'"),
     "an unknown key of a group": (["+distill.colour=red"], "distill has no key 'colour'"),
     "a list for a number": (["distill.temperature=[1,2]"], "distill.temperature must be a number"),
@@ -198,7 +216,7 @@ def test_bad_input_gets_a_line_and_no_training(runs: Runs, bad: Path, name: str)
     assert "Traceback" not in said
     assert "teacher   " not in said
     lines = [line for line in done.stderr.splitlines() if line.startswith("Error:")]
-    assert len(lines) == 1 or "in 'train'" in said or "Could not override" in said or "Could not find" in said, said
+    assert len(lines) == 1, said
 
 
 @pytest.fixture(scope="module")

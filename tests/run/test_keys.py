@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from optim.common import build, versions
 from optim.encoder import architecture
-from optim.run import exports, keys, result
+from optim.run import exports, keys, places, result
 from optim.run.keys import run_id_of
 from optim.run.point import point_of
 from optim.run.steps import steps_of
@@ -144,12 +144,10 @@ def config(runs: Runs) -> DictConfig:
 @pytest.fixture(autouse=True)
 def other_model(tmp_path_factory, monkeypatch, config):
     """conf/model with one more name, `other`: tiny from another seed."""
-    from optim.run import point
-
-    folder = tmp_path_factory.mktemp("models")
-    shutil.copytree(CONF / "model", folder, dirs_exist_ok=True)
+    folder = tmp_path_factory.mktemp("models") / "model"
+    folder.mkdir()
     OmegaConf.save(OmegaConf.merge(config.model, {"seed": 9}), folder / "other.yaml")
-    monkeypatch.setattr(point, "MODELS", folder)
+    monkeypatch.setattr(places, "_added", [folder.parent])
 
 
 def leaves(node: dict[str, Any], above: str = "") -> list[str]:
@@ -228,9 +226,7 @@ def test_two_spellings_of_one_value_are_one_point(leaf, one, other, config, runs
 
 
 def test_a_teacher_by_its_name_is_the_same_as_same(config, runs, monkeypatch):
-    from optim.run import point
-
-    OmegaConf.save(config.model, point.MODELS / "twin.yaml")
+    OmegaConf.save(config.model, places.config_dirs()[-1] / "model" / "twin.yaml")
     assert difference(config, changed(config, **{"distill.teacher": "twin"}), runs) == (False, set())
 
 

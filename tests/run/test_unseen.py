@@ -95,11 +95,12 @@ def test_a_file_that_turns_out_to_be_sst2_is_not_scored_by_a_model_that_learnt_f
 def test_a_teacher_that_learnt_from_reviews_teaches_nothing_that_is_scored_on_sst2(runs, tmp_path, monkeypatch):
     from omegaconf import OmegaConf
 
-    from optim.run import point as points
+    from optim.run import places
 
-    models = shutil.copytree(points.MODELS, tmp_path / "models")
-    fields = OmegaConf.load(models / "distilbert.yaml")
+    models = tmp_path / "model"
+    models.mkdir()
+    fields = OmegaConf.load(places.CONF / "model" / "distilbert.yaml")
     OmegaConf.save(OmegaConf.merge(fields, {"hub_id": "someone/bert-rotten-tomatoes"}), models / "other.yaml")
-    monkeypatch.setattr(points, "MODELS", models)
+    monkeypatch.setattr(places, "_added", [tmp_path])
     with pytest.raises(UserError, match="was trained on someone/bert-rotten-tomatoes, and data=sst2"):
         point(runs, "distill.teacher=other")

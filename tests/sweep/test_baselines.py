@@ -36,8 +36,9 @@ def catalogue(folder: Path, **entries) -> Path:
 
 
 def swept(runs: Runs, *words: str) -> subprocess.CompletedProcess[str]:
-    """sweep.py out of reach of any hub, with the settings of a quick run."""
-    own = [word for word in runs.overrides() if not word.startswith("model=")]
+    """sweep.py out of reach of any hub, with the settings of a quick run, or with what sweep=report reads."""
+    read = ("results_dir=", "cache_dir=", "track=") if "sweep=report" in words else ("",)
+    own = [word for word in runs.overrides() if not word.startswith("model=") and word.startswith(read)]
     command = [sys.executable, "sweep.py", *own, *words]
     env = {**os.environ, "HF_HUB_OFFLINE": "1"}
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=env)

@@ -18,8 +18,6 @@ from optim.common.build import build
 from optim.common.errors import UserError
 from optim.sweep.points import merged
 
-WET = {"dry_run": False}
-
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
@@ -77,11 +75,11 @@ def test_recipes_are_one_sweep_and_the_command_line_wins(tmp_path):
 @pytest.mark.parametrize(
     ("node", "said"),
     [
-        ({"method": "recipes", "recipes": {}, "seeds": [0], **WET}, "sweep.recipes is empty"),
-        ({"method": "recipes", "recipes": {"a": ["quant=int8"]}, "seeds": [0, 0], **WET}, "different seeds"),
-        ({"method": "recipes", "recipes": {"a": ["quant=int8"]}, "seeds": [], **WET}, "one or more"),
-        ({"method": "ablation", "without": {}, "seeds": [0], **WET}, "sweep.without is empty"),
-        ({"method": "ablation", "without": {"a": ["quant=none"]}, "seeds": [-1], **WET}, "sweep.seeds must be"),
+        ({"method": "recipes", "recipes": {}, "seeds": [0]}, "sweep.recipes is empty"),
+        ({"method": "recipes", "recipes": {"a": ["quant=int8"]}, "seeds": [0, 0]}, "different seeds"),
+        ({"method": "recipes", "recipes": {"a": ["quant=int8"]}, "seeds": []}, "one or more"),
+        ({"method": "ablation", "without": {}, "seeds": [0]}, "sweep.without is empty"),
+        ({"method": "ablation", "without": {"a": ["quant=none"]}, "seeds": [-1]}, "sweep.seeds must be"),
     ],
 )
 def test_mistakes_are_told(node, said):

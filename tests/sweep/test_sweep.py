@@ -214,15 +214,15 @@ def test_a_grid_keeps_its_order_whatever_the_command_line_sets(monkeypatch):
     started = []
 
     class Done:
-        def __init__(self, command: list[str]) -> None:
-            started.append(command[3:])
+        def __init__(self, command: list[str], **more) -> None:
+            started.append(command[5:])
 
         def wait(self) -> int:
             return 0
 
     monkeypatch.setattr(verbs.subprocess, "Popen", Done)
     grid = verbs.Grid(points={"prune": "none,fixed50", "distill.temperature": "1,2", "quant": "none,int8"})
-    told = SimpleNamespace(overrides=["model=tiny", "distill.temperature=2,1"], results_dir="r")
+    told = SimpleNamespace(overrides=["model=tiny", "distill.temperature=2,1"], results_dir="r", dry_run=False)
     assert grid.run(told) == 0  # type: ignore[arg-type]
     words = ["prune=none,fixed50", "distill.temperature=2,1", "quant=none,int8", "model=tiny", "results_dir=r"]
     assert started == [words]

@@ -1,0 +1,95 @@
+"""sweep.py: many runs -> one comparison. Words that are no key of conf/sweep.yaml are for train.py, as they are."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from optim.command.start import started
+from optim.common.build import build, typed
+from optim.common.errors import UserError
+from optim.common.files import ROOT
+from optim.common.screen import log_to
+from optim.run import config
+from optim.run.compose import composed
+from optim.run.places import CONF, use_sources
+from optim.run.process import guarded
+from optim.run.words import ENGINES, listing, require_known_words
+
+if str(ROOT) not in sys.path:  # for hydra_plugins
+    sys.path.insert(0, str(ROOT))
+config.register()
+OWN = set(OmegaConf.to_container(OmegaConf.load(CONF / "sweep.yaml"))) | {"sweep", "hydra"}  # type: ignore[arg-type]
+BOTH = ("cache_dir", "hydra.searchpath")  # keys of both programs
+TRAINS = (*ENGINES, *(engine.replace("/", ".") for engine in ENGINES))  # what -m alone reads
+_passed: list[str] = []
+
+
+def split(words: list[str]) -> tuple[list[str], list[str]]:
+    """(words for this program, words for train.py). Flags, and what has no =, are for this program."""
+    own, passed, flag = [], [], ""
+    for word in words:
+        key = word.split("=", 1)[0].lstrip("+~")
+        is_flag = word.startswith("-") or "=" not in word or flag in ("--config-dir", "-cd")
+        mine = is_flag or (key.split(".")[0].split("/")[0] in OWN and not key.startswith(TRAINS))
+        own += [word] if mine else []
+        passed += [word] if not mine or (not is_flag and key in BOTH) else []
+        flag = word
+    return own, passed
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="sweep")
+def main(cfg: DictConfig) -> None:
+    """Does what the sweep says; the exit code is its."""
+    log_to(sys.stderr)
+    use_sources(HydraConfig.get().runtime)
+    codes: list[int] = []
+    code = guarded(lambda: codes.append(_run(cfg)))
+    if code or codes[0]:
+        sys.exit(code or codes[0])
+
+
+def _run(cfg: DictConfig) -> int:
+    from optim.sweep.pick import Budget
+    from optim.sweep.settings import Settings
+
+    if "method" not in cfg.sweep:
+        return _list()
+    chosen = {key: value for key, value in cfg.sweep.items() if key != "dry_run"}
+    settings = Settings(
+        name=f"sweep={HydraConfig.get().runtime.choices['sweep']}",
+        results_dir=Path(cfg.results_dir).expanduser(),
+        cache_dir=Path(cfg.cache_dir).expanduser(),
+        clean=cfg.clean,
+        yes=bool(cfg.yes),
+        dry_run=bool(cfg.sweep.dry_run),
+        budget=typed(Budget, cfg.budget, "budget"),
+        trials=cfg.trials,
+        timeout_min=cfg.timeout_min,
+        run=None if cfg.run is None else str(cfg.run),
+        repo=None if cfg.repo is None else str(cfg.repo),
+        overrides=list(_passed),
+        composed=composed,
+    )
+    sweep = build(OmegaConf.create(chosen), "sweep")
+    settings.check(sweep)
+    return sweep.run(settings)
+
+
+def _list() -> int:
+    """What there is to do, where the command line names nothing. An error only if it names something else."""
+    if _passed:
+        raise UserError(f"say what to do with {_passed[0]}: sweep=NAME. sweep.py without words lists what there is.")
+    print(f"What sweep.py can do. Choose one: python sweep.py sweep=NAME\n\n{listing('sweep')}\n\n--help has the rest.")
+    return 0
+
+
+def start() -> int:
+    """The program; its exit code."""
+    words = sys.argv[1:]
+    sys.argv[1:], _passed[:] = split(words)
+    return started(main, lambda: require_known_words(words))

@@ -1,0 +1,76 @@
+"""Many points as Python code asks for them: run what is missing, and hand the comparison back."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from omegaconf import OmegaConf
+
+from optim.common.build import build
+from optim.common.errors import UserError
+from optim.report.comparison import Comparison, compared
+from optim.report.index import to_csv
+from optim.run.compose import composed
+from optim.run.here import explaining
+from optim.run.places import options_of
+from optim.run.process import run_apart
+from optim.run.words import require_known_words
+from optim.sweep.grid import points_of
+from optim.sweep.multirun import Composed, sweep
+from optim.sweep.plan import plan
+from optim.sweep.points import Recipes
+from optim.sweep.verbs import Grid
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True)
+class Swept(Comparison):
+    """A comparison, and the same as a table of pandas."""
+
+    def frame(self) -> DataFrame:
+        """One row for each point, the most accurate first: the columns of results.csv."""
+        import pandas
+
+        return pandas.read_csv(io.StringIO(to_csv(self)))
+
+
+def sweep_here(*words: str) -> Swept:
+    """The comparison of every combination of these words, after running what is missing."""
+    with explaining():
+        require_known_words(words)
+        batch = _batch(words)
+        sweep(batch, _composed, _launch)
+        planned = plan([composed(words) for words in batch]).points
+    shown = compared([p.folder for p in planned], [p.job.command for p in planned])
+    return Swept(**vars(shown))
+
+
+def _batch(words: Sequence[str]) -> list[list[str]]:
+    """The overrides of each point: a grid of the words, or what sweep=NAME makes of them."""
+    names = [word.split("=", 1)[1] for word in words if word.startswith("sweep=")]
+    rest = [word for word in words if not word.startswith("sweep=")]
+    if not names:
+        return points_of(rest)
+    if names[-1] not in options_of("sweep"):
+        raise UserError(f"sweep has no option {names[-1]!r}; it has {', '.join(sorted(options_of('sweep')))}.")
+    named = build(OmegaConf.load(options_of("sweep")[names[-1]]), "sweep")
+    if isinstance(named, Grid):
+        return points_of(named.words(rest))
+    if isinstance(named, Recipes):
+        return named.batch(rest)
+    raise UserError(f"optim.sweep runs grids and recipes; sweep={names[-1]} is for sweep.py.")
+
+
+def _composed(words: list[str]) -> Composed:
+    job = composed(words)
+    return job.cfg, job.choices
+
+
+def _launch(missing: list[list[str]]) -> None:
+    for words in missing:
+        run_apart(composed(words))

@@ -1,0 +1,299 @@
+"""What a wrong word is told, and what --config-dir, experiments and other sweepers do: through the front doors."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import CONF, ROOT, Runs
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from optim.command import sweep, train
+from optim.common import hub
+from optim.run import places, words
+from optim.run.point import point_of
+
+
+@pytest.fixture
+def said(monkeypatch, capsys):
+    """A program in this process: (exit code, stdout, stderr)."""
+    monkeypatch.setattr(places, "_added", [])
+    handlers = logging.getLogger().handlers
+
+    def call(program, *given: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [f"{program.__name__}.py", *given])
+        try:
+            code = program.start()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        finally:
+            GlobalHydra.instance().clear()
+            logging.getLogger().handlers = handlers
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+# ---- what is told ----
+
+
+@pytest.mark.parametrize(
+    ("key", "found"),
+    [
+        ("epochs", ["fit.teacher.epochs", "fit.student.epochs"]),
+        ("fit.epochs", ["fit.teacher.epochs", "fit.student.epochs"]),
+        ("temperature", ["distill.temperature"]),
+        ("quant.sample", ["quant.samples"]),
+        ("modle", ["model"]),
+        ("xyzzy", []),
+    ],
+)
+def test_the_nearest_key_is_alike_in_its_last_part(key, found):
+    assert words.nearest(key, [*places.GROUPS, *words.known_keys()]) == found
+
+
+def test_every_key_that_a_run_composes_is_known():
+    """So that no key is called unknown that is one."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", overrides=["model=minilm", "data=reviews", "prune=fixed50", "quant=int8"])
+    plain = OmegaConf.to_container(cfg)
+    assert set(words._leaves(plain, "")) - set(places.GROUPS) <= set(words.known_keys())
+
+
+def test_a_sweep_names_the_point_and_the_nearest_key(said, runs: Runs):
+    code, _, err = said(train, "-m", *runs.overrides("+epochs=1", "quant=none,int8"))
+    assert code == 2
+    assert "The nearest: fit.teacher.epochs, fit.student.epochs.\nIn the point: python train.py" in err
+
+
+def test_hydras_own_form_of_an_error_is_there_for_who_asks(said, monkeypatch):
+    from hydra.errors import ConfigCompositionException
+
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(ConfigCompositionException):
+        said(train, "epochs=3")
+
+
+# ---- sweep.py ----
+
+
+def test_sweep_py_without_words_lists_what_it_can_do(said):
+    code, out, err = said(sweep)
+    assert (code, err) == (0, "")
+    names = {path.stem for path in (CONF / "sweep").glob("*.yaml")}
+    rows = dict(line.split(maxsplit=1) for line in out.splitlines() if line.split(maxsplit=1)[:1] and line[0] != "W")
+    assert names <= set(rows)
+    assert rows["pick"] == "the most accurate finished point within a budget."
+
+
+def test_every_option_of_every_group_starts_with_a_line_about_it():
+    for path in CONF.glob("*/*.yaml"):
+        assert path.read_text(encoding="utf-8").startswith("#"), path
+    assert all(words._about(path) for path in (CONF / "sweep").glob("*.yaml"))
+
+
+def test_help_lists_what_each_program_takes_and_nothing_that_it_refuses(said):
+    _, shown, _ = said(train, "--help")
+    listed = dict(line.split(": ", 1) for line in shown.split("==")[2].strip().splitlines())
+    assert set(listed) == {*places.GROUPS, "experiment", "hydra/launcher", "hydra/sweeper"}
+    assert "sweep:\n  dry_run: false" in shown
+    _, shown, _ = said(sweep, "--help", "sweep=frontier")
+    assert "Sweeps: choose one with sweep=NAME" in shown
+    assert "seeds:\n  - 0" in shown, "the keys of the sweep that is named"
+    assert "bench: cpu1" not in shown, "the groups of train.py are no options here"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["data=sst2"], "say what to do with data=sst2: sweep=NAME"),
+        (["sweep=pick", "prune=fixed50"], "prune=fixed50 changes nothing under sweep=pick: it reads no key"),
+        (["sweep=report", "bench=quick"], "of train.py's keys it reads track alone"),
+        (["sweep=frontier", "hydra/launcher=joblib"], "hydra/launcher=joblib changes nothing: sweep=frontier starts"),
+        (["sweep=search", "distill.temperature=interval(1,4)"], "an interval has endless points; list some"),
+        (["sweep=papre"], "sensitivity. The nearest: paper."),
+        (["sweep=search", "model=tiny", "data=csv", "epochs=3"], "epochs is no key here. The nearest: fit.teacher.ep"),
+        (["trails=3"], "say what to do with trails=3"),
+    ],
+)  # fmt: skip
+def test_words_that_nothing_reads_are_refused(said, given, told):
+    code, _, err = said(sweep, *given)
+    assert code == 2
+    assert told in err
+    assert len(err.splitlines()) == 1
+
+
+def test_words_of_the_launcher_go_to_train_py():
+    own, passed = sweep.split(
+        [
+            "sweep=grid",
+            "--config-dir",
+            "a=b",
+            "hydra/launcher=joblib",
+            "hydra.launcher.n_jobs=4",
+            "hydra.searchpath=[file://x]",
+            "cache_dir=c",
+            "prune=none",
+            "hydra.help.header=h",
+        ]
+    )
+    assert own == [
+        "sweep=grid",
+        "--config-dir",
+        "a=b",
+        "hydra.searchpath=[file://x]",
+        "cache_dir=c",
+        "hydra.help.header=h",
+    ]
+    assert passed == ["hydra/launcher=joblib", "hydra.launcher.n_jobs=4", "hydra.searchpath=[file://x]", "cache_dir=c",
+                      "prune=none"]  # fmt: skip
+
+
+# ---- dry runs ----
+
+
+def test_a_dry_run_of_one_point_plans_it(said, runs: Runs):
+    code, out, _ = said(train, *runs.overrides("quant=int8", "seed=41", "sweep.dry_run=true"))
+    assert code == 0
+    assert "1 point: 0 done, 1 to run" in out
+    assert not list(runs.results.glob("*/result.json"))
+
+
+def test_a_dry_run_under_hydras_own_sweeper_plans_each_point(said, runs: Runs):
+    code, out, _ = said(train, "-m", "hydra/sweeper=basic",
+                        *runs.overrides("quant=none,int8", "seed=41", "sweep.dry_run=true"))  # fmt: skip
+    assert code == 0
+    assert out.count("1 point: 0 done, 1 to run") == 2
+    assert not list(runs.results.glob("*/result.json"))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["sweep=search", "sweep.space.quant=[none,int8]"], "The space has 30 points; at most 40 trials run."),
+        (["sweep=baselines", "sweep.models=[minilm]"], "minilm "),
+        (["sweep=sensitivity", "quant=int8"], "is to be made"),
+        (["sweep=frontier", "slim=none", "vocab=full", "prune=none"], "10 points: 0 done, 2 to run"),
+    ],
+)
+def test_a_dry_run_of_a_sweep_makes_nothing(said, runs: Runs, words, told):
+    own = [w for w in runs.overrides("seed=41") if not (words[0] == "sweep=baselines" and w.startswith("model="))]
+    before = set(runs.cache.glob("stages/[!.]*"))
+    code, out, err = said(sweep, *words, *own, "sweep.dry_run=true")
+    assert code == 0, err
+    assert told in out
+    assert not list(runs.results.rglob("*.json"))
+    assert set(runs.cache.glob("stages/[!.]*")) == before
+
+
+# ---- other sweepers ----
+
+
+def test_under_hydras_own_sweeper_a_point_that_fails_fails_the_program(said, runs: Runs, monkeypatch):
+    ran = []
+
+    def run_apart(job) -> bool:
+        ran.append(job.choices["quant"])
+        return job.choices["quant"] == "int8"
+
+    monkeypatch.setattr(train, "run_apart", run_apart)
+    code, _, err = said(train, "-m", "hydra/sweeper=basic", *runs.overrides("quant=none,int8", "seed=41"))
+    assert code == 1
+    assert ran == ["none", "int8"], "the others go on"
+    assert "a point failed: python train.py" in err
+    assert said(train, "-m", "hydra/sweeper=basic", *runs.overrides("quant=int8", "seed=41"))[0] == 0
+
+
+# ---- --config-dir ----
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A folder of one's own options: a model, a sweep, an experiment."""
+    for group in ("model", "sweep", "experiment"):
+        (tmp_path / "own" / group).mkdir(parents=True)
+    tiny = OmegaConf.load(CONF / "model" / "tiny.yaml")
+    OmegaConf.save(OmegaConf.merge(tiny, {"name": "mine", "seed": 9}), tmp_path / "own" / "model" / "mine.yaml")
+    grid = "# small: two precisions.\nmethod: grid\npoints:\n  quant: none,int8\n"
+    (tmp_path / "own" / "sweep" / "small.yaml").write_text(grid)
+    (tmp_path / "own" / "experiment" / "half.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /prune: fixed50\n"
+    )
+    return tmp_path / "own"
+
+
+def test_config_dir_reaches_teachers_and_experiments_and_the_recorded_command(said, runs: Runs, own, monkeypatch):
+    jobs = []
+    monkeypatch.setattr(train, "run", jobs.append)
+    given = runs.overrides("distill.teacher=mine", "experiment=half", "quant=int8")
+    code, _, err = said(train, "--config-dir", str(own), *given)
+    assert code == 0, err
+    assert jobs[0].choices["prune"] == "fixed50"
+    assert point_of(jobs[0].cfg).teachers[0].checkpoint.fingerprint()["seed"] == 9
+    assert jobs[0].command.startswith(f"python train.py --config-dir {own} model=tiny")
+    assert str(own) in jobs[0].dirs, "and the process of the point is told"
+
+
+def test_config_dir_reaches_sweeps_their_points_and_help(said, runs: Runs, own):
+    words = runs.overrides("distill.teacher=mine", "experiment=half", "seed=41")
+    code, out, _ = said(sweep, "--config-dir", str(own), "sweep=frontier", *words, "slim=none", "vocab=full",
+                        "sweep.dry_run=true")  # fmt: skip
+    assert (code, "teacher mine, seed 0: 1 to build" in out) == (0, True)
+    assert "small        two precisions." in said(sweep, "--config-dir", str(own), "--help")[1]
+    assert "experiment: frontier, half, paper, smoke" in said(train, "--config-dir", str(own), "--help")[1]
+
+
+def test_a_sweep_of_ones_own_reaches_its_own_points(runs: Runs, own):
+    """In processes: sweep.py hands its folder on to train.py -m."""
+    command = [sys.executable, "sweep.py", "--config-dir", str(own), "sweep=small", "sweep.dry_run=true"]
+    done = subprocess.run(
+        [*command, *runs.overrides("model=mine", "seed=41")], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 points: 0 done, 2 to run" in done.stdout
+
+
+# ---- experiments ----
+
+
+def composed(*overrides: str):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", overrides=list(overrides), return_hydra_config=True)
+
+
+def test_the_experiment_paper_is_the_ancestors_run(monkeypatch):
+    monkeypatch.setattr(hub, "hub_state", lambda: pytest.fail("an experiment that names its model asks for no hub"))
+    cfg = composed("experiment=paper")
+    chosen = cfg.hydra.runtime.choices
+    names = [chosen[group] for group in ("model", "data", "prune", "distill", "quant")]
+    assert names == ["distilbert", "sst2", "fixed50", "kd", "int8"]
+    assert (cfg.prune.sparsity, cfg.distill.temperature) == (0.5, 2.0)
+
+
+def test_the_command_line_wins_over_an_experiment():
+    cfg = composed("experiment=paper", "prune=fixed80", "distill.temperature=4", "data=csv")
+    assert (cfg.hydra.runtime.choices.prune, cfg.prune.sparsity, cfg.distill.temperature) == ("fixed80", 0.8, 4)
+    assert cfg.hydra.runtime.choices.data == "csv"
+
+
+def test_an_experiment_is_the_point_of_its_own_words(runs: Runs):
+    """frontier is one point of sweep=frontier: `half`."""
+    recipe = OmegaConf.load(CONF / "sweep" / "frontier.yaml").recipes["half"]
+    more = ["model=minilm", "data=sst2", "distill.teacher=mpnet"]
+    one, other = composed("experiment=frontier"), composed(*more, *recipe)
+    for cfg in (one, other):
+        del cfg.hydra
+    assert OmegaConf.to_container(one, resolve=True) == OmegaConf.to_container(other, resolve=True)
+
+
+def test_smoke_takes_few_steps_of_a_tiny_model():
+    cfg = composed("experiment=smoke")
+    assert cfg.hydra.runtime.choices.track == "none"
+    assert (cfg.model.name, cfg.fit.teacher.epochs) == ("tiny", 1)
+    assert cfg.bench == composed("bench=quick").bench

@@ -1,0 +1,81 @@
+"""What Python code calls: optim.run, optim.sweep, and what they refuse."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+from conftest import Runs
+
+import optim
+from optim.common.errors import UserError
+from optim.report.comparison import Comparison
+from optim.run import process
+from optim.run.result import Result
+from optim.sweep import here
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Points of a sweep in this process: one of their own takes ten seconds to start."""
+    ran = []
+
+    def run_apart(job) -> bool:
+        ran.append(job)
+        return process.guarded(lambda: process.run(job)) == 0
+
+    monkeypatch.setattr(here, "run_apart", run_apart)
+    return ran
+
+
+def test_run_and_sweep_are_packages_that_can_be_called():
+    assert importlib.import_module("optim.run.config").register
+    assert optim.run is importlib.import_module("optim.run")
+    assert callable(optim.run)
+    assert callable(optim.sweep)
+
+
+def test_run_returns_the_result_and_sweep_a_table_of_many(runs: Runs, in_process, capsys):
+    result = optim.run(*runs.overrides("quant=int8", "seed=51"))
+    assert isinstance(result, Result)
+    assert result.status == "done"
+    assert (runs.results / result.run_id / "result.json").is_file()
+    assert f"{result.quality['accuracy_fraction']:.4f} of 150" in capsys.readouterr().out
+    swept = optim.sweep(*runs.overrides("quant=int8,fp16", "seed=51"))
+    assert isinstance(swept, Comparison)
+    assert [job.choices["quant"] for job in in_process] == ["fp16"], "the other one was done"
+    table = swept.frame()
+    assert set(table["run_id"]) == {p.result.run_id for p in swept.every_point}
+    assert table.set_index("run_id").loc[result.run_id, "accuracy_fraction"] == result.quality["accuracy_fraction"]
+    assert set(table["choice.quant"]) == {"int8", "fp16"}
+    assert optim.Classifier(runs.results / result.run_id)("a wonderful film")["label"] == "positive"
+
+
+def test_a_point_that_fails_is_in_the_comparison(runs: Runs, in_process, monkeypatch):
+    def fail(job) -> bool:
+        return process.guarded(lambda: process.run(job)) == 0 if job.choices["quant"] == "int8" else False
+
+    monkeypatch.setattr(here, "run_apart", fail)
+    swept = optim.sweep(*runs.overrides("quant=int8,int4_emb4", "seed=51"))
+    assert (len(swept.every_point), len(swept.missing)) == (1, 1)
+    assert "quant=int4_emb4" in swept.missing[0]
+
+
+def test_mistakes_are_user_errors_with_the_fix(runs: Runs):
+    with pytest.raises(UserError, match=r"epochs is no key here\. The nearest: fit\.teacher\.epochs, fit\.student"):
+        optim.run("epochs=3")
+    with pytest.raises(UserError, match=r"train has no key 'epochs'; .* The nearest: fit.teacher.epochs"):
+        optim.run(*runs.overrides(), "+epochs=3")
+    with pytest.raises(UserError, match="an interval has endless points"):
+        optim.sweep("distill.temperature=interval(1,4)")
+    with pytest.raises(UserError, match=r"sweep=pick is for sweep\.py"):
+        optim.sweep("sweep=pick")
+    with pytest.raises(UserError, match="sweep has no option 'papre'"):
+        optim.sweep("sweep=papre")
+
+
+def test_a_named_sweep_is_its_points(runs: Runs):
+    batch = here._batch(["sweep=paper", "model=tiny", "quant=none,int8"])
+    assert len(batch) == 5 * 3 * 2
+    assert batch[0] == ["prune=none", "distill.temperature=1", "quant=none", "model=tiny"]
+    assert len(here._batch(["sweep=frontier", "model=tiny"])) == 10
