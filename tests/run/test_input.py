@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import DEV_COUNT, ROOT, Runs, sentences
+from front_door import called
 
 from optim.run import result
 
@@ -198,25 +199,46 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_bad_input_gets_a_line_and_no_training(runs: Runs, bad: Path, name: str):
-    overrides, *expected = CASES[name]
-    given = [item.format(bad=bad) for item in overrides]
+def command(runs: Runs, bad: Path, name: str) -> list[str]:
+    """The words of a case after those of a quick run that they leave as they are."""
+    given = [item.format(bad=bad) for item in CASES[name][0]]
     mine = {item.split("=")[0] for item in given}
     own = [item for item in runs.overrides() if item.split("=")[0] not in mine]
     if any(item.startswith("data=") for item in given):
         own = [item for item in own if not item.startswith("data.")]
-    done = subprocess.run(
-        [sys.executable, "train.py", *own, *given],
-        cwd=ROOT, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    return [*own, *given]
+
+
+def require_refused(done: subprocess.CompletedProcess[str], name: str) -> None:
+    """Exit code and screen are those of bad input, which trains nothing."""
     said = done.stdout + done.stderr
     assert done.returncode != 0
-    assert all(part in said for part in expected), said
+    assert all(part in said for part in CASES[name][1:]), said
     assert "Traceback" not in said
     assert "teacher   " not in said
     lines = [line for line in done.stderr.splitlines() if line.startswith("Error:")]
     assert len(lines) == 1, said
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input_gets_a_line_and_no_training(runs: Runs, bad: Path, name: str):
+    require_refused(called("train.py", *command(runs, bad, name)), name)
+
+
+# One for each place that refuses: Hydra, the look at the command line, a method, the tracker, and the data.
+APART = ["an unknown option", "an unknown key", "an unknown top key", "a sparsity of one", "wandb without a key",
+         "what is learnt is scored"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", APART)
+def test_a_process_with_bad_input_says_the_same_and_imports_no_tensorflow(runs: Runs, bad: Path, name: str):
+    code = "import sys, atexit, runpy; atexit.register(lambda: print('HEAVY', {'tensorflow', 'wandb', 'datasets', 'pandas'} & set(sys.modules))); runpy.run_path('train.py', run_name='__main__')"
+    words = command(runs, bad, name)
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    require_refused(done, name)
+    here = called("train.py", *words)
+    assert (done.returncode, done.stderr) == (here.returncode, here.stderr)
+    assert "HEAVY set()" in done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +269,7 @@ def _spoilt(checkpoint: Path, folder: Path, **change) -> Path:
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_named(runs, checkpoint, tmp_path, change, said):
-    done = runs.apart(f"model.path={_spoilt(checkpoint, tmp_path, **change)}")
+    done = called("train.py", *runs.overrides(f"model.path={_spoilt(checkpoint, tmp_path, **change)}"))
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
@@ -258,7 +280,7 @@ def test_a_local_checkpoint_is_used_wherever_it_lies(runs, checkpoint, tmp_path)
     copy = tmp_path / "elsewhere"
     shutil.copytree(checkpoint, copy)
     first = runs.here(f"model.path={checkpoint}")
-    again = runs.apart(f"model.path={copy}")
+    again = called("train.py", *runs.overrides(f"model.path={copy}"))
     assert again.returncode == 0
     assert "Done before" in again.stderr
     assert first["run_id"] in again.stdout

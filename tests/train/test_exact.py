@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +14,10 @@ from small_fit import FIXED, RECIPE, SHAPE, fit_of, tokens_of
 from optim.encoder.architecture import Architecture
 from optim.train.prune import Across, Blocks, Magnitude, Movement, ZerosOf
 
-DROPPING = dataclasses.replace(SHAPE, hidden_dropout=0.2, attention_dropout=0.2, head_dropout=0.2)
-
-
-class Killed(Exception):
-    """Stands for SIGKILL."""
+# One layer: each kind of variable is in it, and a second one is only traced again.
+DROPPING = dataclasses.replace(
+    SHAPE, heads=(2,), ffn_widths=(32,), hidden_dropout=0.2, attention_dropout=0.2, head_dropout=0.2
+)
 
 
 def new_model(shape: Architecture = DROPPING, seed: int = 0):
@@ -28,24 +29,25 @@ def new_model(shape: Architecture = DROPPING, seed: int = 0):
     return graph.classifier(shape)
 
 
-def fitted(folder, *, killed: bool, **more) -> list[np.ndarray]:
-    """The weights after two epochs, in one go or with a kill after the first."""
-    folder.mkdir()
-    tokens, model = tokens_of(120), new_model()
-    fit = fit_of(model, tokens, folder, **more)
-    if killed:
-        honest = fit._epoch
-        fit._epoch = lambda number: honest(number) if number == 0 else _kill()
-        with pytest.raises(Killed):
-            fit.run()
-        model = new_model(seed=9)  # another start: all that it ends with must come from the journal
-        fit = fit_of(model, tokens, folder, **more)
+def fitted(folder, *, seed_of_start: int = 0, kept: Path | None = None, **more) -> tuple[list[int], list[np.ndarray]]:
+    """(epochs that were run, weights) of two epochs, or of what is left of them in the folder.
+
+    kept: where the folder is copied to as a kill in the second epoch would leave it.
+    """
+    folder.mkdir(exist_ok=True)
+    epochs, model = [], new_model(seed=seed_of_start)
+    fit = fit_of(model, tokens_of(60), folder, **more)
+    honest = fit._epoch
+
+    def epoch(part: int) -> None:
+        if part == 1 and kept:
+            shutil.copytree(folder, kept)
+        epochs.append(part)
+        honest(part)
+
+    fit._epoch = epoch
     fit.run()
-    return model.get_weights()
-
-
-def _kill() -> None:
-    raise Killed
+    return epochs, model.get_weights()
 
 
 EVERYTHING = dataclasses.replace(RECIPE, average=0.9, layer_decay=0.8, label_smoothing=0.1, r_drop=0.5)
@@ -68,15 +70,18 @@ PRUNERS = {
     ids=["none", "none_everything", "magnitude", "magnitude_everything", *PRUNERS, "movement_plain"],
 )  # fmt: skip
 def test_a_kill_in_the_middle_changes_no_bit(tmp_path, wrappers, recipe):
-    whole = fitted(tmp_path / "whole", killed=False, wrappers=wrappers, recipe=recipe)
-    resumed = fitted(tmp_path / "resumed", killed=True, wrappers=wrappers, recipe=recipe)
+    more = {"wrappers": wrappers, "recipe": recipe}
+    epochs, whole = fitted(tmp_path / "whole", kept=tmp_path / "killed", **more)
+    # From another start: all that it ends with must come from the journal.
+    left, resumed = fitted(tmp_path / "killed", seed_of_start=9, **more)
+    assert (epochs, left) == ([0, 1], [1])
     for one, other in zip(whole, resumed, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_two_cold_fits_with_one_seed_are_equal_and_with_another_are_not(tmp_path):
-    first, again = (fitted(tmp_path / name, killed=False) for name in ("first", "again"))
-    other = fitted(tmp_path / "other", killed=False, seed=1)
+    (_, first), (_, again) = (fitted(tmp_path / name) for name in ("first", "again"))
+    _, other = fitted(tmp_path / "other", seed=1)
     for one, same in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, same)
     assert any((one != differs).any() for one, differs in zip(first, other, strict=True))
