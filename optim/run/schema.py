@@ -53,6 +53,35 @@ class Data:
 
 
 @dataclass
+class OfClass:
+    """One class."""
+
+    label: Annotated[str, "its name"]
+    examples: Annotated[int, "sentences of dev that have it"]
+    answered: Annotated[int, "how often it was the answer"]
+    precision: Annotated[float | None, "of its answers that are right; null where there are none"]
+    recall: Annotated[float | None, "of its sentences that are right; null where there are none"]
+    f1: Annotated[float | None, "of both"]
+
+
+@dataclass
+class OfKind:
+    """The sentences of one class, or of some lengths, beside the teacher."""
+
+    kind: Annotated[str, "tokens or class"]
+    value: Annotated[str, "how many tokens, or which class"]
+    examples: Annotated[int, "such sentences of dev"]
+    accuracy_fraction: Annotated[float, "of them"]
+    ci95_low: Annotated[float, "Wilson's 95 % interval of it"]
+    ci95_high: Annotated[float, "its upper end"]
+    teacher_accuracy_fraction: Annotated[float, "of the first teacher on them, as Keras"]
+    change_points: Annotated[float, "percentage points above the teacher"]
+    change_low_points: Annotated[float, "95 % interval of it (Agresti & Min 2005)"]
+    change_high_points: Annotated[float, "its upper end"]
+    p: Annotated[float, "McNemar's of the two"]
+
+
+@dataclass
 class Quality:
     """How right the file is, on dev."""
 
@@ -62,6 +91,9 @@ class Quality:
     ci95_high: Annotated[float, "its upper end"]
     mcc: Annotated[float, "Matthews' correlation, of several classes (Gorodkin 2004)"]
     macro_f1: Annotated[float, "mean of the classes' F1"]
+    classes: Annotated[list[OfClass], "each class"]
+    confusion: Annotated[list[list[int]], "how often each label (row) was given each answer (column)"]
+    kinds: Annotated[list[OfKind], "accuracy by length and by class, beside the teacher's"]
     teacher_accuracy_fraction: Annotated[float, "of the first teacher, as Keras"]
     ensemble_accuracy_fraction: Annotated[float | None, "of the mean of several teachers; null for one"]
     taught: Annotated[bool, "whether a teacher's answers or states were learnt from"]
@@ -226,7 +258,8 @@ def page() -> str:
         "|---|---|",
         *(f"| `{f.name}` | {_cell(TOP[f.name])} |" for f in dataclasses.fields(Result)),
     ]
-    for name, part in {**PARTS, "size.structure": Structure}.items():
+    inner = {"quality.classes": OfClass, "quality.kinds": OfKind, "size.structure": Structure}
+    for name, part in {**PARTS, **inner}.items():
         rows = [f"| `{key}` | {_spoken(hint)} | {_cell(about)}{', or the key is missing' * optional} |"
                 for key, hint, about, optional in _fields(part)]  # fmt: skip
         lines += ["", f"## {name}", "", part.__doc__ or "", "", "| key | type | what it is |", "|---|---|---|", *rows]
@@ -243,7 +276,8 @@ def _spoken(hint: Any) -> str:
     if "anyOf" in kind:
         return " or ".join(option["type"] for option in kind["anyOf"])
     if kind["type"] == "array":
-        return f"list of {kind['items']['type']}"
+        items = "lists" if kind["items"]["type"] == "array" else kind["items"]["type"]
+        return f"list of {items}"
     inner = kind.get("additionalProperties")
     return f"text -> {inner['type']}" if inner else kind["type"]
 
