@@ -125,7 +125,7 @@ LEAVES: dict[str, tuple[Any, bool, frozenset[str]]] = {
 }
 # A path says nothing, its content does: tests below. Those of distill bring stages of their own: test_transfer.py; that
 # of export as well: below.
-ELSEWHERE = {"model.path", "data.path", "cache_dir", "distill.augment.copies", "distill.unlabelled",
+ELSEWHERE = {"model.path", "data.path", "cache_dir", "distill.augment.copies", "distill.augment.least_words", "distill.unlabelled",
              "export.compress"}  # fmt: skip
 METHODS = {
     f"{group}.method"

@@ -259,7 +259,7 @@ HIDE = """
 import os, pkgutil
 from importlib.machinery import PathFinder
 hidden, real, walk = os.environ["OPTIM_TEST_HIDDEN"], PathFinder.find_spec, pkgutil.walk_packages
-PathFinder.find_spec = classmethod(lambda cls, name, *more: None if name == hidden else real(name, *more))
+PathFinder.find_spec = classmethod(lambda cls, name, *a, **k: None if name == hidden else real(name, *a, **k))
 # Hydra's scan for plugins asks the folders themselves
 pkgutil.walk_packages = lambda *a, **k: (found for found in walk(*a, **k) if not found.name.startswith(hidden))
 """
