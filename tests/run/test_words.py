@@ -297,3 +297,9 @@ def test_smoke_takes_few_steps_of_a_tiny_model():
     assert cfg.hydra.runtime.choices.track == "none"
     assert (cfg.model.name, cfg.fit.teacher.epochs) == ("tiny", 1)
     assert cfg.bench == composed("bench=quick").bench
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Results of its own: a dry run is seen to leave none."""
+    return Runs(tmp_path)

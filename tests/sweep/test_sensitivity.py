@@ -31,14 +31,15 @@ def settings(runs: Runs, *words: str) -> SimpleNamespace:
         return Job.of(cfg, {**dict.fromkeys(GROUPS), "model": "tiny", "data": "sst2", "prune": "fixed50"}, overrides)
 
     overrides = runs.overrides("fit.precision=float32", *words)
-    return SimpleNamespace(results_dir=runs.results, overrides=overrides, composed=composed)
+    return SimpleNamespace(results_dir=runs.results, overrides=overrides, composed=composed, dry_run=False)
 
 
 @pytest.fixture(scope="module")
 def folder(runs: Runs):
     """The folder that the sweep leaves for a pruned student."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        verb = build(compose("sweep", overrides=["sweep=sensitivity"]).sweep, "sweep")
+        chosen = compose("sweep", overrides=["sweep=sensitivity"]).sweep
+        verb = build({key: value for key, value in chosen.items() if key != "dry_run"}, "sweep")
     assert isinstance(verb, Sensitivity)
     assert verb.run(settings(runs, "prune=fixed50")) == 0
     (found,) = (runs.results / sensitivity.FOLDER).iterdir()
