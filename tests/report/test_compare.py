@@ -88,6 +88,8 @@ def test_neighbours_of_a_front_are_tested_against_each_other(tmp_path):
         "| size | tiny prune=none quant=none T=2 | tiny prune=none quant=fp16 T=2 | 4.00x | +10.00 (+"
     )
     assert latency.endswith(" | 0.004 |")
+    start = "| size | tiny prune=none quant=fp16 T=2 | tiny prune=none quant=int8 T=2 | 2.00x | +1.00 ("
+    assert [line.endswith(" | 1.000 |") for line in text.splitlines() if line.startswith(start)] == [True]
     assert "<h2>Along the fronts</h2>" in page.to_html(comparison.compared([tmp_path]), tmp_path)
 
 

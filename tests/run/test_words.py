@@ -171,6 +171,8 @@ def test_a_dry_run_under_hydras_own_sweeper_plans_each_point(said, runs: Runs):
     assert code == 0
     assert out.count("1 point: 0 done, 1 to run") == 2
     assert not list(runs.results.glob("*/result.json"))
+    assert not Path("multirun.yaml").exists(), "Hydra's record of it is not left where the command was given"
+    assert (runs.results / "multirun.yaml").is_file()
 
 
 @pytest.mark.parametrize(
@@ -184,7 +186,9 @@ def test_a_dry_run_under_hydras_own_sweeper_plans_each_point(said, runs: Runs):
 )
 def test_a_dry_run_of_a_sweep_makes_nothing(said, runs: Runs, words, told):
     own = [w for w in runs.overrides("seed=41") if not (words[0] == "sweep=baselines" and w.startswith("model="))]
+    assert said(train, *runs.overrides("sweep.dry_run=true"))[0] == 0  # a plan reads the tokenizer of the checkpoint
     before = set(runs.cache.glob("stages/[!.]*"))
+    assert {path.name.split("-")[0] for path in before} == {"tiny"}
     code, out, err = said(sweep, *words, *own, "sweep.dry_run=true")
     assert code == 0, err
     assert told in out

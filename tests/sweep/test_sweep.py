@@ -74,7 +74,7 @@ def test_a_sweep_makes_each_stage_once_and_compares(runs, first):
     assert len(folders) == 1
     assert {"sweep.json", "results.csv", "report.html", "report.md"} <= {p.name for p in folders[0].iterdir()}
     assert len((folders[0] / "results.csv").read_text().splitlines()) == 5
-    assert "Teacher tiny" in done.stdout
+    assert "The smallest file within 1 point of it: tiny " in " ".join(done.stdout.split())
     table = done.stdout[done.stdout.index("point   ") : done.stdout.index("on the front")]
     assert table.count("tiny prune=") == 4
     assert max(map(len, table.splitlines())) <= 100
