@@ -51,6 +51,7 @@ LEAVES: dict[str, tuple[Any, bool, frozenset[str]]] = {
     "distill.teacher_seed": (1, OTHER, TEACHER),
     "distill.teacher": ("other", OTHER, frozenset({"teacher", "logits"}) | STUDENT),
     "distill.augment.replace": (0.1, SAME, NONE),  # nothing is made here
+    "distill.augment.least_words": (2, SAME, NONE),
     "distill.augment.neighbours": (3, SAME, NONE),
     "distill.augment.drop": (0.2, SAME, NONE),
     "distill.augment.join": (0.1, SAME, NONE),
@@ -125,7 +126,7 @@ LEAVES: dict[str, tuple[Any, bool, frozenset[str]]] = {
 }
 # A path says nothing, its content does: tests below. Those of distill bring stages of their own: test_transfer.py; that
 # of export as well: below.
-ELSEWHERE = {"model.path", "data.path", "cache_dir", "distill.augment.copies", "distill.augment.least_words", "distill.unlabelled",
+ELSEWHERE = {"model.path", "data.path", "cache_dir", "distill.augment.copies", "distill.unlabelled",
              "export.compress"}  # fmt: skip
 METHODS = {
     f"{group}.method"
