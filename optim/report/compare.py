@@ -15,7 +15,7 @@ import numpy as np
 
 from optim.report.difference import SURE, Difference, holm
 from optim.report.finished import Finished
-from optim.report.seeds import Pooled, pooled, spread_of
+from optim.report.seeds import Pooled, spread_of
 from optim.report.timing import SIZE_TIE, noisy, timing_noise
 
 LATENCY = "latency_p50_ms"
@@ -78,16 +78,16 @@ def certain(groups: Sequence[Pooled], rule: Rule) -> list[bool]:
     Surely: p < 0.05 after Holm's correction over all pairs that are tested. One without any rival has shown nothing,
     and is not marked; nor is one of several equals.
     """
-    spread = spread_of(groups)
-    rivals = {(i, j): own.against(other, spread) for i, own in enumerate(groups) for j, other in enumerate(groups)
-              if i != j and rule.no_dearer(other, own)}  # fmt: skip
+    on_front, spread = front(groups, rule), spread_of(groups)
+    rivals = {(i, j): own.against(other, spread) for i, own in enumerate(groups) if on_front[i]
+              for j, other in enumerate(groups) if i != j and rule.no_dearer(other, own)}  # fmt: skip
     tested = {pair: found for pair, found in rivals.items() if found is not None}
     p_values = dict(zip(tested, holm([found.p for found in tested.values()]), strict=True))
     flags = []
-    for i, on_front in enumerate(front(groups, rule)):
+    for i, flag in enumerate(on_front):
         own = [pair for pair in rivals if pair[0] == i]
         sure = [pair in tested and tested[pair].points > 0 and p_values[pair] < SURE for pair in own]
-        flags.append(on_front and bool(own) and all(sure))
+        flags.append(flag and bool(own) and all(sure))
     return flags
 
 
@@ -109,9 +109,8 @@ class Step:
     p: float | None  # after Holm's correction over the steps of this front
 
 
-def steps(points: Sequence[Finished], cost: str) -> list[Step]:
+def steps(groups: Sequence[Pooled], rule: Rule, cost: str) -> list[Step]:
     """The steps along the front of accuracy and one cost, the cheapest first."""
-    groups, rule = pooled(points), Rule.of(points)
     best = [g for g, flag in zip(groups, front(groups, rule, [cost]), strict=True) if flag]
     best.sort(key=lambda g: (g.cost(cost), -g.mean, g.points[0].result.run_id))
     # Equals in accuracy and cost are all on the front: one of them stands for them.

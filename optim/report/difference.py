@@ -87,8 +87,8 @@ class Mean:
 
         Variance: that of the mean over sentences, and the shift of each fit times its squared weight, which is 0 for a
         fit that stands on both sides, as where two files were made of one student. The degrees of freedom are
-        Satterthwaite's (1946, Biometrics Bulletin 2). A bootstrap over seeds and sentences takes three seeds for all
-        there are: in null simulations it is wrong in one of five.
+        Satterthwaite's (1946, Biometrics Bulletin 2). A bootstrap over seeds and sentences would take three seeds for
+        all there are, and be too sure.
 
         Two sentences are added, one gained and one lost (Bonett & Price 2012, British Journal of Mathematical and
         Statistical Psychology 65): few sentences that differ would look too certain. `points` is without them.

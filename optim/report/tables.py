@@ -77,7 +77,7 @@ def steps_table(shown: Comparison) -> Table:
          f"{step.accuracy_points:+.2f}" if step.gain is None else difference_text(step.gain),
          "" if step.p is None else f"{step.p:.3f}")
         for cost, name in AXES.items()
-        for step in compare.steps(shown.points, cost)
+        for step in compare.steps(shown.groups, shown.rule, cost)
     ]  # fmt: skip
     return Table("Along the fronts", head, rows)
 

@@ -73,7 +73,7 @@ def test_neighbours_of_a_front_are_tested_against_each_other(tmp_path):
     put(tmp_path, "d", wrong=range(20), ms=9, mb=90, prune="fixed50")
     put(tmp_path, "e", wrong=range(6), ms=2, mb=41, prune="fixed80", quant="fp16")  # as fast and as good as b
     every = list(points(tmp_path).values())
-    first, second = compare.steps(every, "latency_p50_ms")
+    first, second = compare.steps(pooled(every), Rule.of(every), "latency_p50_ms")
     assert [s.cheaper.points[0].result.run_id for s in (first, second)] == ["a", "b"]
     assert (first.accuracy_points, first.cost_ratio, first.p) == pytest.approx((10, 2, 4 / 1024))
     assert (second.dearer.points[0].result.run_id, second.p) == ("c", 1.0)
