@@ -25,12 +25,18 @@ class OfflineRun:
     run_id: str = ""
     project: str = ""
     group: str = ""
+    name: str = ""
+    job_type: str = ""
     tags: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     step_metrics: dict[str, str] = field(default_factory=dict)
-    artifacts: dict[str, dict[str, str]] = field(default_factory=dict)  # name -> path inside -> path on disk
+    summaries: dict[str, str] = field(default_factory=dict)  # metric -> what its curve comes to: min, max or none
+    artifacts: dict[str, dict[str, str]] = field(default_factory=dict)  # of type model: name -> path inside -> on disk
+    aliases: dict[str, set[str]] = field(default_factory=dict)  # name of one of those -> what it is asked for by
+    git_commit: str = ""
+    system: set[str] = field(default_factory=set)  # names of the machine's figures
     preempting: bool = False
     exit_code: int | None = None
 
@@ -40,8 +46,14 @@ class OfflineRun:
         return [row for row in rows if row]
 
     def figures(self) -> dict[str, Any]:
-        """The summary without wandb's own entries."""
-        return {key: value for key, value in self.summary.items() if not key.startswith("_")}
+        """The summary as the run set it: without wandb's own entries, what curves come to, and tables."""
+        return {key: value for key, value in self.summary.items() if not key.startswith("_") and "/" not in key}
+
+    def table(self, path: Path, name: str) -> list[dict[str, Any]]:
+        """The rows of a logged table, of the run whose file is `path`."""
+        (file,) = (row[name]["path"] for row in self.rows if name in row)
+        found = json.loads((path.parent / "files" / file).read_text(encoding="utf-8"))
+        return [dict(zip(found["columns"], row, strict=True)) for row in found["data"]]
 
 
 def find(folder: Path, run_id: str) -> list[Path]:
@@ -104,6 +116,7 @@ def _put(items: Any, into: dict[str, Any]) -> None:
 
 def _take_run(run: OfflineRun, record: Any) -> None:
     run.run_id, run.project, run.group = (record.run.run_id, record.run.project, record.run.run_group)
+    run.name, run.job_type = record.run.display_name, record.run.job_type
     run.tags = list(record.run.tags)
     _put(record.run.config.update, run.config)
 
@@ -115,11 +128,15 @@ def _take_history(run: OfflineRun, record: Any) -> None:
 
 
 def _take_metric(run: OfflineRun, record: Any) -> None:
-    run.step_metrics[record.metric.name or record.metric.glob_name] = record.metric.step_metric
+    name = record.metric.name or record.metric.glob_name
+    run.step_metrics[name] = record.metric.step_metric
+    run.summaries[name] = next((kind for kind in ("min", "max", "none") if getattr(record.metric.summary, kind)), "")
 
 
 def _take_artifact(run: OfflineRun, artifact: Any) -> None:
-    run.artifacts[artifact.name] = {entry.path: entry.local_path for entry in artifact.manifest.contents}
+    if artifact.type == "model":  # tables are artifacts too
+        run.artifacts[artifact.name] = {entry.path: entry.local_path for entry in artifact.manifest.contents}
+        run.aliases[artifact.name] = set(artifact.aliases)
 
 
 def _take_exit(run: OfflineRun, record: Any) -> None:
@@ -134,6 +151,8 @@ _TAKE = {
     "metric": _take_metric,
     "artifact": lambda run, record: _take_artifact(run, record.artifact),
     "log_artifact": lambda run, record: _take_artifact(run, record.request.log_artifact.artifact),
+    "environment": lambda run, record: setattr(run, "git_commit", run.git_commit or record.environment.git.commit),
+    "stats": lambda run, record: run.system.update(item.key for item in record.stats.item),
     "preempting": lambda run, record: setattr(run, "preempting", True),
     "exit": _take_exit,
 }

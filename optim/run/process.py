@@ -56,7 +56,7 @@ def run(job: Job) -> Result:
     if done := result.read(folder):
         log.info("Done before; delete %s to run it again.", folder)
         if os.environ.get("WANDB_SWEEP_ID"):
-            _tell_agent(job, done)
+            _tell_agent(job, done, point)
         say(result.table(done, folder))
         return done
     tracker = build(job.cfg.track, "track")
@@ -74,28 +74,36 @@ def _tracked(point: Point, draft: Result, folder: Path, cache_dir: Path, tracker
     """The run itself, under the tracker; every way out leaves a result.json first and then a closed tracker."""
     from optim.track.sender import terminate_on_sigterm
 
-    with terminate_on_sigterm(), tracker.run(run_id=draft.run_id, cfg=draft.cfg, choices=draft.choices) as tracked:
+    with terminate_on_sigterm(), _opened(tracker, draft, point) as tracked:
         try:
-            card = _compute(point, draft, folder, cache_dir, tracked.curve)
+            _compute(point, draft, folder, cache_dir, tracked.curve)
         except BaseException as error:
             draft.status, draft.error = result.FAILED, f"{type(error).__name__}: {error}"
             if isinstance(error, Exception) and not isinstance(error, UserError):
                 log.debug("%s", traceback.format_exc())
             result.write(draft, folder)
-            tracked.record(draft.to_json(), card_path=None)
+            tracked.record(draft.to_json(), folder=None)
             raise
-        tracked.record(draft.to_json(), card_path=card)
+        tracked.record(draft.to_json(), folder=folder)
     return draft
 
 
-def _tell_agent(job: Job, done: Result) -> None:
+def _opened(tracker, result: Result, point: Point):
+    """The tracker's run of a point."""
+    from optim.run.steps import is_its_teacher
+
+    job_type = "teacher" if is_its_teacher(point) else "student"
+    return tracker.run(run_id=result.run_id, cfg=result.cfg, choices=result.choices, job_type=job_type)
+
+
+def _tell_agent(job: Job, done: Result, point: Point) -> None:
     """A W&B sweep waits for a run of its own for every point that it hands to an agent, finished before or not."""
-    with build(job.cfg.track, "track").run(run_id=done.run_id, cfg=done.cfg, choices=done.choices) as tracked:
-        tracked.record(done.to_json(), card_path=None)
+    with _opened(build(job.cfg.track, "track"), done, point) as tracked:
+        tracked.record(done.to_json(), folder=None)
 
 
-def _compute(point: Point, draft: Result, folder: Path, cache_dir: Path, curve) -> Path:
-    """Fills the draft, writes the bundle and then result.json, and returns the path of the model card."""
+def _compute(point: Point, draft: Result, folder: Path, cache_dir: Path, curve) -> None:
+    """Fills the draft, writes the bundle and then result.json."""
     from optim.measure.machine import machine
 
     if line := hub.explain(draft.choices["model"], draft.choices["data"]):
@@ -106,12 +114,11 @@ def _compute(point: Point, draft: Result, folder: Path, cache_dir: Path, curve) 
     draft.machine, draft.status = machine(), result.DONE
     result.write_answers(folder, outcome.answers)
     result.write_changed(folder, outcome.changed)
-    card = result.write_bundle(
+    result.write_bundle(
         folder, file=outcome.file, tokenizer=outcome.tokenizer, labels=outcome.labels,
         max_length=point.source.max_length, result=draft,
     )  # fmt: skip
     result.write(draft, folder)
-    return card
 
 
 def computed(point: Point, cache_dir: Path, curve: Curve) -> Outcome:

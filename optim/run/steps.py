@@ -93,7 +93,7 @@ def _teacher(point: Point, teacher: Teacher, corpus: Corpus, cache_dir: Path) ->
 def _student(point: Point, teachers: Sequence[FitStep], corpus: Corpus, cache_dir: Path) -> FitStep:
     """What is pruned, distilled and exported; the teacher itself where nothing is to be done to it."""
     texts = _unlabelled_texts(point, corpus, cache_dir)
-    if _is_its_teacher(point) and not texts:
+    if is_its_teacher(point):
         return teachers[0]
     start = _student_start(point, teachers, corpus, cache_dir)
     _require_kernels(point, corpus, cache_dir)
@@ -122,8 +122,10 @@ def untaught(point: Point, corpus: Corpus, cache_dir: Path) -> FitStep:
     return steps_of(plain, corpus, cache_dir).student
 
 
-def _is_its_teacher(point: Point) -> bool:
-    """Whether nothing is to be done to the fine-tuned model: no cut, no wrapper, no teacher beside it."""
+def is_its_teacher(point: Point) -> bool:
+    """Whether nothing is to be done to the fine-tuned model: no cut, no wrapper, no teacher or sentence beside it."""
+    if point.augment is not None or point.unlabelled is not None:
+        return False
     taught = len(point.teachers) > 1 and (point.loss.needs_logits or point.loss.needs_models)
     return point.self_taught and not (taught or point.surgery.changes or point.wrappers)
 

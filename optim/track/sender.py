@@ -26,6 +26,7 @@ from optim.common.build import method
 from optim.common.errors import UserError, require_positive
 from optim.common.secrets import masked
 from optim.track.key import has_key
+from optim.track.names import aliases, model_name, run_name, tags
 
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
@@ -38,16 +39,21 @@ class Run(Protocol):
         """One row of the training curve of `stage` ("teacher", "student"): its `step` and its figures, by name."""
         ...
 
-    def record(self, result: Mapping[str, Any], *, card_path: Path | None) -> None:
-        """The figures of result.json under the same names, and the model card as an artifact."""
+    def record(self, result: Mapping[str, Any], *, folder: Path | None) -> None:
+        """The figures of result.json under the same names; from a run's folder its bundle and its changed sentences."""
         ...
 
 
 class Tracker(Protocol):
     """What `conf/track/` names."""
 
-    def run(self, *, run_id: str, cfg: Mapping[str, Any], choices: Mapping[str, str]) -> AbstractContextManager[Run]:
-        """Opens the W&B run `run_id`; closes it on every way out, with the exit code the process will have."""
+    def run(
+        self, *, run_id: str, cfg: Mapping[str, Any], choices: Mapping[str, str], job_type: str
+    ) -> AbstractContextManager[Run]:
+        """Opens the W&B run `run_id`; closes it on every way out, with the exit code the process will have.
+
+        job_type: "teacher" where nothing is done to the fine-tuned model, "student" elsewhere.
+        """
         ...
 
 
@@ -66,6 +72,7 @@ def wandb_run(
     dir: str,
     group: str | None,
     tags: Sequence[str],
+    artifact: bool,
     init_timeout_s: float,
     finish_timeout_s: float,
 ) -> Tracker:
@@ -83,7 +90,7 @@ def wandb_run(
             "Set WANDB_API_KEY, or run `wandb login`, or choose track=offline (files only) or track=none."
         )
     where = os.path.abspath(dir)
-    return _WandbTracker(mode, project, entity, where, group, tuple(tags), init_timeout_s, finish_timeout_s)
+    return _WandbTracker(mode, project, entity, where, group, tuple(tags), artifact, init_timeout_s, finish_timeout_s)
 
 
 @contextmanager
@@ -112,14 +119,14 @@ class _NoTracker:
     """Tracker and run at once: there is nothing to open."""
 
     @contextmanager
-    def run(self, *, run_id: str, cfg: Mapping[str, Any], choices: Mapping[str, str]) -> Iterator[Run]:
+    def run(self, *, run_id: str, cfg: Mapping[str, Any], choices: Mapping[str, str], job_type: str) -> Iterator[Run]:
         """Nothing to open or close."""
         yield self
 
     def curve(self, stage: str, row: Mapping[str, Any]) -> None:
         """Nothing."""
 
-    def record(self, result: Mapping[str, Any], *, card_path: Path | None) -> None:
+    def record(self, result: Mapping[str, Any], *, folder: Path | None) -> None:
         """Nothing."""
 
 
@@ -133,14 +140,17 @@ class _WandbTracker:
     dir: str
     group: str | None
     tags: tuple[str, ...]
+    artifact: bool
     init_timeout_s: float
     finish_timeout_s: float
 
     @contextmanager
-    def run(self, *, run_id: str, cfg: Mapping[str, Any], choices: Mapping[str, str]) -> Iterator[Run]:
+    def run(self, *, run_id: str, cfg: Mapping[str, Any], choices: Mapping[str, str], job_type: str) -> Iterator[Run]:
         """Starts the process that writes, and lets it finish with the exit code of what happened in the body."""
         run = _Sender(self, run_id)
-        run.send("open", **asdict(self), run_id=run_id, config={"cfg": cfg, "choices": choices})
+        names = {"name": run_name(cfg, choices), "job_type": job_type, "tags": tags(choices, self.tags)}
+        names |= {"model": model_name(choices), "aliases": aliases(run_id, cfg, choices), "pid": os.getpid()}
+        run.send("open", **(asdict(self) | names), run_id=run_id, config={"cfg": cfg, "choices": choices})
         exit_code = 0
         try:
             yield run
@@ -181,9 +191,9 @@ class _Sender:
         """See Run."""
         self.send("curve", stage=stage, row=row)
 
-    def record(self, result: Mapping[str, Any], *, card_path: Path | None) -> None:
+    def record(self, result: Mapping[str, Any], *, folder: Path | None) -> None:
         """See Run."""
-        self.send("record", result=result, card_path=card_path and os.path.abspath(card_path))
+        self.send("record", result=result, folder=folder and os.path.abspath(folder))
 
     def send(self, kind: str, **body: Any) -> None:
         """Queues one message as it is now: the caller may change its dicts afterwards."""

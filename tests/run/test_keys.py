@@ -114,6 +114,7 @@ LEAVES: dict[str, tuple[Any, bool, frozenset[str]]] = {
     "track.dir": ("elsewhere", SAME, NONE),
     "track.group": ("mine", SAME, NONE),
     "track.tags": (["a"], SAME, NONE),
+    "track.artifact": (False, SAME, NONE),
     "track.init_timeout_s": (11, SAME, NONE),
     "track.finish_timeout_s": (31, SAME, NONE),
     "seed": (1, OTHER, TEACHER),  # quant.seed is taken from it

@@ -22,15 +22,21 @@ from wandb_standin import serving
 
 from optim.common.build import methods
 from optim.common.errors import UserError
-from optim.track import key, sender
+from optim.track import key, names, sender
 
 ROOT = Path(__file__).resolve().parents[2]
 CFG = {
-    "seed": 0,
+    "seed": 7,
+    "distill": {"teacher": "mpnet", "temperature": 2.0},
     "prune": {"sparsity": 0.5, "schedule": "constant"},
     "data": {"path": None, "columns": ["text", "label"]},
 }
-CHOICES = {"model": "tiny", "prune": "fixed50", "quant": "int8"}
+CHOICES = {"model": "tiny", "data": "csv", "prune": "fixed50", "distill": "kd", "quant": "int8"}
+CHANGED = [
+    {"text": "so good, it hurts", "label": "positive", "teacher": "positive", "file": "negative"},
+    {"text": "<script>", "label": "negative", "teacher": "positive", "file": "negative"},
+]
+COMMIT = "git init -q . && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m first"
 RESULT = {
     "schema": 1,
     "run_id": "point1",
@@ -38,7 +44,16 @@ RESULT = {
     "error": None,
     "choices": CHOICES,
     "cfg": CFG,
-    "quality": {"accuracy_fraction": 0.8956422018348624, "examples": 872, "ci95_low": 0.8736, "ci95_high": 0.9142},
+    "quality": {
+        "accuracy_fraction": 0.8956422018348624,
+        "examples": 872,
+        "ci95_low": 0.8736,
+        "ci95_high": 0.9142,
+        "classes": [
+            {"label": "negative", "examples": 400, "answered": 0, "precision": None, "recall": 0.0, "f1": 0.0},
+            {"label": "positive", "examples": 472, "answered": 872, "precision": 0.54, "recall": 1.0, "f1": 0.7},
+        ],
+    },
     "size": {"file_bytes": 23_456_789, "zeroed_fraction": 0.5},
     "speed": {"latency_p50_ms": 12.3456789012345, "threads": 1, "speedup_vs_float32": 4.0},
     "memory": {"peak_rss_bytes": 5_000_000_000},
@@ -71,6 +86,7 @@ def tracker(folder: Path, **changes) -> sender.Tracker:
         "dir": str(folder),
         "group": "sweep1",
         "tags": ["a", "b"],
+        "artifact": True,
         "init_timeout_s": 5.0,
         "finish_timeout_s": 30.0,
     }
@@ -93,19 +109,22 @@ def warnings(text: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory) -> Iterator[tuple[wandb_reader.OfflineRun, Path]]:
-    """One complete run, as wandb wrote it offline, and its model card."""
+    """One complete run, as wandb wrote it offline, and the card of its bundle."""
     folder = tmp_path_factory.mktemp("written")
     with pytest.MonkeyPatch.context() as patch:
         _isolate(folder, patch)
         card = folder / "bundle" / "README.md"
         card.parent.mkdir()
         card.write_text("# model card\n")
-        with tracker(folder / "results").run(run_id="point1", cfg=CFG, choices=CHOICES) as run:
+        (card.parent / "model.tflite").write_bytes(b"a file")
+        (folder / "changed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in CHANGED))
+        subprocess.run(COMMIT, cwd=folder, check=True, shell=True, capture_output=True)
+        with tracker(folder / "results").run(run_id="point1", cfg=CFG, choices=CHOICES, job_type="student") as run:
             for step in range(300):
                 run.curve("teacher", {"step": 10 * step, "loss": 1 / (1 + step)})
             for step in range(3):
                 run.curve("student", {"step": step, "loss": np.float32(0.5), "sparsity": np.float64(0.25)})
-            run.record(RESULT, card_path=card)
+            run.record(RESULT, folder=folder)
         yield only_run(folder / "results", "point1"), card
 
 
@@ -113,10 +132,10 @@ IN_A_PROCESS = """
 import sys
 from optim.track.sender import wandb_run
 tracker = wandb_run(mode="offline", project="tests", entity=None, dir=sys.argv[1], group=None, tags=[],
-                    init_timeout_s=5.0, finish_timeout_s=30.0)
-with tracker.run(run_id="apart", cfg={}, choices={}) as run:
+                    artifact=True, init_timeout_s=5.0, finish_timeout_s=30.0)
+with tracker.run(run_id="apart", cfg={}, choices={}, job_type="student") as run:
     run.curve("teacher", {"step": 0, "loss": 1.0})
-    run.record({"run_id": "apart"}, card_path=None)
+    run.record({"run_id": "apart"}, folder=None)
 sys.exit("wandb" in sys.modules)
 """
 
@@ -128,9 +147,22 @@ def test_the_process_of_a_run_does_not_import_wandb(tmp_path):
     assert only_run(tmp_path, "apart").figures() == {"run_id": "apart"}
 
 
-def test_summary_is_the_result_figure_by_figure(written):
+TOP = {
+    "accuracy_fraction": RESULT["quality"]["accuracy_fraction"],
+    "file_bytes": 23_456_789,
+    "latency_p50_ms": 12.3456789012345,
+    "peak_rss_bytes": 5_000_000_000,
+}
+
+
+def test_summary_is_the_result_figure_by_figure_and_what_a_sweep_aims_at_by_itself(written):
     run, _ = written
-    assert run.figures() == {key: value for key, value in RESULT.items() if key not in ("cfg", "choices")}
+    assert run.figures() == {key: value for key, value in RESULT.items() if key not in ("cfg", "choices")} | TOP
+
+
+def test_what_a_sweep_aims_at_is_in_the_history_too(written):
+    run, _ = written
+    assert [row for row in run.rows if "accuracy_fraction" in row] == [TOP]
 
 
 def test_config_holds_cfg_and_choices_apart(written):
@@ -140,21 +172,73 @@ def test_config_holds_cfg_and_choices_apart(written):
 
 def test_run_carries_its_names(written):
     run, _ = written
-    assert (run.run_id, run.project, run.group, run.tags) == ("point1", "tests", "sweep1", ["a", "b"])
+    assert (run.run_id, run.project, run.group, run.job_type) == ("point1", "tests", "sweep1", "student")
+    assert run.name == "tiny-fixed50-int8-mpnet-T2-s7"
+    assert set(run.tags) == {"a", "b", "model=tiny", "data=csv", "prune=fixed50", "distill=kd", "quant=int8"}
+
+
+def test_git_commit_and_the_load_of_the_machine_are_written_down(written):
+    run, card = written
+    told = subprocess.run(["git", "rev-parse", "HEAD"], cwd=card.parent, capture_output=True, text=True, check=True)
+    assert run.git_commit == told.stdout.strip()
+    assert {"memory_percent", "proc.memory.availableMB", "proc.memory.rssMB"} <= run.system
+
+
+def test_errors_by_class_and_changed_sentences_are_tables(written):
+    run, card = written
+    (path,) = wandb_reader.find(card.parent.parent / "results", "point1")
+    assert run.table(path, "tables/classes") == RESULT["quality"]["classes"]
+    assert run.table(path, "tables/changed") == CHANGED
 
 
 def test_curves_are_complete_each_over_its_own_steps(written):
     run, _ = written
     assert run.curve("teacher") == [{"step": 10 * step, "loss": 1 / (1 + step)} for step in range(300)]
     assert run.curve("student") == [{"step": step, "loss": 0.5, "sparsity": 0.25} for step in range(3)]
-    assert len(run.rows) == 303
+    assert len([row for row in run.rows if any(name.endswith("/step") for name in row)]) == 303
+    assert run.summary["teacher/loss"] == {"min": 1 / 300}
+    assert (run.summaries["student/holdout_accuracy_fraction"], run.summaries["student/step"]) == ("max", "none")
     assert run.step_metrics["teacher/*"] == "teacher/step"
     assert run.step_metrics["student/*"] == "student/step"
 
 
-def test_model_card_is_an_artifact(written):
+def test_bundle_is_a_version_of_the_model_on_its_data(written):
     run, card = written
-    assert run.artifacts == {"model-card-point1": {"README.md": str(card)}}
+    files = {"README.md": str(card), "model.tflite": str(card.parent / "model.tflite")}
+    assert run.artifacts == {"tiny-csv": files}
+    assert run.aliases == {"tiny-csv": {"latest", "point1", "fixed50-int8-mpnet-T2-s7"}}
+
+
+def test_artifact_false_keeps_the_bundle_here(tmp_path):
+    (tmp_path / "bundle").mkdir()
+    with tracker(tmp_path, artifact=False).run(run_id="kept", cfg=CFG, choices=CHOICES, job_type="student") as run:
+        run.record(RESULT, folder=tmp_path)
+    found = only_run(tmp_path, "kept")
+    assert (found.artifacts, found.exit_code) == ({}, 0)
+
+
+@pytest.mark.parametrize(
+    ("choices", "cfg", "name"),
+    [
+        (
+            {"model": "minilm", "slim": "slim50", "vocab": "full", "prune": "none", "distill": "kd", "quant": "int8"},
+            {"seed": 0, "distill": {"teacher": "same", "temperature": 2.0}},
+            "minilm-slim50-int8-T2-s0",
+        ),
+        (
+            {"model": "minilm", "slim": "none", "vocab": "seen", "prune": "nm24", "distill": "hidden", "quant": "none"},
+            {"seed": 2, "distill": {"teacher": ["mpnet", "same"], "temperature": 1.5}},
+            "minilm-seen-nm24-float32-hidden-mpnet-T1.5-s2",
+        ),
+        ({"model": "mobilebert", "distill": "none", "quant": "fp16"}, {"seed": 1}, "mobilebert-fp16-s1"),
+    ],
+)
+def test_a_run_is_called_by_what_was_done(choices, cfg, name):
+    assert names.run_name(cfg, choices) == name
+
+
+def test_tags_are_short_enough_and_none_is_there_twice():
+    assert names.tags({"model": "m" * 90, "quant": "int8"}, ["quant=int8"]) == ["quant=int8", "model=" + "m" * 58]
 
 
 def test_run_is_closed_with_exit_code_0(written):
@@ -167,6 +251,7 @@ def test_home_gets_no_copy_of_the_card(written):
     folder = card.parent.parent
     copies = [path for path in folder.rglob("*") if path.is_file() and path.read_bytes() == card.read_bytes()]
     assert copies == [card]
+    assert not (folder / ".local").exists()  # where wandb keeps tables unless it is told otherwise
 
 
 def test_reader_takes_a_file_cut_short_and_refuses_a_changed_one(written, tmp_path):
@@ -188,7 +273,7 @@ def test_two_runs_of_one_process_do_not_mix_and_close_with_what_ended_them(tmp_p
     both = tracker(tmp_path)
 
     def point(run_id: str, n: int, stage: str, loss: float, end: BaseException) -> None:
-        with both.run(run_id=run_id, cfg={"n": n}, choices={}) as run:
+        with both.run(run_id=run_id, cfg={"n": n}, choices={}, job_type="student") as run:
             run.curve(stage, {"step": n, "loss": loss})
             raise end
 
@@ -221,8 +306,8 @@ import os, sys, time
 sys.path.insert(0, sys.argv[1])
 from optim.track import sender
 tracker = sender.wandb_run(mode="offline", project="tests", entity=None, dir=sys.argv[2], group=None, tags=[],
-                          init_timeout_s=5, finish_timeout_s=30)
-with sender.terminate_on_sigterm(), tracker.run(run_id="point", cfg={}, choices={}) as run:
+                          artifact=True, init_timeout_s=5, finish_timeout_s=30)
+with sender.terminate_on_sigterm(), tracker.run(run_id="point", cfg={}, choices={}, job_type="student") as run:
     for step in range(50):
         run.curve("teacher", {"step": step, "loss": 0.5})
     print(run.process.pid, flush=True)
@@ -311,9 +396,11 @@ class Run:
     id, dir, summary = "point", "files", Summary()
     def define_metric(self, *args, **kwargs): step("define_metric")
     def log(self, row): step("log")
-    def log_artifact(self, artifact): step("artifact")
+    def log_artifact(self, artifact, aliases): step("artifact")
     def mark_preempting(self): step("preempting")
     def finish(self, exit_code): step("finish"); step(f"exit {{exit_code}}")
+class Table:
+    def __init__(self, **kwargs): pass
 class Artifact:
     def __init__(self, *args, **kwargs): pass
     def add_file(self, *args, **kwargs): pass
@@ -341,11 +428,14 @@ def fake(tmp_path, monkeypatch):
 
 def _track_one(folder: Path, rows: int = 3, **changes) -> tuple[float, float]:
     """A small run; (seconds in the body, seconds to close)."""
-    with tracker(folder, **changes).run(run_id="point", cfg=CFG, choices=CHOICES) as run:
+    made = folder.parent / f"made-{folder.name}"  # folder may be one that cannot be written
+    (made / "bundle").mkdir(parents=True, exist_ok=True)
+    (made / "bundle" / "README.md").write_text("# model card\n")
+    with tracker(folder, **changes).run(run_id="point", cfg=CFG, choices=CHOICES, job_type="student") as run:
         start = time.perf_counter()
         for step in range(rows):
             run.curve("teacher", {"step": step, "loss": 0.5})
-        run.record(RESULT, card_path=folder / "README.md")
+        run.record(RESULT, folder=made)
         done = time.perf_counter()
     return done - start, time.perf_counter() - done
 
@@ -369,8 +459,20 @@ def test_wandb_that_raises_warns_once_and_fails_nothing(at, fake, tmp_path, capf
 def test_fake_without_a_fault_is_used_in_order_and_warns_of_nothing(fake, tmp_path, capfd):
     calls = fake("nowhere", "pass")
     _track_one(tmp_path / "results", rows=2)
-    metrics, logs = ["define_metric"] * 2, ["log"] * 2
-    expected = ["import", "init", *metrics, *logs, "summary", "artifact", "finish", "exit 0", "teardown"]
+    metrics, rows, figures, tables = ["define_metric"] * 5, ["log"] * 2, ["log"], ["log"]
+    expected = [
+        "import",
+        "init",
+        *metrics,
+        *rows,
+        *figures,
+        "summary",
+        *tables,
+        "artifact",
+        "finish",
+        "exit 0",
+        "teardown",
+    ]
     assert (calls.read_text().split(), capfd.readouterr().err) == (" ".join(expected).split(), "")
 
 
@@ -423,7 +525,7 @@ def test_no_process_for_it_is_one_line(tmp_path, monkeypatch, capfd):
 
 def test_row_that_is_no_json_is_one_line_and_the_rest_is_closed(fake, tmp_path, capfd):
     calls = fake("nowhere", "pass")
-    with tracker(tmp_path).run(run_id="point", cfg={}, choices={}) as run:
+    with tracker(tmp_path).run(run_id="point", cfg={}, choices={}, job_type="student") as run:
         for _ in range(3):
             run.curve("teacher", {("a", "tuple"): 1})  # pyright: ignore[reportArgumentType]
     assert len(warnings(capfd.readouterr().err)) == 1
@@ -436,7 +538,6 @@ def test_row_that_is_no_json_is_one_line_and_the_rest_is_closed(fake, tmp_path, 
 def test_server_out_of_reach_falls_back_to_offline_in_time(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    (tmp_path / "README.md").write_text("# model card\n")
     body_s, close_s = _track_one(tmp_path, mode="online", init_timeout_s=1.0)
     (line,) = capfd.readouterr().err.splitlines()
     found = re.match(
@@ -450,21 +551,22 @@ def test_server_out_of_reach_falls_back_to_offline_in_time(tmp_path, monkeypatch
 
 
 def test_online_sends_curves_result_and_card(tmp_path, monkeypatch, capfd):
-    (tmp_path / "README.md").write_text("# model card\n")
     with serving() as server:
         for name, value in server.env.items():
             monkeypatch.setenv(name, value)
         _track_one(tmp_path, mode="online")
     seen = server.seen
     assert capfd.readouterr().err == ""
-    (artifact,) = [body["variables"]["input"] for name, body in seen if name == "CreateArtifact"]
-    assert artifact["artifactCollectionName"] == "model-card-point"
+    sent = [body["variables"]["input"] for name, body in seen if name == "CreateArtifact"]
+    assert [one["artifactTypeName"] for one in sent] == ["run_table", "model"]
+    assert sent[1]["artifactCollectionName"] == "tiny-csv"
     streamed = [body for name, body in seen if name == "/files/me/tests/point/file_stream"]
     lines = {"wandb-history.jsonl": [], "wandb-summary.json": []}
     for body in streamed:
         for file, part in body.get("files", {}).items():
             lines.setdefault(file, []).extend(map(json.loads, part["content"]))
-    assert [row["teacher/step"] for row in lines["wandb-history.jsonl"]] == [0, 1, 2]
+    rows = lines["wandb-history.jsonl"]
+    assert [row["teacher/step"] for row in rows if "teacher/step" in row] == [0, 1, 2]
     assert lines["wandb-summary.json"][-1]["quality"] == RESULT["quality"]
     assert streamed[-1]["exitcode"] == 0
 
@@ -514,9 +616,9 @@ def test_none_does_nothing_and_imports_nothing(tmp_path):
 import sys
 from pathlib import Path
 from optim.track import sender
-with sender.none().run(run_id="x", cfg={}, choices={}) as run:
+with sender.none().run(run_id="x", cfg={}, choices={}, job_type="student") as run:
     run.curve("teacher", {"step": 1})
-    run.record({"status": "done"}, card_path=None)
+    run.record({"status": "done"}, folder=None)
 heavy = {"wandb", "numpy", "omegaconf", "hydra", "tensorflow"} & set(sys.modules)
 sys.exit(str(heavy) if heavy else 0)
 """
