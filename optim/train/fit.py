@@ -24,7 +24,7 @@ from optim.data.tokens import UNLABELLED, Tokens, bucketed_batches, pad
 from optim.train.average import average_of
 from optim.train.beside import Alignments, aligned_rows, teacher_views
 from optim.train.objective import Loss, watching
-from optim.train.prune import zeroed_fraction
+from optim.train.prune import masked_fraction
 from optim.train.recipe import Recipe, Schedule
 from optim.train.regularize import regularized
 from optim.train.rows import stops, unlabelled_rows
@@ -211,9 +211,10 @@ class Fit:
         self.fitted.steps_per_second = 1 / float(np.median(times))
 
     def _state(self, step: int) -> CurveRow:
-        """What the schedules have come to: the learning rate, and with masks the zeros of the prunable weights."""
+        """What the schedules have come to: the learning rate, and with masks how much those hide."""
+        hidden = masked_fraction(self.stack.model)
         rate = {"learning_rate": self.settings.recipe.rate((step + 0.5) / self.total_steps)}
-        return rate | ({"zeroed_fraction": zeroed_fraction(self.task.model)} if self.task.wrappers else {})
+        return rate if hidden is None else rate | {"masked_fraction": hidden}
 
     def _batches(self, epoch: int) -> list[np.ndarray]:
         """The rows of each step of an epoch, drawn when it is first asked for."""

@@ -370,3 +370,13 @@ def zeroed_fraction(model) -> float:
     """The same over all prunable kernels together, each weighing as much as it has weights."""
     kernels = kernels_of(model).values()
     return float(sum(np.sum(k == 0) for k in kernels) / sum(k.size for k in kernels))
+
+
+def masked_fraction(model) -> float | None:
+    """How much of the weights under a mask is hidden at this step of a fit; None for a model without masks.
+
+    Not yet zeros: a mask multiplies its kernel in the forward pass, and the kernel takes it over after the epoch.
+    """
+    masks = [v for v in model.non_trainable_weights if v.name.split("/")[-1].split(":")[0] == "mask"]
+    hidden = [np.sum(mask.numpy() == 0) for mask in masks]
+    return float(sum(hidden) / sum(mask.shape.num_elements() for mask in masks)) if masks else None

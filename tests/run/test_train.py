@@ -274,9 +274,9 @@ def test_the_offline_wandb_file_holds_the_result(results, runs):
     assert {"teacher/loss", "student/loss"} <= {key for row in run.rows for key in row}
     rates = [row["learning_rate"] for row in run.curve("student") if "loss" in row]
     assert rates[-1] < max(rates) <= run.config["cfg"]["fit"]["student"]["learning_rate"]
-    zeros = [row["zeroed_fraction"] for row in run.curve("student") if "loss" in row]
-    assert zeros == sorted(zeros)  # the schedule is a growing one
-    assert zeros[-1] == pytest.approx(0.8, abs=0.01)
+    hidden = [row["masked_fraction"] for row in run.curve("student") if "loss" in row]
+    assert hidden == sorted(hidden)  # the schedule is a growing one
+    assert hidden[-1] == pytest.approx(0.8, abs=0.01)
     assert run.job_type == "student"
     assert "prune=poly80" in run.tags
     (files,) = run.artifacts.values()
