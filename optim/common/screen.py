@@ -4,29 +4,69 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 import tempfile
+import textwrap
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Any, TextIO
 
 from optim.common.secrets import Masking, masked
 
 REDRAW_S = 0.5
-REDRAW_IN_LOG_S = 15  # where the output is a file, every drawing is a line
+NARROWEST, WIDEST = 60, 100  # columns
+LINE_S = 60  # where the output is no terminal: a line a minute
+IN_LINES = "{desc}: {n_fmt} of {total_fmt} {unit}s, {elapsed} so far, {remaining} left"
 
 
 def bar(what: str, total: int | None = None, unit: str = "step"):
-    """A tqdm bar on stderr."""
+    """A tqdm bar on stderr, as wide as the terminal; where that is none, a line a minute."""
     from tqdm import tqdm
 
-    terminal = sys.stderr.isatty()
-    return tqdm(
-        desc=f"  {what}", total=total, unit=unit, leave=False, ncols=88, delay=1,
-        mininterval=REDRAW_S if terminal else REDRAW_IN_LOG_S,
-    )  # fmt: skip
+    shared: dict[str, Any] = {"desc": f"  {what}", "total": total, "unit": unit, "leave": False}
+    if sys.stderr.isatty():
+        return tqdm(**shared, dynamic_ncols=True, delay=1, mininterval=REDRAW_S)
+    return tqdm(**shared, file=_Lines(sys.stderr), delay=LINE_S, mininterval=LINE_S, maxinterval=LINE_S,
+                bar_format=IN_LINES)  # fmt: skip
 
 
+def width() -> int:
+    """Columns that a table or a sentence may take: those of the terminal, WIDEST at most, and where there is none."""
+    return max(NARROWEST, min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns))
+
+
+def beside(lead: str, text: str, tail: str = "", *, room: int | None = None) -> str:
+    """`lead`, then `text` wrapped in a column of its own, with `tail` after its first line; `room`: of that column."""
+    room = room or max(1, width() - len(lead) - len(tail))
+    first, *more = textwrap.wrap(text, room - bool(tail)) or [""]
+    return "\n".join([f"{lead}{first:<{room}}{tail}".rstrip(), *(f"{' ' * len(lead)}{line}" for line in more)])
+
+
+class _Lines:
+    """Makes a line of a bar's drawing once every LINE_S, and nothing of its clearing."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream, self.due = stream, time.monotonic() + LINE_S
+
+    def write(self, text: str) -> None:
+        """One drawing."""
+        line = text.strip()
+        if line and time.monotonic() >= self.due:
+            self.due = time.monotonic() + LINE_S
+            print(f"  {line}", file=self.stream, flush=True)
+
+    def flush(self) -> None:
+        """Every line is flushed as it is written."""
+
+
+def say_beside_bar(text: str, stream: TextIO) -> None:
+    """A line on a screen where a bar of another process may stand: on a terminal it takes the bar's place."""
+    print(f"{CLEAR_LINE if stream.isatty() else ''}{masked(text)}", file=stream, flush=True)
+
+
+CLEAR_LINE = "\r\x1b[K"
 CHATTER = (b"INFO: ", b"cudart_stub.cc", b"cuda_platform.cc", b"absl::InitializeLog()", b"oneDNN custom operations")
 
 
@@ -62,12 +102,25 @@ def say(text: str, stream: TextIO | None = None) -> None:
     print(masked(text), file=stream or sys.stdout)
 
 
-def log_to(stream) -> None:
+def log_to(stream, level: int = logging.INFO) -> None:
     """Sends what people should read of the log to `stream`, as plain lines."""
     root = logging.getLogger()
     root.handlers = [logging.StreamHandler(stream)]
     root.handlers[0].setFormatter(logging.Formatter("%(message)s"))
-    root.handlers[0].setLevel(logging.INFO)
+    root.handlers[0].setLevel(level)
     root.handlers[0].addFilter(Masking())
     root.setLevel(logging.WARNING)
     logging.getLogger("optim").setLevel(logging.DEBUG)
+
+
+@contextmanager
+def warnings_alone() -> Iterator[None]:
+    """Holds back on the screen what the log says in the body, but for warnings."""
+    levels = [(handler, handler.level) for handler in logging.getLogger().handlers]
+    for handler, level in levels:
+        handler.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        for handler, level in levels:
+            handler.setLevel(level)

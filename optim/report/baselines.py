@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optim.common.errors import UserError, require_number
+from optim.common.screen import beside
 from optim.report.finished import read_all
 from optim.report.table import Table
 
@@ -148,11 +149,10 @@ def notes_on(rows: Sequence[Baseline]) -> list[str]:
 
 
 def screen_table(rows: Sequence[Baseline]) -> str:
-    """For a screen of 100 columns."""
-    lines = [f"{'baseline':<26}{'accuracy':<27}{'M':>7}{'MB':>8}{'p50 ms':>9}{'peak MB':>9}  weights"]
+    """For a screen; a name that is longer than its column goes on below."""
+    tail = "{:<22}{:>6}{:>8}{:>8}{:>9}  {:<10}"
+    lines = [beside("", "baseline", tail.format("accuracy", "M", "MB", "p50 ms", "peak MB", "weights"))]
     for row in rows:
         name, accuracy, _, parameters, size, speed, peak, weights = _cells(row, _sources(rows))
-        lines.append(
-            f"{name[:25]:<26}{accuracy[:26]:<27}{parameters[:-2]:>7}{size:>8}{speed:>9}{peak:>9}  {weights}"[:100]
-        )
+        lines.append(beside("", name, tail.format(accuracy[:21], parameters[:-2], size, speed, peak, weights)))
     return "\n".join(lines)

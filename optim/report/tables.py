@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from optim.common.screen import beside
 from optim.report import compare
 from optim.report.comparison import Comparison, difference_text, verdicts
 from optim.report.difference import CLOSE_POINTS, Spread
@@ -109,11 +110,13 @@ def _mark(front: bool, certain: bool) -> str:
 
 
 def screen_table(shown: Comparison) -> str:
-    """The points for a screen of 100 columns."""
-    lines = [f"{'':2} {'point':<44}{'accuracy (95 %)':<23}{'MB':>8}{'gzip':>8}{'p50 ms':>9}"]
+    """The points for a screen; a name that is longer than its column goes on below."""
+    tail = "{:<23}{:>8}{:>8}{:>9}"
+    head = tail.format("accuracy (95 %)", "MB", "gzip", "p50 ms")
+    lines = [beside("   ", "point", head)]
     for mark, name, accuracy, size, packed, _, speed, *_ in points_table(shown).rows:
-        lines.append(f"{mark:2} {name[:43]:<44}{accuracy:<23}{size:>8}{packed:>8}{speed:>9}")
-    return "\n".join([*lines, *(f"   {line}" for line in legend(shown)[:-1])])
+        lines.append(beside(f"{mark:2} ", name, tail.format(accuracy, size, packed, speed)))
+    return "\n".join([*lines, *(beside("   ", line) for line in legend(shown)[:-1])])
 
 
 def notes_of(shown: Comparison) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from optim.common.files import write_text
+from optim.common.screen import width
 from optim.report import sensitivity
 from optim.report.baselines import Baseline
 from optim.report.comparison import Comparison, compared
@@ -47,4 +48,4 @@ def write_sensitivity(folder: Path, table: dict[str, Any]) -> None:
 
 def show(shown: Comparison, folder: Path) -> None:
     """Prints the headline, the screen_table, and where the report is."""
-    print(f"\n{textwrap.fill(shown.headline(), 100)}\n\n{screen_table(shown)}\n\n  {folder / PAGE}\n")
+    print(f"\n{textwrap.fill(shown.headline(), width())}\n\n{screen_table(shown)}\n\n  {folder / PAGE}\n")

@@ -37,6 +37,9 @@ def user_cache() -> str:
     return str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "distilbert-optim")
 
 
+POINTS, STAGES = "points", "stages"  # of verbosity
+
+
 @dataclass(frozen=True, kw_only=True)
 class MeasureKeys:
     """`measure`: when a measurement is not believed."""
@@ -60,6 +63,7 @@ class General:
     cache_dir: str
     cache_free_gb: float
     cache_max_gb: float | None
+    verbosity: str  # points | stages
     measure: MeasureKeys
     export: Export
     sweep: SweepKeys

@@ -22,7 +22,7 @@ from optim.export.compress import Export
 from optim.export.quantize import Quantizer
 from optim.measure.latency import Bench
 from optim.measure.machine import has_bfloat16
-from optim.run.config import General
+from optim.run.config import POINTS, STAGES, General
 from optim.run.places import GROUPS, options_of
 from optim.train.distill import SAME
 from optim.train.objective import Loss
@@ -142,6 +142,8 @@ def _resolved(cfg: DictConfig) -> dict[str, Any]:
 def _check(general: General) -> None:
     require_fraction("measure.max_disagreement", general.measure.max_disagreement, one=True)
     require_seed("seed", general.seed)
+    if general.verbosity not in (POINTS, STAGES):
+        raise UserError(f"verbosity must be {POINTS} or {STAGES}, got {general.verbosity}.")
 
 
 def _schedule(schedule: Schedule) -> Schedule:

@@ -26,12 +26,12 @@ from optim.common.build import build
 from optim.common.cache_size import warn_if_above
 from optim.common.errors import UserError
 from optim.common.files import environment
-from optim.common.screen import log_to, say
+from optim.common.screen import log_to, say, warnings_alone
 from optim.common.secrets import Masking
 from optim.data.leaks import known_sets, names_learnt, names_scored, require_unrelated, require_unseen_dev
 from optim.encoder.origin import trained_on
 from optim.run import config, result
-from optim.run.config import Job
+from optim.run.config import POINTS, Job
 from optim.run.errors_text import never_answered_line
 from optim.run.keys import run_id_of
 from optim.run.places import use_config_dirs
@@ -48,8 +48,21 @@ STOP_S = 4.0  # that a point's process has to end in after Ctrl-C
 log = logging.getLogger("optim")
 
 
-def run(job: Job) -> Result:
-    """One point: the result that is there already, or a new one. Raises what went wrong, after recording it."""
+def run(job: Job, *, quiet: bool = False) -> Result:
+    """One point: the result that is there already, or a new one. Raises what went wrong, after recording it.
+
+    quiet: its table is not printed, and of its log warnings alone; train.log has all.
+    """
+    if quiet:
+        with warnings_alone():
+            return _run(job)[0]
+    finished, text = _run(job)
+    say(text)
+    return finished
+
+
+def _run(job: Job) -> tuple[Result, str]:
+    """The result, and what the screen says of it."""
     point = point_of(job.cfg)
     run_id = run_id_of(point)
     folder = job.results_dir / run_id
@@ -57,8 +70,7 @@ def run(job: Job) -> Result:
         log.info("Done before; delete %s to run it again.", folder)
         if os.environ.get("WANDB_SWEEP_ID"):
             _tell_agent(job, done, point)
-        say(result.table(done, folder))
-        return done
+        return done, result.table(done, folder)
     tracker = build(job.cfg.track, "track")
     result.require_writable(job.results_dir, folder)
     result.require_space(job.cache_dir, free_gb=job.cfg.cache_free_gb)
@@ -66,8 +78,7 @@ def run(job: Job) -> Result:
     draft = draft_of(job, point, run_id)
     with _logged_to(folder / "train.log"):
         finished = _tracked(point, draft, folder, job.cache_dir, tracker)
-    say(result.table(finished, folder) + never_answered_line(finished.quality))
-    return finished
+    return finished, result.table(finished, folder) + never_answered_line(finished.quality)
 
 
 def _tracked(point: Point, draft: Result, folder: Path, cache_dir: Path, tracker) -> Result:
@@ -91,8 +102,9 @@ def _tracked(point: Point, draft: Result, folder: Path, cache_dir: Path, tracker
 def _opened(tracker, result: Result, point: Point):
     """The tracker's run of a point."""
     from optim.run.steps import is_its_teacher
+    from optim.track.sender import STUDENT, TEACHER
 
-    job_type = "teacher" if is_its_teacher(point) else "student"
+    job_type = TEACHER if is_its_teacher(point) else STUDENT
     return tracker.run(run_id=result.run_id, cfg=result.cfg, choices=result.choices, job_type=job_type)
 
 
@@ -197,7 +209,7 @@ def run_apart(job: Job) -> bool:
     if result.read(folder):
         return True
     if _is_light(point, job.cache_dir):
-        return guarded(lambda: run(job)) == 0
+        return guarded(lambda: run(job, quiet=is_quiet(job))) == 0
     sent = asdict(job) | {"cfg": OmegaConf.to_container(job.cfg, resolve=True)}
     child = subprocess.Popen(
         [sys.executable, "-m", "optim.run.process"], stdin=subprocess.PIPE, text=True, env=environment()
@@ -221,6 +233,11 @@ def run_apart(job: Job) -> bool:
         result.write(draft, folder)
         say(f"Failed: {draft.error}", sys.stderr)
     return result.read(folder) is not None
+
+
+def is_quiet(job: Job) -> bool:
+    """Whether a point among many says no more than how it ended."""
+    return job.cfg.verbosity == POINTS
 
 
 def _is_light(point: Point, cache_dir: Path) -> bool:
@@ -273,7 +290,8 @@ def main() -> int:
     job = json.loads(sys.stdin.readline())
     _end_with_parent()
     use_config_dirs(job["dirs"])
-    return guarded(lambda: run(Job(DictConfig(job["cfg"]), job["choices"], job["overrides"])))
+    point = Job(DictConfig(job["cfg"]), job["choices"], job["overrides"])
+    return guarded(lambda: run(point, quiet=is_quiet(point)))
 
 
 def guarded(work) -> int:

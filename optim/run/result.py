@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from optim.common.errors import UserError
 from optim.common.files import raise_if_disk, write_text
+from optim.common.screen import beside
 from optim.common.secrets import masked
 from optim.encoder.licence import sentence
 from optim.export.bundle import BUNDLE, COMPRESSED_FILE, MODEL_FILE, snippet
@@ -163,7 +164,8 @@ def rows(result: Result) -> list[tuple[str, str, str]]:
     return [
         ("accuracy", f"{q['accuracy_fraction']:.4f} of {q['examples']:,}",
          f"95 %: {q['ci95_low']:.3f} to {q['ci95_high']:.3f}; teacher {q['teacher_accuracy_fraction']:.4f}"),
-        ("MCC, macro-F1", f"{q['mcc']:.4f}, {q['macro_f1']:.4f}", f"as Keras on {q['agreement_fraction']:.4f}"),
+        ("MCC, macro-F1", f"{q['mcc']:.4f}, {q['macro_f1']:.4f}",
+         f"agrees with Keras on {q['agreement_fraction']:.1%}"),
         ("file", f"{s['file_bytes'] / 1e6:.2f} MB",
          f"{s['gzip_bytes'] / 1e6:.2f} MB after gzip, {s['zstd_bytes'] / 1e6:.2f} MB after zstd"),
         *compressed_rows(result),
@@ -212,11 +214,11 @@ def teaching_rows(result: Result) -> list[tuple[str, str, str]]:
     student, other, p = q["student_accuracy_fraction"], q["untaught_accuracy_fraction"], q["untaught_p"]
     sure = "hardly chance" if p < SIGNIFICANT else "may be chance"
     chance = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-    beside = f"as Keras {student:.4f}, without it {other:.4f}: {chance}, {sure}"
+    found = f"with it {student:.4f}, without it {other:.4f}, in Keras: {chance}, {sure}"
     worse = [] if q["teacher_accuracy_fraction"] >= other else [
         ("teacher itself", f"{q['teacher_accuracy_fraction']:.4f}", f"is worse than a student without it, {other:.4f}")
     ]  # fmt: skip
-    return [*together, ("teacher helps?", _verdict(student - other, p), beside), *worse]
+    return [*together, ("teacher helps?", _verdict(student - other, p), found), *worse]
 
 
 def _verdict(gain: float, p: float) -> str:
@@ -253,8 +255,8 @@ def title(result: Result) -> str:
 
 
 def table(result: Result, folder: Path) -> str:
-    """The result for a screen of 100 columns."""
-    body = "\n".join(f"  {what:<16}{value:>18}   {beside}" for what, value, beside in rows(result))
+    """The result for a screen."""
+    body = "\n".join(beside(f"  {what:<16}{value:>18}   ", note) for what, value, note in rows(result))
     predict = f'python -m optim.predict {_bundle(folder)} "a charming film"'
     return f"\n{title(result)}\n{body}\n\n  {folder / FILE}\n  {predict}\n{_to_know(result)}"
 

@@ -17,6 +17,7 @@ from optim.common.stages import digest_of
 from optim.run import result
 from optim.run.config import Job
 from optim.sweep.plan import Plan, plan
+from optim.sweep.progress import Progress
 
 SWEEP_FILE = "sweep.json"
 Composed = tuple[DictConfig, dict[str, Any]]
@@ -39,7 +40,8 @@ def sweep(
     missing = planned.todo
     if missing:
         try:
-            launch([[*p.job.overrides, *group_words(p.job.cfg.track, _group(folder))] for p in missing])
+            with Progress(planned):
+                launch([[*p.job.overrides, *group_words(p.job.cfg.track, _group(folder))] for p in missing])
         except Exception as error:  # a launcher that lost its workers: what is done is done, and will be compared
             log.error("The launcher gave up: %s: %s", type(error).__name__, files.first_line(error))
     return _close(planned, folder)

@@ -105,14 +105,23 @@ def plan(jobs: Sequence[Job]) -> Plan:
 
 def _forecast(missing: Sequence[Step], cache_dir: Path) -> tuple[dict[str, float | None], list[str]]:
     """(about how many seconds each stage takes, by its key; a line for each model that is fitted, and each teacher)."""
-    forecast, usual = Forecast(cache_dir), {kind: _usual_seconds(cache_dir, kind) for kind in STAGES}
-    fits = {step.wanted.key: forecast.seconds(step) for step in missing if isinstance(step, FitStep | LogitsStep)}
-    seconds = {step.wanted.key: fits.get(step.wanted.key, usual[step.kind]) for step in missing}
-    lines: dict[str, list[float]] = {}
+    seconds, lines = seconds_of(missing, cache_dir, Forecast(cache_dir)), {}
     for step in missing:
-        if step.wanted.key in fits:
-            lines.setdefault(named(step), []).append(fits[step.wanted.key])
+        if isinstance(step, FitStep | LogitsStep):
+            lines.setdefault(named(step), []).append(seconds[step.wanted.key])
     return seconds, [f"{name}: {len(each)} to build, each about {spoken(mean(each))}" for name, each in lines.items()]
+
+
+def seconds_of(steps: Sequence[Step], cache_dir: Path, forecast: Forecast) -> dict[str, float | None]:
+    """About how long each takes, by its key: a fit by what it computes, others as those of their kind before.
+
+    None where none of its kind is in the cache.
+    """
+    usual = {kind: _usual_seconds(cache_dir, kind) for kind in {step.kind for step in steps}}
+    return {
+        step.wanted.key: forecast.seconds(step) if isinstance(step, FitStep | LogitsStep) else usual[step.kind]
+        for step in steps
+    }
 
 
 def _planned(job: Job, corpora: dict[str, Corpus]) -> Planned:

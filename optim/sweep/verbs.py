@@ -24,6 +24,7 @@ from optim.run.process import STOP_S, run_apart, stop
 from optim.sweep import pick
 from optim.sweep.multirun import group_words
 from optim.sweep.plan import plan
+from optim.sweep.progress import figures_line
 from optim.sweep.settings import EVERY, Settings
 
 if TYPE_CHECKING:
@@ -224,6 +225,7 @@ class SearchSweep:
         if not run_apart(job):
             return None
         point = finished.read_all([folder])[0][0]
+        print(f"  {figures_line(point.result)}", file=sys.stderr)
         return Answer(point_values(point), {name: of(point) - limit for name, limit, of in settings.budget.bounds()})
 
 

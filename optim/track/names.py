@@ -11,12 +11,13 @@ METHODS = ("model", "data", "slim", "vocab", "prune", "distill", "quant")  # gro
 TAG_CHARS = 64  # that W&B takes in a tag
 
 
-def run_name(cfg: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
+def run_name(cfg: Mapping[str, Any], choices: Mapping[str, Any], *, taught: bool) -> str:
     """`minilm-slim50-int8-mpnet-T2-s0`: model, what is done to it, its precision, who taught it, seed.
 
-    Two points may have one name: what tells them apart for certain is the run's id.
+    taught: whether a student was fitted, and the settings of `distill` were of any use. Two points may have one name:
+    what tells them apart for certain is the run's id.
     """
-    return "-".join([_clean(choices.get("model", "model")), *_how(cfg, choices)])
+    return "-".join([_clean(choices.get("model", "model")), *_how(cfg, choices, taught)])
 
 
 def model_name(choices: Mapping[str, Any]) -> str:
@@ -24,9 +25,9 @@ def model_name(choices: Mapping[str, Any]) -> str:
     return "-".join(_clean(choices.get(group, group)) for group in ("model", "data"))
 
 
-def aliases(run_id: str, cfg: Mapping[str, Any], choices: Mapping[str, Any]) -> list[str]:
+def aliases(run_id: str, cfg: Mapping[str, Any], choices: Mapping[str, Any], *, taught: bool) -> list[str]:
     """What one version of `model_name` is asked for by: the run, and how the file was made."""
-    return [run_id, "-".join(_how(cfg, choices))]
+    return [run_id, "-".join(_how(cfg, choices, taught))]
 
 
 def tags(choices: Mapping[str, Any], more: Sequence[str] = ()) -> list[str]:
@@ -35,11 +36,12 @@ def tags(choices: Mapping[str, Any], more: Sequence[str] = ()) -> list[str]:
     return [*more, *(tag for tag in own if tag not in more)]
 
 
-def _how(cfg: Mapping[str, Any], choices: Mapping[str, Any]) -> list[str]:
+def _how(cfg: Mapping[str, Any], choices: Mapping[str, Any], taught: bool) -> list[str]:
     done = [_clean(choices[group]) for group in ("slim", "vocab", "prune") if choices.get(group, "none") not in NOTHING]
     quant = choices.get("quant", "none")
     precision = "float32" if quant in NOTHING else _clean(quant)
-    return [*done, precision, *_taught(cfg.get("distill") or {}, choices), f"s{cfg.get('seed', 0)}"]
+    by = _taught(cfg.get("distill") or {}, choices) if taught else []
+    return [*done, precision, *by, f"s{cfg.get('seed', 0)}"]
 
 
 def _taught(distill: Mapping[str, Any], choices: Mapping[str, Any]) -> list[str]:

@@ -30,6 +30,7 @@ from optim.track.names import aliases, model_name, run_name, tags
 
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
+TEACHER, STUDENT = "teacher", "student"  # job types
 
 
 class Run(Protocol):
@@ -148,8 +149,10 @@ class _WandbTracker:
     def run(self, *, run_id: str, cfg: Mapping[str, Any], choices: Mapping[str, str], job_type: str) -> Iterator[Run]:
         """Starts the process that writes, and lets it finish with the exit code of what happened in the body."""
         run = _Sender(self, run_id)
-        names = {"name": run_name(cfg, choices), "job_type": job_type, "tags": tags(choices, self.tags)}
-        names |= {"model": model_name(choices), "aliases": aliases(run_id, cfg, choices), "pid": os.getpid()}
+        taught = job_type == STUDENT
+        names = {"name": run_name(cfg, choices, taught=taught), "job_type": job_type, "tags": tags(choices, self.tags)}
+        names |= {"aliases": aliases(run_id, cfg, choices, taught=taught), "model": model_name(choices)}
+        names |= {"pid": os.getpid()}  # whose load is watched
         run.send("open", **(asdict(self) | names), run_id=run_id, config={"cfg": cfg, "choices": choices})
         exit_code = 0
         try:

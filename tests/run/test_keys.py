@@ -121,6 +121,7 @@ LEAVES: dict[str, tuple[Any, bool, frozenset[str]]] = {
     "results_dir": ("elsewhere", SAME, NONE),
     "cache_free_gb": (0.2, SAME, NONE),
     "cache_max_gb": (100, SAME, NONE),
+    "verbosity": ("stages", SAME, NONE),
     "measure.max_disagreement": (0.5, OTHER, NONE),
     "export.zstd_level": (3, SAME, NONE),  # nothing is compressed here
     "sweep.dry_run": (True, SAME, NONE),

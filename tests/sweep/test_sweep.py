@@ -64,6 +64,27 @@ def test_the_plan_of_27_points_shares_what_can_be_shared(runs, first):
     assert plan["tokens"] == (0, 1), "the sweep before left them"
 
 
+def test_a_sweep_says_a_line_for_each_point_and_no_stage(first):
+    done, _ = first
+    lines = done.stderr.splitlines()
+    told = [re.fullmatch(r"point (\d) of 4(, about \S+ \w+ left)?: (\S+) [01]\.\d{4}, .* ms", line) for line in lines]
+    assert [(m[1], m[3]) for m in told if m] == [
+        ("1", "tiny-float32-s0"), ("2", "tiny-int8-s0"), ("3", "tiny-fixed50-float32-T2-s0"),
+        ("4", "tiny-fixed50-int8-T2-s0"),
+    ]  # fmt: skip
+    assert [bool(m[2]) for m in told if m] == [True, True, True, False]
+    others = [line for line, match in zip(lines, told, strict=True) if not match]
+    assert all(re.match(r"measure   the timing of|  \w+: ", line) for line in others), others
+    assert "\r" not in done.stderr
+
+
+def test_verbosity_brings_the_stages_back(runs, first):
+    done = swept(runs, "-m", "prune=none", "quant=fp16,int8", "seed=0", "verbosity=stages", "bench.min_calls=6")
+    assert done.returncode == 0, done.stderr
+    assert {"teacher", "export", "measure"} <= {line.split(" ")[0] for line in done.stderr.splitlines()}
+    assert "agrees with Keras on" in done.stdout
+
+
 def test_a_sweep_makes_each_stage_once_and_compares(runs, first):
     done, counts = first
     assert done.returncode == 0, done.stderr

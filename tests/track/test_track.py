@@ -234,7 +234,12 @@ def test_artifact_false_keeps_the_bundle_here(tmp_path):
     ],
 )
 def test_a_run_is_called_by_what_was_done(choices, cfg, name):
-    assert names.run_name(cfg, choices) == name
+    assert names.run_name(cfg, choices, taught=True) == name
+
+
+def test_a_teacher_is_not_called_by_the_temperature_that_nobody_uses():
+    cfg, choices = {"seed": 0, "distill": {"temperature": 2.0}}, {"model": "tiny", "distill": "kd", "quant": "int8"}
+    assert names.run_name(cfg, choices, taught=False) == "tiny-int8-s0"
 
 
 def test_tags_are_short_enough_and_none_is_there_twice():
