@@ -35,7 +35,7 @@ class Sweeper(HydraSweeper):
         from optim.run.places import use_sources
         from optim.run.process import guarded
 
-        use_sources(config.hydra.runtime)
+        use_sources(config.hydra, config.hydra.job.config_name)
         if code := guarded(lambda: _require_engine(config.hydra.launcher._target_)):
             sys.exit(code)
         self.loader, self.whole = hydra_context.config_loader, config

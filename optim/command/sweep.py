@@ -46,7 +46,7 @@ def split(words: list[str]) -> tuple[list[str], list[str]]:
 def main(cfg: DictConfig) -> None:
     """Does what the sweep says; the exit code is its."""
     log_to(sys.stderr)
-    use_sources(HydraConfig.get().runtime)
+    use_sources(HydraConfig.get())
     codes: list[int] = []
     code = guarded(lambda: codes.append(_run(cfg)))
     if code or codes[0]:

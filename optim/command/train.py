@@ -32,7 +32,7 @@ warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated
 def main(cfg: DictConfig) -> None:
     """Runs one point, or prints the result that it left."""
     hydra_config = HydraConfig.get()
-    use_sources(hydra_config.runtime)
+    use_sources(hydra_config, hydra_config.job.config_name)
     job = Job.of(cfg, hydra_config.runtime.choices, list(hydra_config.overrides.task))
     log_to(sys.stderr)
     if hydra_config.mode == RunMode.MULTIRUN:

@@ -19,7 +19,7 @@ from optim.common import hub
 from optim.common.hub import when_hub
 from optim.common.secrets import masked
 from optim.export.compress import Export
-from optim.run.places import GROUPS, TRAIN, config_dirs, dir_words
+from optim.run.places import GROUPS, TRAIN, config_dirs, config_name, dir_words
 from optim.run.words import listing
 from optim.track.key import wandb_mode
 
@@ -77,6 +77,7 @@ class Job:
     choices: dict[str, Any]  # option of each group, and what a missing hub made of the default
     overrides: list[str]
     dirs: list[str] = field(default_factory=lambda: [str(path) for path in config_dirs()])  # with options, beside conf
+    config_name: str = field(default_factory=config_name)  # that it was composed from
 
     @classmethod
     def of(cls, cfg: DictConfig, options: Mapping[str, Any], overrides: list[str]) -> Job:

@@ -16,17 +16,25 @@ EXPERIMENT = "experiment"  # sets options of the groups, and is none of them
 CONF = PACKAGED if PACKAGED.is_dir() else ROOT / "conf"
 TRAIN = ["optim-train"] if PACKAGED.is_dir() else ["python", "train.py"]  # how people start the programs
 SWEEP = ["optim-sweep"] if PACKAGED.is_dir() else ["python", "sweep.py"]
+PRIMARY = "train"  # the config that a point is composed from, but for --config-name
 _added: list[Path] = []
+_primary: list[str] = [PRIMARY]
 
 
-def use_config_dirs(dirs: Iterable[Path | str]) -> None:
-    """Makes this process look for options in these folders too, after conf."""
+def use_config_dirs(dirs: Iterable[Path | str], name: str = PRIMARY) -> None:
+    """Makes this process look for options in these folders too, after conf; `name`: of the config, as --config-name."""
     _added[:] = [path for path in dict.fromkeys(map(Path, dirs)) if path != CONF]
+    _primary[:] = [name]
 
 
-def use_sources(runtime: Any) -> None:
-    """The same with the folders that Hydra composed from; `runtime`: hydra.runtime of what it composed."""
-    use_config_dirs(one.path for one in runtime.config_sources if one.schema == "file")
+def use_sources(hydra: Any, name: str = PRIMARY) -> None:
+    """The same with the folders that Hydra composed from; `hydra`: that node of what it composed."""
+    use_config_dirs((one.path for one in hydra.runtime.config_sources if one.schema == "file"), name)
+
+
+def config_name() -> str:
+    """The config that points are composed from."""
+    return _primary[0]
 
 
 def config_dirs() -> list[Path]:
@@ -35,10 +43,11 @@ def config_dirs() -> list[Path]:
 
 
 def dir_words() -> list[str]:
-    """The words of a command line that add the same folders again."""
+    """The words of a command line that add the same folders again, and name the same config."""
+    named = [] if config_name() == PRIMARY else ["--config-name", config_name()]
     if len(_added) < 2:
-        return [word for path in _added for word in ("--config-dir", str(path))]
-    return [f"hydra.searchpath=[{','.join(f'file://{path}' for path in _added)}]"]
+        return [*(word for path in _added for word in ("--config-dir", str(path))), *named]
+    return [*named, f"hydra.searchpath=[{','.join(f'file://{path}' for path in _added)}]"]
 
 
 def options_of(group: str) -> dict[str, Path]:

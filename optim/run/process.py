@@ -289,7 +289,7 @@ def main() -> int:
     log_to(sys.stderr)
     job = json.loads(sys.stdin.readline())
     _end_with_parent()
-    use_config_dirs(job["dirs"])
+    use_config_dirs(job["dirs"], job["config_name"])
     point = Job(DictConfig(job["cfg"]), job["choices"], job["overrides"])
     return guarded(lambda: run(point, quiet=is_quiet(point)))
 

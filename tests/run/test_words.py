@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -242,6 +244,24 @@ def test_config_dir_reaches_teachers_and_experiments_and_the_recorded_command(sa
     assert point_of(jobs[0].cfg).teachers[0].checkpoint.fingerprint()["seed"] == 9
     assert jobs[0].command.startswith(f"python train.py --config-dir {own} model=tiny")
     assert str(own) in jobs[0].dirs, "and the process of the point is told"
+
+
+def test_the_recorded_command_names_the_config_and_quotes_what_a_shell_would_take_apart(runs: Runs, own, tmp_path):
+    """A config of one's own, a folder with a space, under a launcher: the command that is left runs the same point."""
+    (own / "mine.yaml").write_text("defaults: [train, _self_]\nfit: {teacher: {epochs: 1}}\n")
+    results = tmp_path / "two words"
+    words = [word for word in runs.overrides("seed=3", f"results_dir='{results}'") if "teacher.epochs" not in word]
+    command = [sys.executable, "train.py", "--config-dir", str(own), "--config-name", "mine", "-m"]
+    done = subprocess.run([*command, "quant=none", *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (path,) = results.glob("*/result.json")
+    made = json.loads(path.read_text(encoding="utf-8"))
+    assert made["command"].startswith(f"python train.py --config-dir {own} --config-name mine ")
+    assert made["cfg"]["fit"]["teacher"]["epochs"] == 1
+    again = subprocess.run(
+        [sys.executable, *shlex.split(made["command"])[1:]], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (again.returncode, "Done before" in again.stderr) == (0, True), again.stderr
 
 
 def test_config_dir_reaches_sweeps_their_points_and_help(said, runs: Runs, own):
