@@ -16,7 +16,7 @@ from optim.common.files import ROOT
 from optim.common.screen import log_to
 from optim.run import config
 from optim.run.config import Job
-from optim.run.places import CONF, use_sources
+from optim.run.places import CONF, PRIMARY, use_sources
 from optim.run.process import guarded, run, run_apart
 from optim.run.words import require_known_words
 
@@ -32,7 +32,7 @@ warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated
 def main(cfg: DictConfig) -> None:
     """Runs one point, or prints the result that it left."""
     hydra_config = HydraConfig.get()
-    use_sources(hydra_config, hydra_config.job.config_name)
+    use_sources(hydra_config, hydra_config.job.config_name or PRIMARY)
     job = Job.of(cfg, hydra_config.runtime.choices, list(hydra_config.overrides.task))
     log_to(sys.stderr)
     if hydra_config.mode == RunMode.MULTIRUN:

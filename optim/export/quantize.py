@@ -171,8 +171,8 @@ def dynamic_blocks(*, max_disagreement: float, kernel_bits: int, block: int | No
         width = shape.bottleneck.embedding_width if shape.bottleneck else shape.width
         if embedding_bits == 4 and block is not None and width % block:
             raise UserError(
-                f"quant.block={block} must divide the {width} numbers of an embedding: choose another of "
-                f"{', '.join(map(str, BLOCKS))}, or quant.embedding_bits=8."
+                f"quant.block={block} must divide the {width} numbers of an embedding: choose "
+                f"{' or '.join([*(f'{b}' for b in BLOCKS if width % b == 0), 'quant.embedding_bits=8'])}."
             )
 
     return Quantizer(max_disagreement=max_disagreement, run=run, refuse=refuse)

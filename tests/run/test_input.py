@@ -29,6 +29,8 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "copies.csv").write_text("text,label\n" + "".join(f"film {i},{i % 2}\n" for i in range(20)))
     (folder / "file").write_text("not a folder")
     (folder / "blank.txt").write_text(" \n\n")
+    shutil.copytree(ROOT / "tests" / "golden" / "mobilebert", folder / "mobilebert")
+    (folder / "mobilebert" / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\nfilm\n")
     scored = [text for text, _ in sentences(DEV_COUNT, seed=1)]
     (folder / "scored.txt").write_text("a new one\n" + "".join(f"{text.upper()} .\n" for text in scored[:4]))
     return folder
@@ -115,6 +117,15 @@ CASES = {
     "a block that divides no kernel": (
         ["prune=block1x4", "prune.block=[1,5]"],
         "prune.block must divide every kernel, [inputs, outputs]; layer0_query is [32, 32], got [1, 5]",
+    ),
+    "a block that does not divide the embeddings": (
+        ["quant=int4_emb4", "quant.block=64"],
+        "quant.block=64 must divide the 32 numbers of an embedding: choose 32 or quant.embedding_bits=8.",
+    ),
+    "a model that is not fitted with rounding": (
+        ["model=mobilebert", "model.path={bad}/mobilebert", "quant=int8_qat"],
+        "quant=int8_qat does not know a mobilebert",
+        "choose quant=int8 or quant=int8_static",
     ),
     "a group that divides no kernel": (
         ["prune=nm24", "prune.group=5"],
