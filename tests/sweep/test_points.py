@@ -68,7 +68,7 @@ def test_recipes_are_one_sweep_and_the_command_line_wins(tmp_path):
     done = swept(runs, *words, "slim=none", "vocab=full", "prune=none", "distill=none")
     assert done.returncode == 0, done.stderr
     count = len(OmegaConf.load(CONF / "sweep" / "frontier.yaml").recipes)
-    assert f"{2 * count} points: 0 done, 4 to run" in done.stdout, "what is left of them is int8 and float32"
+    assert f"{2 * count} points: 0 done, 10 to run" in done.stdout, "what is left of them is five precisions"
     assert not list(runs.results.glob("*/result.json"))
 
 
