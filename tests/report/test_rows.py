@@ -136,6 +136,21 @@ def test_of_many_classes_the_worst_are_shown(tmp_path):
     assert pairs.rows == [["7", "3", "7"]]
 
 
+def test_kinds_of_sentences_stand_with_what_loses_most_first(tmp_path):
+    put(tmp_path, "a", wrong=range(5), ms=8, mb=80)
+    (point,) = points(tmp_path).values()
+    kind = {"kind": "tokens", "examples": 1200, "accuracy_fraction": 0.9, "change_low_points": -2.0,
+            "change_high_points": 0.5}  # fmt: skip
+    kinds = [{**kind, "value": "4 to 9", "change_points": 0.25}, {**kind, "value": "10 to 64", "change_points": -0.75}]
+    found = replace(point.result, quality={**point.result.quality, "kinds": kinds})
+    (table,) = rows.kinds_table(replace(point, result=found))
+    assert table.rows == [
+        ["tokens 10 to 64", "1,200", "0.9000", "-0.75 (-2.00 to +0.50)"],
+        ["tokens 4 to 9", "1,200", "0.9000", "+0.25 (-2.00 to +0.50)"],
+    ]
+    assert rows.kinds_table(point) == [], "a result without kinds has no table"
+
+
 def test_curves_of_fits_are_read_from_the_cache_and_thinned(swept, monkeypatch):
     shown, made, _ = swept
     names = [[trace["name"] for trace in traces] for traces in made["curves"]]
