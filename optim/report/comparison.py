@@ -74,15 +74,27 @@ class Comparison:
 
     def headline(self) -> str:
         """The smallest file that is about as good as its teacher, and what is sure about that."""
+        if not self.groups:
+            return "There is no finished point."
         best = self._best()
         if best is None:
             teachers = list(dict.fromkeys(teacher_text(p) for p in self.points))
-            return f"No file is within {CLOSE_POINTS:g} point of its teacher: {'; '.join(teachers)}."
-        shrink = max(p.cost("file_bytes") for p in self.points) / best.cost("file_bytes")
+            most = max(self.groups, key=lambda g: (g.mean, -g.cost("file_bytes")))
+            return (
+                f"No file is within {CLOSE_POINTS:g} point of its teacher: {'; '.join(teachers)}. "
+                f"The most accurate one: {self._told(most)}"
+            )
         return (
-            f"{teacher_text(best.points[0])}. The smallest file within {CLOSE_POINTS:g} point of it: {best.name}: "
-            f"{group_text(best)}, {best.cost('file_bytes') / 1e6:.2f} MB ({shrink:.1f}x below the largest), "
-            f"{best.cost('latency_p50_ms'):.2f} ms{self._doubt(best)}.{self._sure(best)}"
+            f"{teacher_text(best.points[0])}. The smallest file within {CLOSE_POINTS:g} point of it: {self._told(best)}"
+        )
+
+    def _told(self, group: Pooled) -> str:
+        """What a group is, what it costs, and what is sure about it."""
+        shrink = max(p.cost("file_bytes") for p in self.points) / group.cost("file_bytes")
+        below = f" ({shrink:.1f}x below the largest)" if shrink > 1.05 else ""
+        return (
+            f"{group.name}: {group_text(group)}, {group.cost('file_bytes') / 1e6:.2f} MB{below}, "
+            f"{group.cost('latency_p50_ms'):.2f} ms{self._doubt(group)}.{self._sure(group)}"
         )
 
     def _best(self) -> Pooled | None:

@@ -163,6 +163,7 @@ def stages(shown: Comparison) -> Drawing | None:
         legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
     )  # fmt: skip
     made, saved = sum(sums.values()), whole - sum(sums.values())
+    more = f"{saved / unit:.3g} more" if saved > unit / 2 else "next to nothing"
     caption = (f"{made / unit:.3g} {name} were spent on {sum(map(len, spent.values()))} stages; "
-               f"the cache saved {saved / unit:.3g} more. Beside each kind: how many were made.")  # fmt: skip
+               f"the cache saved {more}. Beside each kind: how many were made.")  # fmt: skip
     return Drawing("Stages", figure, caption)

@@ -370,8 +370,12 @@ def test_of_two_files_of_one_size_the_headline_takes_the_one_that_is_not_surely_
 
 def test_a_headline_without_a_file_near_its_teacher_says_how_good_that_is(tmp_path):
     put(tmp_path, "far", wrong=range(7), ms=1, mb=1)
+    put(tmp_path, "farther", wrong=range(9), ms=1, mb=0.5, quant="int8")
     headline = comparison.compared([tmp_path]).headline()
-    assert headline == "No file is within 1 point of its teacher: Teacher tiny: 0.9500 of 100 (0.888-0.978)."
+    assert headline.startswith(
+        "No file is within 1 point of its teacher: Teacher tiny: 0.9500 of 100 (0.888-0.978). The most accurate one: "
+        "tiny prune=none quant=none T=2: 0.9300 (0.880-0.980), 1.00 MB, 1.00 ms. Against the teacher: -2.00 ("
+    )
 
 
 def test_csv_html_and_index_hold_every_point(tmp_path):
