@@ -51,11 +51,14 @@ def _show(job: Job) -> None:
 
 
 def _one_of_many(job: Job, *, counts: bool) -> None:
-    """A point under -m. What fails is recorded and the others go on; `counts`: the sweeper has to be told of it."""
+    """A point under -m. What fails is recorded and the others go on.
+
+    counts: the sweeper is not ours: it has to be told of a failure, and says nothing of a point by itself.
+    """
     if counts and job.cfg.sweep.dry_run:
         _show(job)
         return
-    done = run_apart(job)
+    done = run_apart(job, quiet=False if counts else None)
     if counts and not done:
         raise RuntimeError(f"a point failed: {job.command}")
 

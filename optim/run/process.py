@@ -198,9 +198,10 @@ class _logged_to:
 
 
 # A process for each point
-def run_apart(job: Job) -> bool:
+def run_apart(job: Job, *, quiet: bool | None = None) -> bool:
     """The point in a process of its own; whether it is done. A failure is on the screen and in its result.json.
 
+    quiet: as `run` has it; None: as `verbosity` says, for somebody else tells how the point ended.
     A process that dies without a word (killed, out of memory, a fault in the runtime) leaves its reason there too.
     Ctrl-C reaches the process as well; it has STOP_S to end.
     """
@@ -208,9 +209,10 @@ def run_apart(job: Job) -> bool:
     folder = job.results_dir / run_id_of(point)
     if result.read(folder):
         return True
+    silent = job.cfg.verbosity == POINTS if quiet is None else quiet
     if _is_light(point, job.cache_dir):
-        return guarded(lambda: run(job, quiet=is_quiet(job))) == 0
-    sent = asdict(job) | {"cfg": OmegaConf.to_container(job.cfg, resolve=True)}
+        return guarded(lambda: run(job, quiet=silent)) == 0
+    sent = asdict(job) | {"cfg": OmegaConf.to_container(job.cfg, resolve=True), "quiet": silent}
     child = subprocess.Popen(
         [sys.executable, "-m", "optim.run.process"], stdin=subprocess.PIPE, text=True, env=environment()
     )
@@ -233,11 +235,6 @@ def run_apart(job: Job) -> bool:
         result.write(draft, folder)
         say(f"Failed: {draft.error}", sys.stderr)
     return result.read(folder) is not None
-
-
-def is_quiet(job: Job) -> bool:
-    """Whether a point among many says no more than how it ended."""
-    return job.cfg.verbosity == POINTS
 
 
 def _is_light(point: Point, cache_dir: Path) -> bool:
@@ -291,7 +288,7 @@ def main() -> int:
     _end_with_parent()
     use_config_dirs(job["dirs"], job["config_name"])
     point = Job(DictConfig(job["cfg"]), job["choices"], job["overrides"])
-    return guarded(lambda: run(point, quiet=is_quiet(point)))
+    return guarded(lambda: run(point, quiet=job["quiet"]))
 
 
 def guarded(work) -> int:

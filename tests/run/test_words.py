@@ -204,7 +204,8 @@ def test_a_dry_run_of_a_sweep_makes_nothing(said, runs: Runs, words, told):
 def test_under_hydras_own_sweeper_a_point_that_fails_fails_the_program(said, runs: Runs, monkeypatch):
     ran = []
 
-    def run_apart(job) -> bool:
+    def run_apart(job, *, quiet) -> bool:
+        assert quiet is False, "nobody else tells how a point ended"
         ran.append(job.choices["quant"])
         return job.choices["quant"] == "int8"
 
