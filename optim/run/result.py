@@ -214,7 +214,7 @@ def teaching_rows(result: Result) -> list[tuple[str, str, str]]:
     student, other, p = q["student_accuracy_fraction"], q["untaught_accuracy_fraction"], q["untaught_p"]
     sure = "hardly chance" if p < SIGNIFICANT else "may be chance"
     chance = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-    found = f"with it {student:.4f}, without it {other:.4f}, in Keras: {chance}, {sure}"
+    found = f"{student:.4f} with it, {other:.4f} without: {chance}, {sure}"
     worse = [] if q["teacher_accuracy_fraction"] >= other else [
         ("teacher itself", f"{q['teacher_accuracy_fraction']:.4f}", f"is worse than a student without it, {other:.4f}")
     ]  # fmt: skip

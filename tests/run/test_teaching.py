@@ -176,16 +176,16 @@ def compared(student: float, other: float, p: float) -> Result:
 @pytest.mark.parametrize(
     ("student", "other", "p", "said"),
     [
-        (0.93, 0.91, 0.01, ("yes", "with it 0.9300, without it 0.9100, in Keras: p = 0.010, hardly chance")),
-        (0.93, 0.91, 0.3, ("perhaps", "with it 0.9300, without it 0.9100, in Keras: p = 0.300, may be chance")),
+        (0.93, 0.91, 0.01, ("yes", "0.9300 with it, 0.9100 without: p = 0.010, hardly chance")),
+        (0.93, 0.91, 0.3, ("perhaps", "0.9300 with it, 0.9100 without: p = 0.300, may be chance")),
         (
             0.89,
             0.9,
             0.3,
-            ("no: perhaps worse", "with it 0.8900, without it 0.9000, in Keras: p = 0.300, may be chance"),
+            ("no: perhaps worse", "0.8900 with it, 0.9000 without: p = 0.300, may be chance"),
         ),
-        (0.8, 0.9, 1e-6, ("no: worse", "with it 0.8000, without it 0.9000, in Keras: p < 0.001, hardly chance")),
-        (0.9, 0.9, 1.0, ("no difference", "with it 0.9000, without it 0.9000, in Keras: p = 1.000, may be chance")),
+        (0.8, 0.9, 1e-6, ("no: worse", "0.8000 with it, 0.9000 without: p < 0.001, hardly chance")),
+        (0.9, 0.9, 1.0, ("no difference", "0.9000 with it, 0.9000 without: p = 1.000, may be chance")),
     ],
 )
 def test_the_verdict_is_said_with_its_uncertainty(student, other, p, said):
