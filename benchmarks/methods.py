@@ -57,6 +57,11 @@ POINTS: dict[str, tuple[list[str], str]] = {
     "quarter, hidden": (["distill=hidden", *TAUGHT, *QUARTER, "quant=int8"], "+0.005 over quarter"),
     "quarter, relations": (["distill=minilm", *TAUGHT, *QUARTER, "quant=int8"], "+0.005 over quarter"),
     "three layers, half": ([*TAUGHT, "slim=layers3", "slim.heads=0.5", "slim.ffn=0.5", "vocab=seen", "quant=int8"], "20x at 0.895"),
+    "three layers, half, int8_emb4": (
+        [*TAUGHT, "slim=layers3", "slim.heads=0.5", "slim.ffn=0.5", "vocab=seen", "quant=int8_emb4"],
+        "5 MB",
+    ),
+    "narrow half, int8_emb4": ([*TAUGHT, *HALF, "slim.width=256", "quant=int8_emb4"], "5 MB at 0.895; 15x"),
     "narrow half": ([*TAUGHT, *HALF, "slim.width=256", "quant=int8"], "5 MB at 0.895; 15x"),
     "half, qat": ([*TAUGHT, *HALF, "prune=fixed50", "quant=int8_qat"], "not below half, zeros"),
     "mpnet, six layers": (["model=mpnet", "slim=layers6", "prune=fixed50", "quant=int8"], "0.920; 68 MB"),
