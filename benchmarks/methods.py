@@ -16,7 +16,7 @@ import argparse
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from teachers import difference
@@ -40,6 +40,7 @@ PAGE = ROOT / "benchmarks" / "METHODS.md"
 TAUGHT = ["distill.teacher=mpnet", "distill.teacher_seed=0"]
 HALF, QUARTER = ["slim=slim50", "vocab=seen"], ["slim=slim75", "vocab=seen"]
 BASE = "minilm, float32"
+SEEDS = (0, 1, 2)  # that the page shows where they are there
 # Name -> (words, what the project asks of it).
 POINTS: dict[str, tuple[list[str], str]] = {
     BASE: (["distill=none", "quant=none"], "1x"),
@@ -94,39 +95,58 @@ def main() -> None:
         f"results_dir={args.results}",
         *args.words,
     ]
-    done: Done = {}
+    done = made_before(shared, Path(args.results))
     for seed in args.seeds:
         for name in args.only:
-            words = merged([*shared, *POINTS[name][0], f"seed={seed}"])
-            done.setdefault(name, {})[seed] = made(words, Path(args.results))
-            PAGE.write_text(page(done), encoding="utf-8")
+            done.setdefault(name, {})[seed] = made(words_of(shared, name, seed), Path(args.results))
+            PAGE.write_text(page(done, args.words), encoding="utf-8")
     points = [point for seeds in done.values() for point in seeds.values() if point]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         remeasure(points, build(compose("train", overrides=shared).bench, "bench"))
     again = {p.folder: p for p in finished.read_all([p.folder for p in points])[0]}
     done = {name: {s: again[p.folder] if p else None for s, p in seeds.items()} for name, seeds in done.items()}
-    PAGE.write_text(page(done), encoding="utf-8")
+    PAGE.write_text(page(done, args.words), encoding="utf-8")
+
+
+def words_of(shared: list[str], name: str, seed: int) -> list[str]:
+    """The words of train.py for a point."""
+    return merged([*shared, *POINTS[name][0], f"seed={seed}"])
+
+
+def made_before(shared: list[str], results: Path) -> Done:
+    """The points of SEEDS that earlier calls have finished, whatever this one is asked for."""
+    done: Done = {}
+    for name in POINTS:
+        seeds = {seed: there(words_of(shared, name, seed), results) for seed in SEEDS}
+        if finished_ones := {seed: point for seed, point in seeds.items() if point}:
+            done[name] = dict(finished_ones)
+    return done
+
+
+def there(words: list[str], results: Path) -> Finished | None:
+    """A finished point; None if it is not there."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        folder = results / run_id_of(point_of(compose("train", overrides=words)))
+    found = finished.read_all([folder])[0] if folder.is_dir() else []
+    return found[0] if found else None
 
 
 def made(words: list[str], results: Path) -> Finished | None:
     """Runs a point unless it is there; None if it failed, with its reason on the screen."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        folder = results / run_id_of(point_of(compose("train", overrides=words)))
     print("train.py", *words, flush=True)
     subprocess.run([sys.executable, "train.py", *words], cwd=ROOT, check=False)
-    found = finished.read_all([folder])[0]
-    return found[0] if found else None
+    return there(words, results)
 
 
-def page(done: Done) -> str:
-    """METHODS.md, of the points that are finished."""
+def page(done: Done, words: Sequence[str] = ()) -> str:
+    """METHODS.md, of the points that are finished; `words`: what all students were fitted with."""
     points = [p for seeds in done.values() for p in seeds.values() if p]
     if not points:
         return "# Methods on SST-2\n\nNothing is finished yet.\n"
     first, base = points[0].result, [p for p in done.get(BASE, {}).values() if p]
     whole_ms = statistics.mean(p.cost("latency_p50_ms") for p in base) if base else None
-    there = {name: {seed: p for seed, p in seeds.items() if p} for name, seeds in done.items()}
-    gains = [line for own, other in COMPARED if (line := difference(own, other, there))]
+    whole = {name: {seed: p for seed, p in seeds.items() if p} for name, seeds in done.items()}
+    gains = [line for own, other in COMPARED if (line := difference(own, other, whole))]
     missing = [name for name in POINTS if name not in done]
     failed = [f"{name}, seed {seed}" for name, seeds in done.items() for seed, p in seeds.items() if p is None]
     head = "| recipe | seeds | accuracy, mean | of each seed | MB | zstd MB | p50 ms at 128 | speed | zeros faster | agrees | asked |"
@@ -134,7 +154,8 @@ def page(done: Done) -> str:
         "# Methods on SST-2", "",
         f"Written by `python benchmarks/methods.py`; every figure is that of the `.tflite` file, on all {first.quality['examples']} dev sentences.", "",
         f"{first.machine['cpu']}, {first.machine['cores']} cores, ISA {', '.join(first.machine['isa'])}; one thread, batch 1. Speed: MiniLM's own float32 file is 1x.", "",
-        head, "|" + "---|" * 11, *(row(name, seeds, whole_ms) for name, seeds in done.items() if any(seeds.values())), "",
+        f"Students are taught by MPNet of seed 0 in what `train.py {' '.join(words) or '(its defaults)'}` asks for.", "",
+        head, "|" + "---|" * 11, *(row(name, done[name], whole_ms) for name in POINTS if any(done.get(name, {}).values())), "",
         *(["| difference | seeds | points (95 %) |", "|---|---|---|", *gains, "", "The interval draws seeds and then sentences anew.", ""] if gains else []),
         *([f"Failed: {'; '.join(failed)}.", ""] if failed else []),
         *([f"Not run yet: {'; '.join(missing)}.", ""] if missing else []),
