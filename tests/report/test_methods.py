@@ -36,7 +36,7 @@ def test_a_row_has_means_over_seeds_and_its_speed_against_minilm(methods, tmp_pa
     assert "| half | 0, 1 | 0.8700 | 0.8800, 0.8600 | 10.00 | 7.00 | 2.50 | 8.0x |  | 1.0000 | 0.902" in page
     assert "| half, zeros - half | 0 | +0.00 (-2.76 to +2.76) |" in page, "seed 0 alone is in both"
     assert "Failed: quarter, seed 0." in page
-    assert "Not run yet: whole; quarter, hidden;" in page
+    assert "Not run yet: whole; words;" in page
 
 
 def test_every_recipe_is_a_point_of_its_own_that_train_takes(methods, runs: Runs):
