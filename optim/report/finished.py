@@ -145,10 +145,14 @@ def _lookup(cfg: Any, key: str) -> Any:
     return cfg
 
 
+CHANGES = ("slim.", "vocab.", "prune.", "quant.")  # keys without which two labels could be one
+
+
 def label(point: Finished) -> str:
     """The choices of a point in a few words."""
     choice, cfg = point.result.choices, point.result.cfg
     words = [choice["model"], *result.removed(choice), f"prune={choice['prune']}", f"quant={choice['quant']}"]
+    words += [word for word in shlex.split(point.result.command) if word.lstrip("+").startswith(CHANGES)]
     if point.result.cost["student_s"] and "temperature" in cfg["distill"]:
         words.append(f"T={cfg['distill']['temperature']:g}")
     return " ".join(words) + (f" seed={point.result.seed}" if point.result.seed else "")

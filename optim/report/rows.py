@@ -219,10 +219,17 @@ def _front(shown: Comparison, cost: str) -> list[int]:
 
 # What differs between points
 def short_labels(points: Sequence[Finished], varied: Mapping[str, Sequence[str]]) -> list[str]:
-    """Each point by what was varied alone: `fixed50 int8 T=2 s1`; its whole label where nothing was."""
+    """Each point by what was varied alone: `fixed50 int8 T=2 s1`; its whole label where nothing was.
+
+    A key that a point was not told, but has by the option of its group, is not said of it.
+    """
     if not varied:
         return [label(p) for p in points]
-    return [" ".join(_word(name, values[i]) for name, values in varied.items()) for i in range(len(points))]
+    told = [set(finished.set_on_command_line(point)) for point in points]
+    return [
+        " ".join(_word(name, values[i]) for name, values in varied.items() if "." not in name or name in told[i])
+        for i in range(len(points))
+    ]
 
 
 def _word(name: str, value: str) -> str:

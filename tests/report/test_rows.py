@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from made_results import points, put
 from made_sweep import sweep
 
-from optim.report import attached, figures, look, page, rows
+from optim.report import attached, figures, finished, look, page, rows
 from optim.report.comparison import Comparison, compared
 from optim.report.page import SCRIPT
 from optim.run import result
@@ -134,6 +134,18 @@ def test_of_many_classes_the_worst_are_shown(tmp_path):
     assert len(classes.rows) == rows.MOST_CLASSES
     assert classes.rows[0][:3] == ["7", "1.0000", "0.2222"]
     assert pairs.rows == [["7", "3", "7"]]
+
+
+def test_a_label_says_a_key_of_the_points_that_were_told_it(tmp_path):
+    put(tmp_path, "a", wrong=range(5), ms=8, mb=80)
+    (point,) = points(tmp_path).values()
+    narrow = replace(point.result, command=f"{point.result.command} slim.width=256")
+    both = [point, replace(point, result=narrow)]
+    assert [finished.label(p) for p in both] == [
+        "tiny prune=none quant=none T=2", "tiny prune=none quant=none slim.width=256 T=2",
+    ]  # fmt: skip
+    varied = {"slim": ["slim50", "slim50"], "slim.width": ["null", "256"]}
+    assert rows.short_labels(both, varied) == ["slim50", "slim50 width=256"]
 
 
 def test_kinds_of_sentences_stand_with_what_loses_most_first(tmp_path):
