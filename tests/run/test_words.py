@@ -323,6 +323,15 @@ def test_an_experiment_is_the_point_of_its_own_words(runs: Runs):
     assert OmegaConf.to_container(one, resolve=True) == OmegaConf.to_container(other, resolve=True)
 
 
+@pytest.mark.slow
+def test_smoke_runs_from_its_first_step_to_its_last(tmp_path):
+    """As the guide says it: nothing else is named, so its sentences come from the package index."""
+    words = ["experiment=smoke", f"results_dir={tmp_path / 'results'}", f"cache_dir={tmp_path / 'cache'}"]
+    done = subprocess.run([sys.executable, "train.py", *words], cwd=ROOT, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    assert "tiny on reviews, prune=fixed50, quant=int8, no distillation" in done.stdout
+
+
 def test_smoke_takes_few_steps_of_a_tiny_model():
     cfg = composed("experiment=smoke")
     assert cfg.hydra.runtime.choices.track == "none"
