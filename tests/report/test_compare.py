@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from conftest import CONF
 from made_results import points, put
 
 from optim.common.errors import UserError
@@ -20,6 +21,7 @@ from optim.report import (
     libraries,
     markdown,
     page,
+    seeds,
     statistics,
     tables,
     timing,
@@ -429,3 +431,13 @@ def test_a_report_of_five_hundred_points_is_quick_and_small(tmp_path):
 def test_every_json_of_a_sweep_can_be_read_back(tmp_path):
     run = put(tmp_path, "a", wrong=range(5), ms=8, mb=80)
     assert Result(**json.loads((run / result.FILE).read_text())).run_id == "a"
+
+
+def test_every_key_that_follows_the_seed_is_known_to_the_pooling_of_seeds():
+    """One that is not would make a point of its own of every seed."""
+    found = set()
+    for path in CONF.glob("*/*.yaml"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if (key := line.split(":")[0].strip()) and line.split("#")[0].rstrip().endswith(": ${seed}"):
+                found.add((path.parent.name, key))
+    assert found == set(seeds.FOLLOWS)
