@@ -109,7 +109,8 @@ def test_where_there_is_no_terminal_a_bar_is_a_line_now_and_then(monkeypatch, ca
 
 
 def test_a_short_stage_draws_no_line(capsys):
-    with screen.bar("student", 3) as shown:
+    with screen.bar("student") as shown:
+        shown.reset(total=3)  # as a fit does, which draws it
         shown.update(3)
     assert capsys.readouterr().err == ""
 
