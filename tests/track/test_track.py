@@ -486,8 +486,8 @@ def test_wandb_that_hangs_holds_up_neither_body_nor_end(at, fake, tmp_path, capf
     fake(at, "time.sleep(50)")
     body_s, close_s = _track_one(tmp_path / "results", rows=20_000, finish_timeout_s=1.0)  # far more than a pipe holds
     (line,) = capfd.readouterr().err.splitlines()
-    assert body_s < 25  # of 50: time enough for a busy machine
-    assert 0.9 < close_s < 25
+    assert body_s < 5  # of 50: time enough for a busy machine
+    assert 0.9 < close_s < 5
     assert re.fullmatch(r"Warning: W&B: not finished after 1 s, given up\. .*wandb sync \S+/wandb/\*run-\*-point", line)
 
 
