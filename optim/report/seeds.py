@@ -13,11 +13,8 @@ from optim.measure.quality import mcnemar
 from optim.report.difference import Difference, Mean, Spread
 from optim.report.finished import Finished, distinct, label, set_on_command_line
 
-FOLLOWS = (
-    ("distill", "teacher_seed"),
-    ("quant", "seed"),
-    ("slim", "seed"),
-)  # keys that are the run's seed unless they are set
+# Group and key of what is the run's seed unless it is set.
+FOLLOWS = (("distill", "teacher_seed"), ("quant", "seed"), ("slim", "seed"))
 NOWHERE = ("seed", "results_dir", "cache_dir", "track")  # of a config, what makes no other point
 
 
