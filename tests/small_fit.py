@@ -22,7 +22,7 @@ SHAPE = Architecture(
 
 RECIPE = Recipe(
     epochs=2, steps=None, batch_size=8, learning_rate=1e-2, warmup=0.1, weight_decay=0.01, average=0.0, layer_decay=1.0,
-    label_smoothing=0.0, r_drop=0.0, head_dropout=None,
+    label_smoothing=0.0, r_drop=0.0, head_dropout=None, whole_copies=1,
 )  # fmt: skip
 
 # Every key is set, so nothing is left to what is usual.
@@ -88,10 +88,11 @@ def random_weights(shape: Architecture, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def fit_of(model, tokens, scratch, *, wrappers=(), loss=None, recipe=RECIPE, schedule=SCHEDULE, logits=None,
-           teachers=(), alignments=(), seed=0, holdout_seed=0, on_row=lambda row: None, bar=None) -> Fit:  # fmt: skip
+           teachers=(), alignments=(), parts=None, seed=0, holdout_seed=0, on_row=lambda row: None,
+           bar=None) -> Fit:  # fmt: skip
     """A fit with what the test does not care about filled in; logits: float32 [n, classes] of one teacher."""
     task = Task(
-        model=model, tokens=tokens, wrappers=wrappers, teachers=teachers, alignments=alignments,
+        model=model, tokens=tokens, parts=parts, wrappers=wrappers, teachers=teachers, alignments=alignments,
         loss=loss or HardLabels(teachers=("same",), teacher_seeds=(0,)),
         teacher_logits=None if logits is None else logits[:, None],
     )  # fmt: skip

@@ -24,7 +24,7 @@ import numpy as np
 from optim.common.stages import SUMS
 from optim.encoder import store
 from optim.encoder.architecture import Architecture
-from optim.run.fits import FitStep, LogitsStep, TokensStep
+from optim.run.fits import PARTS, FitStep, LogitsStep, TokensStep
 from optim.run.step import Step
 from optim.run.surgery import shape_before
 from optim.run.transfer import AugmentedStep, TransferTokensStep
@@ -96,6 +96,7 @@ class Forecast:
         weights, schedule = weights_of(shape_before(step)), step.point.schedule
         live = sum(weights_of(shape_before(teacher)) for teacher in step.teachers)
         each = FIT_OPERATIONS * weights + ANSWER_OPERATIONS * live
+        tokens += _copied(self.cache_dir / "stages" / step.tokens.wanted.key, step.recipe.whole_copies)
         return Work(step.kind, weights, schedule.precision, each * tokens * step.recipe.epochs)
 
     def _tokens(self, step: TokensStep) -> int:
@@ -159,6 +160,17 @@ def _counted(folder: Path) -> int | None:
     return None
 
 
+def _copied(folder: Path, copies: int) -> int:
+    """Tokens that whole sentences add which come `copies` times; 0 where they are not found yet."""
+    with (
+        suppress(OSError, ValueError, KeyError),
+        np.load(folder / "train.npz") as saved,
+        np.load(folder / PARTS) as parts,
+    ):
+        return (copies - 1) * int(np.diff(saved["offsets"])[parts["whole"]].sum())
+    return 0
+
+
 def _past(cache_dir: Path) -> Iterator[tuple[Work, float]]:
     """(work, seconds) of every fit and every teacher's answers whose tokens are still there."""
     stages = cache_dir / "stages"
@@ -181,7 +193,9 @@ def _work_of(kind: str, key: Mapping[str, Any], tokens: int, folder: Path) -> Wo
         return Work(kind, weights, teacher["fit"]["precision"], ANSWER_OPERATIONS * weights * tokens)
     weights, live = _weights_in(folder), sum(_weights_in(stages / teacher) for teacher in key["teachers"])
     each = FIT_OPERATIONS * weights + ANSWER_OPERATIONS * live
-    return Work(kind, weights, key["fit"]["precision"], each * tokens * key["fit"]["recipe"]["epochs"])
+    recipe = key["fit"]["recipe"]
+    tokens += _copied(stages / key["tokens"], recipe.get("whole_copies", 1))
+    return Work(kind, weights, key["fit"]["precision"], each * tokens * recipe["epochs"])
 
 
 def _weights_in(folder: Path) -> int:

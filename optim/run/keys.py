@@ -29,6 +29,7 @@ ELSEWHERE = ("teacher", "seeds", "teacher_seed", "augment", "unlabelled")
 RECIPES = ("teacher", "usual", "student")
 CALIBRATION = ("samples", "seed", "source")
 NEUTRAL = {"source": "train"}  # of a quantization: what it did before there was the key
+ONCE = {"whole_copies": 1}  # of a recipe, likewise
 
 
 def run_id_of(point: Point) -> str:
@@ -61,7 +62,7 @@ def export_key(point: Point) -> dict[str, Any]:
 def _taught(point: Point, teacher: Teacher) -> dict[str, Any]:
     """A teacher: of what, by which seed and recipe."""
     recipe = point.schedule.teacher_of(teacher.checkpoint.name)
-    return {**teacher.checkpoint.fingerprint(), "fit_seed": teacher.seed, "recipe": as_json(recipe)}
+    return {**teacher.checkpoint.fingerprint(), "fit_seed": teacher.seed, "recipe": without(as_json(recipe), ONCE)}
 
 
 def loss_key(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,7 +90,12 @@ def transfer_key(point: Point) -> dict[str, Any]:
 
 def quant_key(spec: Mapping[str, Any]) -> dict[str, Any]:
     """A quantization, without keys that change nothing: those that are younger than stages that there are."""
-    return {key: value for key, value in spec.items() if NEUTRAL.get(key) != value}
+    return without(spec, NEUTRAL)
+
+
+def without(spec: Mapping[str, Any], neutral: Mapping[str, Any]) -> dict[str, Any]:
+    """A spec without the keys that have their neutral value."""
+    return {key: value for key, value in spec.items() if key not in neutral or neutral[key] != value}
 
 
 def file_key(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,7 +110,7 @@ def rounding_key(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 def recipe_key(spec: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
     """What a fit takes from `conf/fit`: its own recipe, and what all fits share."""
-    own = {key: value for key, value in as_json(recipe).items() if key != "steps" or value is not None}
+    own = without(as_json(recipe), {"steps": None, **ONCE})
     return {**{key: value for key, value in spec.items() if key not in RECIPES}, "recipe": own}
 
 

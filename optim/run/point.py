@@ -114,6 +114,7 @@ def point_of(cfg: DictConfig) -> Point:
         seed=general.seed,
         specs=specs,
     )
+    _check_copies(schedule, point.specs["data"])
     for one in point.origins:
         require_unrelated(point.source.name, trained_on(one), f"model={one.name}")
     return point
@@ -151,6 +152,16 @@ def _schedule(schedule: Schedule) -> Schedule:
     if schedule.precision != "auto":
         return schedule
     return replace(schedule, precision="bfloat16" if has_bfloat16() else "float32")
+
+
+def _check_copies(schedule: Schedule, data: Mapping[str, Any]) -> None:
+    """Raises UserError if whole sentences are to be copied where no row is known to be one."""
+    for name, recipe in (("teacher", schedule.teacher), ("student", schedule.student)):
+        if recipe.whole_copies > 1 and not data.get("phrases"):
+            raise UserError(
+                f"fit.{name}.whole_copies needs data whose rows are phrases of whole sentences (data.phrases=true), "
+                f"got {recipe.whole_copies}. Set fit.{name}.whole_copies=1."
+            )
 
 
 def _teachers(cfg: DictConfig, loss: Loss) -> tuple[Teacher, ...]:

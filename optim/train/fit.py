@@ -27,7 +27,7 @@ from optim.train.objective import Loss, watching
 from optim.train.prune import masked_fraction
 from optim.train.recipe import Recipe, Schedule
 from optim.train.regularize import regularized
-from optim.train.rows import stops, unlabelled_rows
+from optim.train.rows import stops, unlabelled_rows, with_copies
 from optim.train.wrap import Stack, Wrapper
 
 SCORE_BATCH = 64
@@ -162,10 +162,11 @@ class Fit:
         )  # fmt: skip
         classes = task.model.output_shape[-1]
         self.weights = class_weights(task.tokens.labels[labelled], classes, schedule.class_weights)
-        self.chosen = np.concatenate([labelled, unlabelled_rows(task.parents, labelled, len(task.tokens))])
+        drawn = with_copies(labelled, task.parts, recipe.whole_copies)
+        self.chosen = np.concatenate([drawn, unlabelled_rows(task.parents, labelled, len(task.tokens))])
         self.epoch_steps = math.ceil(len(self.chosen) / recipe.batch_size)
         self.total_steps = recipe.epochs * self.epoch_steps if recipe.steps is None else recipe.steps
-        self.stops = stops(self.total_steps, self.epoch_steps, math.ceil(len(labelled) / recipe.batch_size))
+        self.stops = stops(self.total_steps, self.epoch_steps, math.ceil(len(drawn) / recipe.batch_size))
         self.stack = Stack(task.wrappers, task.model, total_steps=self.total_steps)
         self.objective = regularized(task.loss.attach(task.model, task.teachers), classes=classes,
                                      label_smoothing=recipe.label_smoothing, r_drop=recipe.r_drop)  # fmt: skip

@@ -34,6 +34,7 @@ class Common:
     label_smoothing: float  # share of each label that all classes have alike
     r_drop: float  # weight of the divergence of two answers under different dropout
     head_dropout: float | None  # before the classifier; None: as the checkpoint has it
+    whole_copies: int  # times that an epoch has a row that is a whole sentence, where rows are phrases of such
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class Recipe(Common):
     warmup: float  # training progress at the peak, [0, 1)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "whole_copies"):
             require_count(f"fit.*.{name}", getattr(self, name))
         if self.steps is not None:
             require_count("fit.*.steps", self.steps)

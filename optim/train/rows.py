@@ -6,6 +6,15 @@ import math
 
 import numpy as np
 
+from optim.data.phrases import Parts
+
+
+def with_copies(rows: np.ndarray, parts: Parts | None, copies: int) -> np.ndarray:
+    """`rows`, int64 [n], with those among them that are whole sentences `copies` times."""
+    if parts is None or copies == 1:
+        return rows
+    return np.concatenate([rows, np.repeat(np.intersect1d(parts.whole, rows), copies - 1)])
+
 
 def unlabelled_rows(parents: np.ndarray | None, labelled: np.ndarray, count: int) -> np.ndarray:
     """Of the sentences without a label, the last of `count` rows, those to learn from: int64 [m].

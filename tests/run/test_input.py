@@ -76,6 +76,12 @@ CASES = {
     ),
     "a fit of no steps": (["fit.student.steps=0"], "fit.*.steps must be above 0, got 0"),
     "half an epoch": (["fit.teacher.epochs=0.5"], "fit.teacher.epochs must be a whole number, got 0.5"),
+    "copies of no sentence": (
+        ["data.phrases=false", "fit.student.whole_copies=3"],
+        "fit.student.whole_copies needs data whose rows are phrases",
+        "got 3",
+    ),
+    "none of the whole sentences": (["fit.student.whole_copies=0"], "fit.*.whole_copies must be above 0, got 0"),
     "a seed that is a word": (["seed=x"], "seed must be a whole number"),
     "no epochs": (["fit.teacher.epochs=0"], "fit", "epochs must be above 0"),
     "an unknown precision": (["fit.precision=int3"], "fit.precision must be auto, float32 or bfloat16"),

@@ -71,6 +71,7 @@ LEAVES: dict[str, tuple[Any, bool, frozenset[str]]] = {
     "fit.teacher.label_smoothing": (0.1, OTHER, TEACHER),
     "fit.teacher.r_drop": (0.5, OTHER, TEACHER),
     "fit.teacher.head_dropout": (0.3, OTHER, TEACHER),
+    "fit.teacher.whole_copies": (2, OTHER, TEACHER),
     "fit.usual.other.epochs": (4, SAME, NONE),  # fit.teacher says these itself, all but the warm-up
     "fit.usual.other.batch_size": (16, SAME, NONE),
     "fit.usual.other.learning_rate": (1e-3, SAME, NONE),
@@ -91,6 +92,7 @@ LEAVES: dict[str, tuple[Any, bool, frozenset[str]]] = {
     "fit.student.label_smoothing": (0.1, OTHER, STUDENT),
     "fit.student.r_drop": (0.5, OTHER, STUDENT),
     "fit.student.head_dropout": (0.3, OTHER, STUDENT),
+    "fit.student.whole_copies": (2, OTHER, STUDENT),
     "fit.holdout": (0.1, OTHER, TEACHER),
     "fit.holdout_minimum": (100, OTHER, TEACHER),
     "fit.class_weights": ("none", OTHER, TEACHER),
@@ -324,6 +326,12 @@ def test_a_calibration_on_train_is_what_it_was_before_there_was_a_choice():
     assert quant_key({**old, "source": "train"}) == old
     assert quant_key({**old, "source": "whole"}) == {**old, "source": "whole"}
     assert "max_disagreement" not in file_key(old)
+
+
+def test_a_recipe_that_copies_no_sentence_is_what_it_was_before_there_was_a_choice(config):
+    recipe = point_of(config).schedule.student
+    assert "whole_copies" not in keys.recipe_key({}, recipe)["recipe"]
+    assert keys.recipe_key({}, dataclasses.replace(recipe, whole_copies=2))["recipe"]["whole_copies"] == 2
 
 
 def test_other_sentences_for_the_calibration_are_no_other_fit(config, runs):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_fit import RECIPE, fit_of, new_model, tokens_of
 
-from optim.train.rows import stops, unlabelled_rows
+from optim.data.phrases import Parts
+from optim.train.rows import stops, unlabelled_rows, with_copies
 
 
 def test_what_was_made_from_a_held_out_sentence_is_left_out():
@@ -15,6 +20,25 @@ def test_what_was_made_from_a_held_out_sentence_is_left_out():
     parents = np.array([[0, -1], [1, -1], [0, 3], [2, 0], [3, 1], [-1, -1]])
     assert unlabelled_rows(parents, np.array([0, 2]), 10).tolist() == [4, 7, 9]
     assert unlabelled_rows(None, np.array([0, 2]), 4).tolist() == []
+
+
+def test_whole_sentences_that_are_fitted_come_as_often_as_asked():
+    """Rows 2, 5 and 7 are whole; 5 is held out and comes not at all."""
+    parts = Parts(np.array([7, 2, 5]), np.array([7, 6, 2, 1, 5]), np.array([0, 2, 4, 5]))
+    rows = np.array([0, 1, 2, 3, 6, 7])
+    assert with_copies(rows, parts, 3).tolist() == [0, 1, 2, 3, 6, 7, 2, 2, 7, 7]
+    assert with_copies(rows, parts, 1).tolist() == rows.tolist()
+    assert with_copies(rows, None, 3).tolist() == rows.tolist()
+
+
+def test_an_epoch_has_whole_sentences_as_often_as_asked_and_none_that_is_held_out(tmp_path):
+    """Every sixth row is whole; of those ten a fifth is held out with what is part of it, here nothing else."""
+    tokens, whole = tokens_of(60), np.arange(0, 60, 6)
+    recipe = replace(RECIPE, whole_copies=3)
+    fit = fit_of(new_model(), tokens, tmp_path, recipe=recipe, parts=Parts(whole, whole, np.arange(11)))
+    drawn = Counter(np.concatenate(fit._batches(0)).tolist())
+    assert len(fit.held) == 2
+    assert drawn == {row: 3 if row in whole else 1 for row in range(60) if row not in fit.held}
 
 
 @pytest.mark.parametrize(
