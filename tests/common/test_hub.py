@@ -156,6 +156,7 @@ def test_defaults_are_those_of_the_yaml_files():
 # --- the probe
 
 
+@pytest.mark.timed
 def test_probe_ends_in_two_seconds_with_a_server_that_says_nothing(monkeypatch):
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
@@ -164,6 +165,7 @@ def test_probe_ends_in_two_seconds_with_a_server_that_says_nothing(monkeypatch):
         assert time.monotonic() - start < 3
 
 
+@pytest.mark.timed
 def test_probe_does_not_wait_for_name_resolution(monkeypatch):
     monkeypatch.setattr(hub, "PROBE_S", 0.2)
 

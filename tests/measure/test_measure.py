@@ -56,6 +56,7 @@ def files(tmp_path_factory):
 # Stop-watch
 
 
+@pytest.mark.timed
 def test_the_stop_watch_reads_a_known_sleep():
     sleep = {"sleep": lambda: time.sleep(0.02)}
     times = latency.interleaved_times_ms(sleep, warmup=1, min_calls=5, min_seconds=0.1)["sleep"]
@@ -64,6 +65,7 @@ def test_the_stop_watch_reads_a_known_sleep():
     assert np.median(times) < 40
 
 
+@pytest.mark.timed
 def test_the_warm_up_is_not_counted():
     sleeps = itertools.chain([0.05, 0.05], itertools.repeat(0.001))
     calls = {"sleep": lambda: time.sleep(next(sleeps))}

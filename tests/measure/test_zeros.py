@@ -89,6 +89,7 @@ def test_seven_of_eight_rounds_are_hardly_chance(faster, accelerated):
     assert zeros.verdict(own, other)["zeros_accelerated"] is accelerated
 
 
+@pytest.mark.timed
 def test_real_files_are_told_apart(files, monkeypatch):
     """A file that computes far more stands for the one without zeros; the other way round nothing is faster."""
     heavy, light = files["heavy"].read_bytes(), files["light"].read_bytes()

@@ -222,6 +222,7 @@ def test_upload_once_more_replaces_the_report_and_only_if_it_changed(tmp_path, u
     assert capfd.readouterr().out.count(VIEW_ID) == 3
 
 
+@pytest.mark.timed
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [{"status": 500}, {"status": 403}, {"hang_s": 20.0}])
 def test_server_that_fails_is_one_line_in_time(fault, tmp_path, use, capfd):

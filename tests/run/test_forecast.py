@@ -148,6 +148,7 @@ def test_durations_are_said_as_people_say_them():
     assert [spoken(s) for s in (3.2, 99, 240, 3900, 7200)] == ["3 s", "99 s", "4 min", "65 min", "2.0 h"]
 
 
+@pytest.mark.timed
 def test_the_product_takes_half_a_second_and_is_a_rate():
     start = time.perf_counter()
     rate = forecast.product_rate()

@@ -98,6 +98,7 @@ def test_a_fit_is_checked_by_what_wrapped_it(runs):
         made(runs, replace(plain, pruner=BrokenPromise(), specs={**plain.specs, "prune": {"method": "broken"}}))
 
 
+@pytest.mark.slow
 def test_two_cold_runs_of_one_seed_are_one_file(tmp_path):
     """Dropout, the head's first weights, batches: everything is drawn by the seed."""
     files = []

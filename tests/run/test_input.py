@@ -303,6 +303,7 @@ def test_a_local_checkpoint_is_used_wherever_it_lies(runs, checkpoint, tmp_path)
     assert first["run_id"] in again.stdout
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("arguments", [["--help"], ["prune=fixed51"]])
 def test_help_and_typos_answer_within_a_second_or_so(arguments):
     def took_s(*words: str) -> float:

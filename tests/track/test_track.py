@@ -481,6 +481,7 @@ def test_fake_without_a_fault_is_used_in_order_and_warns_of_nothing(fake, tmp_pa
     assert (calls.read_text().split(), capfd.readouterr().err) == (" ".join(expected).split(), "")
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("at", ["import", "init", "log", "finish"])
 def test_wandb_that_hangs_holds_up_neither_body_nor_end(at, fake, tmp_path, capfd):
     fake(at, "time.sleep(50)")
@@ -540,6 +541,7 @@ def test_row_that_is_no_json_is_one_line_and_the_rest_is_closed(fake, tmp_path, 
 # ---- online ----
 
 
+@pytest.mark.timed
 def test_server_out_of_reach_falls_back_to_offline_in_time(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")

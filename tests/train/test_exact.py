@@ -63,11 +63,19 @@ PRUNERS = {
 }
 
 
+AT_ONCE = ("none", "magnitude_everything", "movement", "across")  # the others are left to the slow tests
+
+
 @pytest.mark.parametrize(
     ("wrappers", "recipe"),
-    [*((w, r) for w in ((), (GROWING,)) for r in (RECIPE, EVERYTHING)),
-     *(((p,), EVERYTHING) for p in PRUNERS.values()), ((PRUNERS["movement"],), RECIPE)],
-    ids=["none", "none_everything", "magnitude", "magnitude_everything", *PRUNERS, "movement_plain"],
+    [
+        pytest.param(wrappers, recipe, id=name, marks=[] if name in AT_ONCE else [pytest.mark.slow])
+        for name, wrappers, recipe in (
+            ("none", (), RECIPE), ("none_everything", (), EVERYTHING), ("magnitude", (GROWING,), RECIPE),
+            ("magnitude_everything", (GROWING,), EVERYTHING), ("movement_plain", (PRUNERS["movement"],), RECIPE),
+            *((name, (pruner,), EVERYTHING) for name, pruner in PRUNERS.items()),
+        )
+    ],
 )  # fmt: skip
 def test_a_kill_in_the_middle_changes_no_bit(tmp_path, wrappers, recipe):
     more = {"wrappers": wrappers, "recipe": recipe}

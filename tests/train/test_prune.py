@@ -41,9 +41,15 @@ def pruner_of(name: str, *more: str):
 SHARES = {"none": 0.0, "nm24": 0.5, "block1x4": 0.5, "movement": 0.5}  # of the options whose name ends in no share
 OPTIONS = sorted(p.stem for p in (CONF / "prune").glob("*.yaml"))
 AVERAGED = ("nm24", "block1x4", "global50", "movement", "poly80")
+SLOW = pytest.mark.slow
+ALIKE = ("fixed50", "poly50")  # of these fixed80 and poly80 differ in a number
 
 
-@pytest.mark.parametrize(("name", "average"), [*((n, 0.0) for n in OPTIONS), *((n, 0.9) for n in AVERAGED)])
+@pytest.mark.parametrize(
+    ("name", "average"),
+    [*(pytest.param(n, 0.0, marks=[SLOW] if n in ALIKE else []) for n in OPTIONS),
+     *(pytest.param(n, 0.9, marks=[] if n == "movement" else [SLOW]) for n in AVERAGED)],
+)  # fmt: skip
 def test_every_pruning_reaches_its_sparsity_and_holds_it(name, average, tmp_path):
     """Through the one loop with distillation: each kernel of the encoder and the pooler, not the classifier."""
     pruner, tokens, model = pruner_of(name), tokens_of(240), new_model()
@@ -96,8 +102,9 @@ def test_a_lost_mask_is_noticed():
 
 @pytest.mark.parametrize(
     ("name", "pooling"),
-    [("fixed50", "first"), ("fixed50", "mean"), ("nm24", "mean"), ("block1x4", "mean"), ("movement", "first"),
-     ("movement", "mean"), ("global50", "mean")],
+    [("fixed50", "first"), ("movement", "mean"), pytest.param("fixed50", "mean", marks=SLOW),
+     *(pytest.param(n, "mean", marks=SLOW) for n in ("nm24", "block1x4", "global50")),
+     pytest.param("movement", "first", marks=SLOW)],
 )  # fmt: skip
 def test_a_pruned_step_multiplies_bfloat16_and_rounds_no_weight(name, pooling, tmp_path):
     """TFMOT's wrapper is float32 for its masks, and so is ours; what they wrap must multiply in its own precision."""
