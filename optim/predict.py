@@ -17,30 +17,39 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import stat
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, overload
 
 import numpy as np
 
-from optim.common.errors import UserError
+from optim.common.errors import UserError, require_count
 from optim.export.bundle import LABELS_FILE, TOKENIZER_FILE, bundle_of, model_in, read_labels
 from optim.measure import runtime
 
 TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+BLOCK = 1024  # sentences that are sorted by length together, and answered before the next ones are read
+PIECE = 32  # of these, neighbours in length, that one interpreter answers in a row
+RATED = 100  # sentences: a rate of fewer says nothing
 
 
 class Classifier:
     """A bundle, loaded: `Classifier("results/<run_id>")("a charming film")`.
 
-    folder: a bundle, or the run folder that holds one. Raises UserError naming the file that is missing or does not
-    fit.
+    folder: a bundle, or the run folder that holds one. threads: of one interpreter. workers: interpreters that answer
+    several sentences side by side; each keeps weights of its own. Raises UserError naming the file that is missing or
+    does not fit.
     """
 
-    def __init__(self, folder: str | Path, *, threads: int = 1):
+    def __init__(self, folder: str | Path, *, threads: int = 1, workers: int = 1):
+        require_count("workers", workers)
         folder = bundle_of(Path(folder))
         model = model_in(folder)
         for name in (model.name, TOKENIZER_FILE, LABELS_FILE):
@@ -48,11 +57,12 @@ class Classifier:
                 raise UserError(f"{folder} is not a bundle: it has no {name}. A run leaves one in <its folder>/bundle.")
         self.labels, self.max_length = read_labels(folder / LABELS_FILE)
         self._tokenizer = _tokenizer(folder / TOKENIZER_FILE, self.max_length)
-        self._model = runtime.Classifier(model, threads)
-        if self._model.classes != len(self.labels):
+        first = runtime.Classifier(model, threads)
+        if first.classes != len(self.labels):
             raise UserError(
-                f"{folder / LABELS_FILE} names {len(self.labels)} labels, {model.name} has {self._model.classes}."
+                f"{folder / LABELS_FILE} names {len(self.labels)} labels, {model.name} has {first.classes}."
             )
+        self._threads, self._workers, self._models = threads, workers, [first]
         self.counts: Counter[str] = Counter()  # label -> sentences that were given it
         self.cut = 0  # sentences that had more than max_length tokens
 
@@ -67,24 +77,78 @@ class Classifier:
 
         Of several sentences a list of these.
         """
-        return self._classified(text) if isinstance(text, str) else [self._classified(one) for one in text]
+        return next(self.answers([text])) if isinstance(text, str) else list(self.answers(text))
 
-    def _classified(self, text: str) -> dict[str, Any]:
-        encoded = self._tokenizer.encode(text)
-        logits = self._model.logits(np.array(encoded.ids)).astype(np.float64)
-        exps = np.exp(logits - logits.max())
+    def answers(self, texts: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """Those of `__call__`, in the order of the texts; a block of texts is read before its first answer comes."""
+        for block in blocks(texts):
+            encoded = self._tokenizer.encode_batch(block)
+            rows = [np.array(one.ids, np.int32) for one in encoded]
+            try:
+                found = self._logits(rows)
+            except UserError:  # one of them has no answer: those before it still get theirs
+                found = (self._models[0].logits(row) for row in rows)
+            for text, one, logits in zip(block, encoded, found, strict=True):
+                yield self._answer(text, logits, cut=bool(one.overflowing))
+
+    def _answer(self, text: str, logits: np.ndarray, *, cut: bool) -> dict[str, Any]:
+        """Counts it, too. logits: float32 [classes]."""
+        exps = np.exp(logits.astype(np.float64) - logits.max())
         scores = dict(zip(self.labels, (exps / exps.sum()).tolist(), strict=True))
         label = self.labels[int(logits.argmax())]
         self.counts[label] += 1
-        self.cut += bool(encoded.overflowing)
+        self.cut += cut
         return {"text": text, "label": label, "score": scores[label], "scores": scores}
 
-    def summary(self) -> str:
-        """How many sentences were given which label, and how many of them were cut."""
+    def _logits(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+        """float32 [sentences, classes] of token ids, int32 [length] each: sorted by length, as the runtime plans anew
+        for another one, and by several interpreters where there are enough of them."""
+        logits = np.zeros((len(rows), len(self.labels)), np.float32)
+        order = np.argsort([len(row) for row in rows], kind="stable")
+        pieces = [order[start : start + PIECE] for start in range(0, len(order), PIECE)]
+        free: SimpleQueue[runtime.Classifier] = SimpleQueue()
+
+        def answer(piece: np.ndarray) -> None:
+            model = free.get()
+            try:
+                for i in piece:
+                    logits[i] = model.logits(rows[i])
+            finally:
+                free.put(model)
+
+        workers = min(self._workers, len(pieces))
+        while len(self._models) < workers:
+            self._models.append(runtime.Classifier(self._models[0].path, self._threads))
+        for model in self._models[:workers]:
+            free.put(model)
+        with ThreadPoolExecutor(workers) as pool:  # LiteRT lets other threads run while it computes
+            list(pool.map(answer, reversed(pieces)))  # the longest first: they are what one could wait for at the end
+        return logits
+
+    def summary(self, seconds: float | None = None) -> str:
+        """How many sentences were given which label, how many of them were cut, and how many a second it were."""
         total = self.counts.total()
         named = ", ".join(f"{count:,} {label}" for label, count in self.counts.most_common())
         cut = f"{self.cut:,} cut at {self.max_length} tokens" if self.cut else "none was cut"
-        return f"{total:,} sentence{'s' * (total != 1)}: {named or 'none'}; {cut}."
+        rate = f"; {total / seconds:,.0f} a second" if seconds and total >= RATED else ""
+        return f"{total:,} sentence{'s' * (total != 1)}: {named or 'none'}; {cut}{rate}."
+
+
+def blocks(texts: Iterable[str], size: int = BLOCK) -> Iterator[list[str]]:
+    """Lists of up to `size` texts. Where reading fails, what was read before it still comes first."""
+    block: list[str] = []
+    try:
+        for text in texts:
+            block.append(text)
+            if len(block) == size:
+                yield block
+                block = []
+    except UserError:
+        if block:
+            yield block
+        raise
+    if block:
+        yield block
 
 
 def _tokenizer(path: Path, max_length: int):
@@ -143,6 +207,19 @@ def _is_file(argument: str) -> bool:
     return there
 
 
+def cores() -> int:
+    """Those that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def answers(classify: Classifier, arguments: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """In blocks, but for a stdin that is no file: whoever writes to it may wait for the answer to each line."""
+    found = sentences(arguments)
+    if arguments or stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode):
+        return classify.answers(found)
+    return map(classify, found)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Prints one JSON line a sentence; 2 and one line on stderr if bundle or input are not fit."""
     parser = argparse.ArgumentParser(
@@ -151,15 +228,17 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("bundle", type=Path, help="results/<run_id> or its bundle")
     parser.add_argument("text", nargs="*", help="sentences, or text files with one a line; without any, stdin is read")
-    parser.add_argument("--threads", type=int, default=1, help="of the interpreter (default: 1)")
+    parser.add_argument("--threads", type=int, default=1, help="of an interpreter (default: 1)")
+    parser.add_argument("--workers", type=int, default=cores(), help="interpreters side by side (default: the cores)")
     options = parser.parse_intermixed_args(arguments)
     try:
-        classify = Classifier(options.bundle, threads=options.threads)
-        for text in sentences(options.text):
-            sys.stdout.buffer.write(json.dumps(classify(text), ensure_ascii=False).encode() + b"\n")
+        classify = Classifier(options.bundle, threads=options.threads, workers=options.workers)
+        start = time.perf_counter()
+        for answer in answers(classify, options.text):
+            sys.stdout.buffer.write(json.dumps(answer, ensure_ascii=False).encode() + b"\n")
             sys.stdout.flush()  # line by line, for a reader at the other end of a pipe
         if classify.cut or not options.text or any(map(_is_file, options.text)):  # else the lines above say it all
-            print(classify.summary(), file=sys.stderr)
+            print(classify.summary(time.perf_counter() - start), file=sys.stderr)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -95,6 +96,45 @@ def test_a_file_is_read_and_its_summary_counts_what_was_cut(whole, tmp_path, cap
     rows = [json.loads(line) for line in out.splitlines()]
     assert (code, [row["text"] for row in rows]) == (0, ["a charming film", "a dull film", "a charming film a dull"])
     assert err == "3 sentences: 2 positive, 1 negative; 1 cut at 5 tokens.\n"
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_many_sentences_have_their_own_answers_in_order(whole, workers, monkeypatch):
+    """Of 200 in blocks of 90, with pieces of 7 for each interpreter: sorted by length inside, and back in order."""
+    monkeypatch.setattr(predict, "BLOCK", 90)
+    monkeypatch.setattr(predict, "PIECE", 7)
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(["charming", "dull", "film"], rng.integers(1, 4))) for _ in range(200)]
+    classify = predict.Classifier(whole, workers=workers)
+    answers = list(classify.answers(iter(texts)))
+    assert [one["text"] for one in answers] == texts
+    for one in answers:  # [CLS] and [SEP] add 1 to positive
+        words = one["text"].split()
+        margin = 1 + 2 * words.count("charming") - 3 * words.count("dull")
+        assert one["scores"]["positive"] == pytest.approx(1 / (1 + math.exp(-margin)))
+    assert len(classify._models) == workers
+    assert classify.counts.total() == 200
+    assert re.fullmatch(r"200 sentences: .*; none was cut; 1,000 a second.", classify.summary(0.2))
+
+
+def test_what_comes_before_a_line_that_cannot_be_read_is_answered(whole, tmp_path):
+    (tmp_path / "bad.txt").write_bytes(b"a charming film\ndull\n\xff\xfe\nfilm\n")
+    code, out, err = run(whole, tmp_path / "bad.txt")
+    assert (code, "is not UTF-8 text" in err) == (2, True)
+    assert [json.loads(line)["label"] for line in out.splitlines()] == ["positive", "negative"]
+
+
+def test_a_pipe_has_each_answer_before_it_writes_the_next_line(whole):
+    command = [sys.executable, "-m", "optim.predict", str(whole)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdin
+        assert program.stdout
+        for word, label in (("charming", "positive"), ("dull", "negative")):
+            program.stdin.write(f"{word}\n")
+            program.stdin.flush()
+            assert json.loads(program.stdout.readline())["label"] == label
+        program.stdin.close()
+    assert program.returncode == 0
 
 
 def test_a_sentence_that_is_cut_is_told_and_others_are_not(whole, capsys):
@@ -310,7 +350,10 @@ def test_tokenizer_of_another_model_is_refused(bundle):
     assert len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("arguments", "message"), [(["a film", " "], "blank"), (["--threads", "0", "a"], "threads")])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["a film", " "], "blank"), (["--threads", "0", "a"], "threads"), (["--workers", "0", "a"], "workers")],
+)
 def test_unfit_arguments_are_refused(whole, arguments, message):
     code, _, err = run(whole, *arguments)
     assert code == 2
