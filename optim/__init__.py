@@ -40,6 +40,7 @@ FLOORS = {  # the lowest first
     "report": "many results: what is better, what only looks so, pages and tables",
     "sweep": "many points: plan, run, search, pick, measure again, clean the cache",
     "predict": "classifies sentences with a bundle",
+    "serve": "a bundle behind HTTP",
     "command": "the command lines of train.py and sweep.py",
 }
 

@@ -1,0 +1,75 @@
+"""The command line of the server."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import sys
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+from optim.common.errors import UserError, require_count
+from optim.predict import Classifier, cores
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serves until Ctrl-C; 2 and one line on stderr for a bundle, an address or a package that is not there."""
+    parser = argparse.ArgumentParser(
+        prog="python -m optim.serve",
+        description="Answers over HTTP with the bundle of a run: POST /classify, GET /health, and a page to try it on.",
+        epilog='Try: curl -d \'{"text": "a charming film"}\' http://127.0.0.1:8000/classify',
+    )
+    parser.add_argument("bundle", type=Path, help="results/<run_id> or its bundle")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
+    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: 8000)")
+    parser.add_argument("--workers", type=int, default=cores(), help="interpreters side by side (default: the cores)")
+    parser.add_argument("--queue", type=int, default=1024, help="sentences that may wait (default: 1024)")
+    options = parser.parse_args(arguments)
+    try:
+        serve(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Loads one classifier for each worker, and answers until it is stopped."""
+    if lacking := [name for name in ("starlette", "uvicorn") if find_spec(name) is None]:
+        raise UserError(
+            f"{' and '.join(lacking)} not installed: the server needs the extra `serve`. "
+            'pip install "distilbert-optim[serve]", or ".[serve]" in a checkout.'
+        )
+    import uvicorn
+
+    from optim.serve.app import application
+
+    for name in ("workers", "queue"):
+        require_count(f"--{name}", getattr(options, name))
+    classifiers = [Classifier(options.bundle) for _ in range(options.workers)]
+    listening = _listening(options.host, options.port)
+    address = f"http://{options.host}:{listening.getsockname()[1]}"
+    print(
+        f"{options.bundle} answers at {address}, {options.workers} workers. Ctrl-C ends it.",
+        file=sys.stderr,
+        flush=True,
+    )
+    app = application(classifiers, queue=options.queue)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+    with suppress(KeyboardInterrupt):  # raised once more after the server has ended in order
+        server.run(sockets=[listening])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket on that address. Raises UserError where it can't be had."""
+    try:
+        return socket.create_server((host, port), backlog=2048)
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"--host {host} --port {port} can't be listened on ({error}). Choose another --port."
+        ) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

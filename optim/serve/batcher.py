@@ -1,0 +1,78 @@
+"""Sentences that wait for an answer, and the interpreters that give it, some sentences at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+Answer = dict[str, Any]
+Classify = Callable[[list[str]], list[Answer]]
+BATCH = 16  # sentences that one interpreter takes at once: sorted by length, they cost less than one by one
+
+
+class Busy(RuntimeError):
+    """More sentences would wait than may."""
+
+
+class Batcher:
+    """Hands sentences to whichever of several classifiers is free.
+
+    classifiers: each is called by one thread at a time. queue: sentences that may wait. A loop must run when it starts.
+    """
+
+    def __init__(self, classifiers: Sequence[Classify], *, queue: int) -> None:
+        self.classifiers, self.limit, self.answered = classifiers, queue, 0
+        self.waiting: asyncio.Queue[tuple[str, asyncio.Future[Answer]]] = asyncio.Queue()
+        self._pool = ThreadPoolExecutor(len(classifiers))
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Batcher:
+        """Starts a task for each classifier."""
+        self._tasks = [asyncio.create_task(self._work(classify)) for classify in self.classifiers]
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """Stops them; a batch that is being computed is finished first."""
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+        self._pool.shutdown()
+
+    async def answers(self, texts: Sequence[str]) -> list[Answer]:
+        """In the order of the texts. Raises Busy where they would be more than may wait."""
+        if self.waiting.qsize() + len(texts) > self.limit:
+            raise Busy(f"{self.waiting.qsize()} sentences wait already, and {self.limit} may.")
+        loop = asyncio.get_running_loop()
+        futures = [loop.create_future() for _ in texts]
+        for text, future in zip(texts, futures, strict=True):
+            self.waiting.put_nowait((text, future))
+        return list(await asyncio.gather(*futures))
+
+    async def _work(self, classify: Classify) -> None:
+        """Takes what waits, up to BATCH sentences, until it is cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            batch = [await self.waiting.get()]
+            while len(batch) < BATCH and not self.waiting.empty():
+                batch.append(self.waiting.get_nowait())
+            wanted = [(text, future) for text, future in batch if not future.done()]  # whose client has not gone
+            try:
+                answers = await loop.run_in_executor(self._pool, classify, [text for text, _ in wanted])
+            except Exception as error:
+                self._fail(wanted, error)
+                continue
+            for (_, future), answer in zip(wanted, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)
+            self.answered += len(answers)
+
+    @staticmethod
+    def _fail(wanted: Sequence[tuple[str, asyncio.Future[Answer]]], error: Exception) -> None:
+        for _, future in wanted:
+            if not future.done():
+                future.set_exception(error)

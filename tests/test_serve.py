@@ -1,0 +1,191 @@
+"""`python -m optim.serve` on a bundle whose answers are known by hand: what it answers, refuses, and survives."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+from test_predict import TABLE, WORDS, write_tokenizer
+from tiny_tflite import write_table_file
+
+from optim.export.bundle import write_labels
+from optim.serve.batcher import Batcher, Busy
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("served")
+    write_table_file(folder / "model.tflite", TABLE)
+    write_tokenizer(folder / "tokenizer.json", WORDS)
+    write_labels(folder / "labels.json", labels=["negative", "positive"], max_length=5)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(bundle) -> Iterator[str]:
+    """Its address; what it says on stderr until it ends is looked at then."""
+    command = [sys.executable, "-m", "optim.serve", str(bundle), "--port", "0", "--workers", "2"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as program:
+        assert program.stderr
+        found = re.search(r"http://127\.0\.0\.1:\d+", program.stderr.readline())
+        assert found
+        yield found.group()
+        program.send_signal(signal.SIGINT)
+        said = program.communicate(timeout=30)[1]
+    assert "Traceback" not in said, said
+
+
+def asked(address: str, body: bytes | object, path: str = "/classify") -> tuple[int, dict]:
+    """(status, answer) of a POST."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address + path, data), timeout=60) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_one_sentence_and_several_are_answered_as_predict_does(server):
+    status, answer = asked(server, {"text": "A charming film"})
+    assert (status, answer["label"]) == (200, "positive")
+    assert answer["score"] == answer["scores"]["positive"] == pytest.approx(1 / (1 + math.exp(-3)))
+    status, answer = asked(server, {"texts": ["dull", "charming", "dull film"]})
+    assert status == 200
+    assert [one["label"] for one in answer["answers"]] == ["negative", "positive", "negative"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        (b'{"text": "a fi', 400, "The body is no JSON. POST /classify takes JSON"),
+        (b"\xff\xfe", 400, "no JSON"),
+        (b"", 400, "no JSON"),
+        ({}, 422, 'POST /classify takes JSON: {"text": "a sentence"}'),
+        ([], 422, "POST /classify takes JSON"),
+        ({"text": 7}, 422, "POST /classify takes JSON"),
+        ({"texts": []}, 422, "POST /classify takes JSON"),
+        ({"text": "  "}, 422, "Sentence 1 is blank."),
+        ({"texts": ["a film", ""]}, 422, "Sentence 2 is blank."),
+        ({"texts": ["a film"] * 257}, 413, "257 sentences in one request, and 256 may be."),
+        ({"text": "film " * 10_000}, 413, "A sentence has 50,000 characters, and 20,000 may be."),
+        ({"text": "film " * 2_000_000}, 413, "The body has more than 1,000,000 bytes."),
+    ],
+    ids=["broken", "bytes", "nothing", "no text", "a list", "a number", "none", "blank", "one blank", "many", "long",
+         "10 MB"],
+)  # fmt: skip
+def test_a_bad_request_is_refused_in_a_line_and_the_next_one_is_answered(server, body, status, said):
+    found, answer = asked(server, body)
+    assert found == status
+    assert said in answer["error"]
+    assert asked(server, {"text": "dull"})[1]["label"] == "negative"
+
+
+def test_a_body_that_only_claims_to_be_large_is_not_waited_for(server):
+    host = server.removeprefix("http://")
+    connection = HTTPConnection(host, timeout=20)
+    connection.putrequest("POST", "/classify")
+    connection.putheader("Content-Length", str(10**9))
+    connection.endheaders()
+    connection.send(b"x" * 1000)
+    assert connection.getresponse().status == 413
+    connection.close()
+
+
+def test_a_thousand_requests_at_once_are_all_answered(server):
+    texts = ["charming" if i % 3 else "dull" for i in range(1000)]
+    with ThreadPoolExecutor(100) as pool:
+        found = list(pool.map(lambda text: asked(server, {"text": text}), texts))
+    assert [(status, answer.get("label")) for status, answer in found] == [
+        (200, "positive" if text == "charming" else "negative") for text in texts
+    ]
+
+
+def test_health_and_page(server):
+    with urllib.request.urlopen(f"{server}/health") as response:
+        health = json.load(response)
+    assert health["labels"] == ["negative", "positive"]
+    assert health["answered"] >= 1
+    with urllib.request.urlopen(server) as response:
+        page = response.read().decode()
+    assert "Try a sentence" in page
+    assert "http://" not in page, "it loads nothing from elsewhere"
+
+
+def test_a_run_folder_is_taken_for_its_bundle(bundle, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "bundle").symlink_to(bundle)
+    taken = subprocess.Popen(
+        [sys.executable, "-m", "optim.serve", str(tmp_path / "run"), "--port", "0"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with taken:
+        assert taken.stderr
+        assert "answers at http://127.0.0.1:" in taken.stderr.readline()
+        taken.terminate()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["."], "is not a bundle"),
+        (["{bundle}", "--port", "99999"], "can't be listened on"),
+        (["{bundle}", "--queue", "0"], "--queue must be above 0"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line(bundle, words, said):
+    command = [sys.executable, "-m", "optim.serve", *(word.format(bundle=bundle) for word in words)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert said in done.stderr
+
+
+def test_who_would_wait_too_long_is_sent_away_and_nobody_else():
+    """Four may wait while one is answered; a classifier that fails takes only its own batch with it."""
+    started, go, seen = asyncio.Event(), asyncio.Event(), Counter()
+
+    async def through() -> list:
+        loop = asyncio.get_running_loop()
+
+        def classify(texts):
+            seen.update(texts)
+            loop.call_soon_threadsafe(started.set)
+            asyncio.run_coroutine_threadsafe(go.wait(), loop).result(20)
+            if "bad" in texts:
+                raise ValueError("no such word")
+            return [{"label": text} for text in texts]
+
+        async with Batcher([classify], queue=4) as batcher:
+            first = asyncio.create_task(batcher.answers(["one"]))
+            await started.wait()
+            second = asyncio.create_task(batcher.answers(["two", "three", "four"]))
+            await asyncio.sleep(0)
+            with pytest.raises(Busy, match="3 sentences wait already, and 4 may"):
+                await batcher.answers(["five", "six"])
+            go.set()
+            found = [await first, await second]
+            with pytest.raises(ValueError, match="no such word"):
+                await batcher.answers(["bad"])
+            return [*found, await batcher.answers(["last"]), batcher.answered]
+
+    one, more, last, answered = asyncio.run(through())
+    assert (one, last) == ([{"label": "one"}], [{"label": "last"}])
+    assert [answer["label"] for answer in more] == ["two", "three", "four"]
+    assert answered == 5
+    assert "five" not in seen
