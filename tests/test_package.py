@@ -35,8 +35,8 @@ def test_every_file_that_is_no_code_is_in_the_wheel():
     patterns = SETUPTOOLS["package-data"]
     held = {path for pattern in patterns["optim.conf"] for path in CONF.glob(pattern)}
     assert held == {path for path in CONF.rglob("*") if path.is_file()}
-    report = ROOT / "optim" / "report"
-    held = {path for pattern in patterns["optim.report"] for path in report.glob(pattern)}
+    folders = {name: ROOT / "optim" / name for name in ("report", "serve")}
+    held = {path for name, at in folders.items() for pattern in patterns[f"optim.{name}"] for path in at.glob(pattern)}
     other = {path for path in (ROOT / "optim").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
     assert other == {path for path in held if path.is_file()}
 
@@ -44,13 +44,14 @@ def test_every_file_that_is_no_code_is_in_the_wheel():
 def test_using_a_bundle_asks_for_three_packages_and_make_installs_the_rest():
     assert names(PROJECT["dependencies"]) == {"ai-edge-litert", "numpy", "tokenizers"}
     extras = PROJECT["optional-dependencies"]
-    assert all(any(one.startswith("distilbert-optim[") for one in extras[name]) for name in extras if name != "train")
+    alone = ("train", "serve")  # a server needs no more than what it serves, beside its own packages
+    assert all(any(one.startswith("distilbert-optim[") for one in extras[name]) for name in extras if name not in alone)
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert '--editable ".[train]"' in makefile
     assert '--editable ".[test]"' in makefile
 
 
-@pytest.mark.parametrize("command", ["optim-train", "optim-sweep", "optim-predict"])
+@pytest.mark.parametrize("command", ["optim-train", "optim-sweep", "optim-predict", "optim-serve"])
 def test_every_command_is_a_function(command):
     module, function = PROJECT["scripts"][command].split(":")
     assert callable(getattr(import_module(module), function))
