@@ -66,6 +66,7 @@ def test_lines_and_logs_are_masked(environment, capsys):
     assert out == "and here ***MY_API_KEY***\n"
 
 
+@pytest.mark.slow
 def test_nothing_that_a_run_leaves_or_says_holds_the_secret(tmp_path):
     """As a value that the config takes from the environment, and as the shell would put it on the command line."""
     runs = Runs(tmp_path)
