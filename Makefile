@@ -5,7 +5,7 @@ WORKERS ?= 2  # processes of `make test`: each takes up to a gigabyte
 # Without --no-compile pip compiles every module of every package, most of which nobody imports.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow lint picture floors faults mutants
+.PHONY: demo test test-slow lint picture bench floors faults mutants
 demo: .venv/.demo
 	$(BIN)/python train.py model=minilm data=reviews prune=fixed50 quant=int8
 
@@ -24,6 +24,9 @@ lint: .venv/.test
 
 picture: .venv/.demo  # make picture REPORT=results/sweeps/ID/report.html, or of made-up points; needs Chromium
 	$(BIN)/python docs/screenshot.py $(REPORT)
+
+bench: .venv/.demo  # make bench DATA=DIR: the speed of this project's files beside other runtimes, in turns
+	$(BIN)/python benchmarks/peers/bench.py --data $(DATA)
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv

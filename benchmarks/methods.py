@@ -39,6 +39,7 @@ from optim.sweep.remeasure import remeasure  # noqa: E402
 PAGE = ROOT / "benchmarks" / "METHODS.md"
 TAUGHT = ["distill.teacher=mpnet", "distill.teacher_seed=0"]
 HALF, QUARTER = ["slim=slim50", "vocab=seen"], ["slim=slim75", "vocab=seen"]
+SIX = ["model=mpnet", "slim=layers6", "slim.ffn=0.5", "vocab=seen"]  # its own teacher: MPNet of the same seed
 BASE = "minilm, float32"
 SEEDS = (0, 1, 2)  # that the page shows where they are there
 # Name -> (words, what the project asks of it).
@@ -67,6 +68,9 @@ POINTS: dict[str, tuple[list[str], str]] = {
     "half, qat": ([*TAUGHT, *HALF, "prune=fixed50", "quant=int8_qat"], "not below half, zeros"),
     "mpnet, six layers": (["model=mpnet", "slim=layers6", "prune=fixed50", "quant=int8"], "0.920; 68 MB"),
     "mpnet, six layers, words": (["model=mpnet", "slim=layers6", "vocab=seen", "prune=fixed50", "quant=int8"], "8x below float32"),
+    "mpnet, six layers, half columns, int4_emb4": ([*SIX, "quant=int4_emb4"], "23 MB"),
+    "mpnet, six layers, half columns, int8_emb4": ([*SIX, "quant=int8_emb4"], "report"),
+    "mpnet, six layers, half columns": ([*SIX, "quant=int8"], "report"),
 }  # fmt: skip
 COMPARED = [
     ("half, zeros", "half"),

@@ -2,7 +2,7 @@
 
 python benchmarks/sst2.py --data DIR     DIR holds GLUE's own train.tsv and dev.tsv
 
-Writes benchmarks/RESULTS.md from the result.json of each run, beside what the project asks of itself. Finished stages
+Writes benchmarks/SST2.md from the result.json of each run, beside what the project asks of itself. Finished stages
 are taken from the cache, so a second call only prints; --again measures the finished files anew.
 """
 
@@ -49,7 +49,7 @@ def main() -> None:
     results = {name: run([*shared, *point], Path(args.results), again=args.again) for name, point in POINTS.items()}
     quick = [command_s(["train.py", "--help"]), command_s(["train.py", "prune=fixed51"])]
     second = command_s(["train.py", *shared, *POINTS["fixed50, int8"]])
-    (ROOT / "benchmarks" / "RESULTS.md").write_text(
+    (ROOT / "benchmarks" / "SST2.md").write_text(
         report(results, quick, second, Path(args.cache or "")), encoding="utf-8"
     )
 
@@ -96,7 +96,7 @@ def command_s(arguments: list[str]) -> float:
 
 
 def report(results: dict[str, dict[str, Any]], quick: list[float], second: float, cache: Path) -> str:
-    """RESULTS.md."""
+    """SST2.md."""
     machine = results["fixed50, int8"]["machine"]
     head = "| point | accuracy (95 %) | MB | gzip MB | p50 ms at 128 | vs float32 | at median | agrees | peak MB |"
     lines = [
