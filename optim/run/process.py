@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from optim.run.outcome import Outcome
     from optim.run.step import Curve
 
-USER_MISTAKE, FAILURE, INTERRUPTED = 2, 1, 130
+USER_MISTAKE, FAILURE, INTERRUPTED, UNREAD = 2, 1, 130, 141  # the last two as a shell says SIGINT and SIGPIPE
 STOP_S = 4.0  # that a point's process has to end in after Ctrl-C
 log = logging.getLogger("optim")
 
@@ -312,6 +312,9 @@ def guarded(work) -> int:
     except KeyboardInterrupt:
         print("\nStopped. The same command goes on from the last finished epoch.", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # the reader of stdout, `head` for one, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
     except Exception as error:  # reported in full by `run`
         say(f"Failed: {type(error).__name__}: {error}", sys.stderr)
         return FAILURE

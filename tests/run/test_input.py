@@ -325,6 +325,18 @@ def test_help_names_groups_and_loads_nothing_heavy():
     assert "slim: budget, ffn50, heads50, layers3, layers6, none, slim50, slim75" in done.stdout
 
 
+@pytest.mark.parametrize("program", ["train.py", "sweep.py"])
+def test_a_reader_that_leaves_early_is_no_failure(program):
+    """As `head` does: nothing on stderr, and the exit code of a program whose output nobody reads."""
+    with subprocess.Popen([sys.executable, program, "--help"], cwd=ROOT, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as shown:  # fmt: skip
+        assert shown.stdout
+        assert shown.stderr
+        shown.stdout.close()
+        assert shown.stderr.read() == b""
+    assert shown.returncode == 141
+
+
 def test_a_cache_is_made_with_the_folders_above_it(tmp_path):
     result.require_space(tmp_path / "a" / "b", free_gb=0.0)
     assert (tmp_path / "a" / "b").is_dir()
