@@ -112,7 +112,8 @@ def test_every_recipe_is_one_that_train_takes_and_differs_from_the_others(study,
         words = merged([*found["shared"], *recipe["words"], *runs.overrides()[:3]])
         with initialize_config_dir(str(CONF), version_base="1.3"):
             point = point_of(compose("train", overrides=words))
-        kept.add(json.dumps([point.specs["fit"], point.specs["distill"]], sort_keys=True))
+        parts = [*(point.specs[group] for group in ("fit", "distill", "quant")), point.surgery.spec]
+        kept.add(json.dumps(parts, sort_keys=True))
     assert len(kept) == len(found["recipes"])
     assert next(iter(found["recipes"].values()))["words"] == []
 

@@ -31,7 +31,7 @@ from optim.run.steps import steps_of
 # A student that is narrower, shallower and of fewer heads than tiny, from random weights of its own.
 OTHER = ("model.layers=1", "model.width=16", "model.heads=1", "model.seed=5", "fit.student.epochs=8",
          "fit.student.learning_rate=8e-3")  # fmt: skip
-METHODS = pytest.mark.parametrize("method", ["hidden", "minilm"])
+METHODS = pytest.mark.parametrize("method", ["hidden", pytest.param("minilm", marks=pytest.mark.slow)])
 HEADS = {"hidden": (), "minilm": ("distill.relation_heads=16",)}
 
 

@@ -80,6 +80,7 @@ def test_the_variable_of_a_loss_is_in_the_journal(tmp_path):
     np.testing.assert_array_equal(first, restored)
 
 
+@pytest.mark.slow
 def test_a_loss_that_sees_inner_states_is_smoothed_and_sees_both_passes(tmp_path):
     """Teachers that run in every step answer the doubled batch as well: states of one shape are compared."""
     from small_fit import RECIPE, SHAPE, fit_of, new_model, tokens_of
