@@ -33,6 +33,7 @@ import numpy as np
 from optim.common.errors import UserError, require_count
 from optim.export.bundle import LABELS_FILE, TOKENIZER_FILE, bundle_of, model_in, read_labels
 from optim.measure import runtime
+from optim.measure.machine import cores
 
 TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 BLOCK = 1024  # sentences that are sorted by length together, and answered before the next ones are read
@@ -81,7 +82,7 @@ class Classifier:
 
     def answers(self, texts: Iterable[str]) -> Iterator[dict[str, Any]]:
         """Those of `__call__`, in the order of the texts; a block of texts is read before its first answer comes."""
-        for block in blocks(texts):
+        for block in blocks(texts, BLOCK):
             encoded = self._tokenizer.encode_batch(block)
             rows = [np.array(one.ids, np.int32) for one in encoded]
             try:
@@ -134,7 +135,7 @@ class Classifier:
         return f"{total:,} sentence{'s' * (total != 1)}: {named or 'none'}; {cut}{rate}."
 
 
-def blocks(texts: Iterable[str], size: int = BLOCK) -> Iterator[list[str]]:
+def blocks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
     """Lists of up to `size` texts. Where reading fails, what was read before it still comes first."""
     block: list[str] = []
     try:
@@ -205,11 +206,6 @@ def _is_file(argument: str) -> bool:
     if not there and (table or path.suffix.lower() == ".txt") and not argument.split()[1:]:
         raise UserError(f"There is no file {path}.")
     return there
-
-
-def cores() -> int:
-    """Those that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def answers(classify: Classifier, arguments: Sequence[str]) -> Iterator[dict[str, Any]]:

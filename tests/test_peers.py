@@ -17,6 +17,7 @@ from test_predict import TABLE, WORDS, write_tokenizer
 from tiny_tflite import write_table_file
 
 from optim.encoder import checkpoint, graph, store
+from optim.export.bundle import write_labels
 
 PEERS = Path(__file__).parents[1] / "benchmarks" / "peers"
 
@@ -46,8 +47,9 @@ def test_the_folder_for_others_holds_the_same_model(bench, tmp_path):
 def test_a_contender_answers_every_command(tmp_path):
     write_table_file(tmp_path / "model.tflite", TABLE)
     write_tokenizer(tmp_path / "tokenizer.json", WORDS)
+    write_labels(tmp_path / "labels.json", labels=["negative", "positive"], max_length=5)
     (tmp_path / "texts.json").write_text(json.dumps(["a charming film", "dull", "charming charming"]))
-    files = [str(tmp_path / name) for name in ("model.tflite", "tokenizer.json", "texts.json")]
+    files = [str(tmp_path / name) for name in ("", "tokenizer.json", "texts.json")]
     commands = [
         {"do": "labels"},
         {"do": "padded", "length": 6, "calls": 3},

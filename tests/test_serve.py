@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 def bundle(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("served")
     write_table_file(folder / "model.tflite", TABLE)
-    write_tokenizer(folder / "tokenizer.json", WORDS)
+    write_tokenizer(folder / "tokenizer.json", [*WORDS, "new"])  # which the file has no row for
     write_labels(folder / "labels.json", labels=["negative", "positive"], max_length=5)
     return folder
 
@@ -82,11 +82,12 @@ def test_one_sentence_and_several_are_answered_as_predict_does(server):
         ({"text": "  "}, 422, "Sentence 1 is blank."),
         ({"texts": ["a film", ""]}, 422, "Sentence 2 is blank."),
         ({"texts": ["a film"] * 257}, 413, "257 sentences in one request, and 256 may be."),
+        ({"texts": ["a film", "a new film"]}, 422, "cannot run 5 tokens"),
         ({"text": "film " * 10_000}, 413, "A sentence has 50,000 characters, and 20,000 may be."),
         ({"text": "film " * 2_000_000}, 413, "The body has more than 1,000,000 bytes."),
     ],
-    ids=["broken", "bytes", "nothing", "no text", "a list", "a number", "none", "blank", "one blank", "many", "long",
-         "10 MB"],
+    ids=["broken", "bytes", "nothing", "no text", "a list", "a number", "none", "blank", "one blank", "many", "unknown",
+         "long", "10 MB"],
 )  # fmt: skip
 def test_a_bad_request_is_refused_in_a_line_and_the_next_one_is_answered(server, body, status, said):
     found, answer = asked(server, body)
@@ -157,7 +158,7 @@ def test_what_cannot_be_served_is_one_line(bundle, words, said):
 
 
 def test_who_would_wait_too_long_is_sent_away_and_nobody_else():
-    """Four may wait while one is answered; a classifier that fails takes only its own batch with it."""
+    """Four may wait while one is answered; a sentence that has no answer costs none of its batch theirs."""
     started, go, seen = asyncio.Event(), asyncio.Event(), Counter()
 
     async def through() -> list:
@@ -180,12 +181,14 @@ def test_who_would_wait_too_long_is_sent_away_and_nobody_else():
                 await batcher.answers(["five", "six"])
             go.set()
             found = [await first, await second]
-            with pytest.raises(ValueError, match="no such word"):
-                await batcher.answers(["bad"])
-            return [*found, await batcher.answers(["last"]), batcher.answered]
+            batch = [batcher.answers([text]) for text in ("good", "bad", "last")]
+            good, bad, last = await asyncio.gather(*batch, return_exceptions=True)
+            assert seen["bad"] == 2, "with the others, then alone"
+            assert isinstance(bad, ValueError)
+            return [*found, good, last, batcher.answered]
 
-    one, more, last, answered = asyncio.run(through())
-    assert (one, last) == ([{"label": "one"}], [{"label": "last"}])
+    one, more, good, last, answered = asyncio.run(through())
+    assert (one, good, last) == ([{"label": "one"}], [{"label": "good"}], [{"label": "last"}])
     assert [answer["label"] for answer in more] == ["two", "three", "four"]
-    assert answered == 5
+    assert answered == 6
     assert "five" not in seen

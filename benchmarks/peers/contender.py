@@ -2,11 +2,12 @@
 
 Started by benchmarks/peers/bench.py, by the Python of this project for `litert`, by that of requirements.txt for the rest:
 
-python contender.py KIND FILE TOKENIZER TEXTS THREADS      TEXTS: a JSON list of sentences
+python contender.py KIND FILE TOKENIZER TEXTS THREADS      FILE of litert: a bundle; TEXTS: a JSON list of sentences
 
 {"do": "padded", "length": 128, "calls": 50} -> {"ms": [...]}      one sentence of so many tokens, again and again
 {"do": "texts"}                              -> {"seconds": 1.2}   each sentence at its own length, from text to label
-{"do": "batch", "size": 32}                  -> {"seconds": 0.7}   all of them, sorted by length, so many at once
+{"do": "batch", "size": 32}                  -> {"seconds": 0.7}   all of them, sorted by length, so many at once; litert:
+                                                                    as optim.predict does, an interpreter a thread
 {"do": "labels"}                             -> {"labels": [...]}
 """
 
@@ -28,10 +29,10 @@ Run = Callable[[np.ndarray, np.ndarray], np.ndarray]  # ids and mask, int32 [bat
 
 def litert(path: str, threads: int) -> Run:
     """This project's file; its graph has one sentence."""
-    sys.path.insert(0, str(Path(__file__).parents[2]))
+    from optim.export.bundle import model_in
     from optim.measure.runtime import Classifier
 
-    classifier = Classifier(Path(path), threads)
+    classifier = Classifier(model_in(Path(path)), threads)
     return lambda ids, mask: np.stack([classifier.logits(row[: m.sum()]) for row, m in zip(ids, mask, strict=True)])
 
 
@@ -148,14 +149,31 @@ class Contender:
         return int(self.run(ids, np.ones_like(ids))[0].argmax())
 
 
+class Ours(Contender):
+    """This project's own way with many sentences."""
+
+    def __init__(self, run: Run, tokenizer: str, texts: list[str], bundle: str, threads: int) -> None:
+        from optim.predict import Classifier
+
+        super().__init__(run, tokenizer, texts)
+        self.classify = Classifier(bundle, workers=threads)
+
+    def batch(self, size: int) -> dict:
+        """Whatever the size: its file has one sentence."""
+        start = time.perf_counter()
+        self.classify(self.texts)
+        return {"seconds": time.perf_counter() - start}
+
+
 def main() -> None:
     """Answers until stdin ends."""
-    kind, path, tokenizer, texts, threads = sys.argv[1:]
+    kind, path, tokenizer, words, threads = sys.argv[1:]
+    sys.path.insert(0, str(Path(__file__).parents[2]))
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is no answer
-    contender = Contender(
-        KINDS[kind](path, int(threads)), tokenizer, json.loads(Path(texts).read_text(encoding="utf-8"))
-    )
+    run, texts = KINDS[kind](path, int(threads)), json.loads(Path(words).read_text(encoding="utf-8"))
+    ours = kind == "litert"
+    contender = Ours(run, tokenizer, texts, path, int(threads)) if ours else Contender(run, tokenizer, texts)
     does = {"padded": contender.padded, "texts": contender.texts_one_by_one, "batch": contender.batch,
             "labels": contender.labels}  # fmt: skip
     print(json.dumps({"ready": True}), file=out, flush=True)

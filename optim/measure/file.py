@@ -13,7 +13,7 @@ import numpy as np
 
 from optim.export.compress import compress, decompress
 from optim.measure.latency import Bench, MeasurementError, machine_lock, speed_of, token_windows
-from optim.measure.machine import _cores
+from optim.measure.machine import cores
 from optim.measure.memory import peak_memory
 from optim.measure.runtime import Classifier
 from optim.measure.zeros import UNKNOWN, zeros_speed
@@ -51,7 +51,7 @@ def measure_file(
     """
     report = progress or _silent
     # Answers don't depend on the number of threads; only what is timed runs on bench.threads.
-    logits = dev_logits(Classifier(path, min(_cores(), 4)), dev, progress=report)
+    logits = dev_logits(Classifier(path, min(cores(), 4)), dev, progress=report)
     report("timing", 0, 2)
     speed = speed_of(path, float32_path, dev.ids, median_length=int(np.median(dev.lengths)), bench=bench)
     worth = zeros_speed(path, dev.ids, bench=bench) if zeros else UNKNOWN

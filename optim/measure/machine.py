@@ -34,13 +34,13 @@ def machine() -> dict[str, Any]:
         "cpu": _cpu_name(_cpuinfo()),
         "isa": isa_of(_cpuinfo()),
         "id": machine_id(),
-        "cores": _cores(),
+        "cores": cores(),
         "load_average": [round(x, 2) for x in os.getloadavg()],
         "versions": versions(),
     }
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -10,7 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from optim.common.errors import UserError, require_count
-from optim.predict import Classifier, cores
+from optim.measure.machine import cores
+from optim.predict import Classifier
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from optim.common.errors import UserError
 from optim.predict import Classifier
 from optim.serve.batcher import Batcher, Busy
 
@@ -60,6 +61,10 @@ def application(classifiers: Sequence[Classifier], *, queue: int, limits: Limits
             return JSONResponse({"error": str(error)}, error.status)
         except Busy as error:
             return JSONResponse({"error": str(error)}, 503, headers={"Retry-After": "1"})
+        except UserError as error:  # a sentence that the file can't run
+            return JSONResponse({"error": str(error)}, 422)
+        except ClientDisconnect:  # nobody is there to hear an answer
+            return Response(status_code=400)
         return JSONResponse(answers[0] if single else {"answers": answers})
 
     async def health(request: Request) -> Response:

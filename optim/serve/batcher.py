@@ -60,19 +60,24 @@ class Batcher:
             batch = [await self.waiting.get()]
             while len(batch) < BATCH and not self.waiting.empty():
                 batch.append(self.waiting.get_nowait())
-            wanted = [(text, future) for text, future in batch if not future.done()]  # whose client has not gone
-            try:
-                answers = await loop.run_in_executor(self._pool, classify, [text for text, _ in wanted])
-            except Exception as error:
-                self._fail(wanted, error)
-                continue
-            for (_, future), answer in zip(wanted, answers, strict=True):
-                if not future.done():
-                    future.set_result(answer)
-            self.answered += len(answers)
+            found = await loop.run_in_executor(self._pool, each_or_error, classify, [text for text, _ in batch])
+            for (_, future), answer in zip(batch, found, strict=True):
+                self._tell(future, answer)
 
-    @staticmethod
-    def _fail(wanted: Sequence[tuple[str, asyncio.Future[Answer]]], error: Exception) -> None:
-        for _, future in wanted:
-            if not future.done():
-                future.set_exception(error)
+    def _tell(self, future: asyncio.Future[Answer], answer: Answer | Exception) -> None:
+        """Ends the wait of one sentence, unless its client has gone."""
+        if future.done():
+            return
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            self.answered += 1
+            future.set_result(answer)
+
+
+def each_or_error(classify: Classify, texts: list[str]) -> list[Answer | Exception]:
+    """The answer to each text. Where they can't all be answered each is asked alone: one must not cost the others."""
+    try:
+        return list(classify(texts))
+    except Exception as error:
+        return [error] if len(texts) == 1 else [one for text in texts for one in each_or_error(classify, [text])]

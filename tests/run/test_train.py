@@ -139,6 +139,7 @@ def test_result_has_the_keys_that_readers_count_on(results, name):
             *("zeros_accelerated", "zeros_speedup", "decompress_p50_ms"),
         ]
     ) <= set(result["speed"])
+    assert (result["size"]["compressed_bytes"] is None) == (name != "movement")
     assert result["memory"]["peak_rss_bytes"] > 1e6
     assert set(["teacher_s", "student_s", "export_s", "measure_s", "cached"]) <= set(result["cost"])
     assert set(["cpu", "isa", "cores", "load_average", "versions"]) <= set(result["machine"])
@@ -190,7 +191,6 @@ def test_a_compressed_bundle_has_the_file_once_and_predict_reads_it(results, run
                           capture_output=True, text=True, timeout=60)  # fmt: skip
     assert json.loads(done.stdout)["label"] == "positive", done.stderr
     assert "`model.tflite.zst` in this folder unpacks to" in (bundle / "README.md").read_text(encoding="utf-8")
-    assert results["quick"]["size"]["compressed_bytes"] is None
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -226,14 +226,19 @@ def test_parameters_are_those_counted_by_hand(results):
     assert vocabulary == len(bundle["model"]["vocab"])
 
 
-def test_stages_are_shared_between_the_runs(results, runs):
-    """One teacher, one set of its answers, a student for each pruning; a float32 file for each model."""
-    made = [results[name] for name in RUNS if name not in LATER]
+@pytest.mark.parametrize(
+    ("names", "students", "models"),
+    [([name for name in RUNS if name not in LATER], 4, 5), pytest.param(list(RUNS), 11, 12, marks=pytest.mark.slow)],
+    ids=["at_once", "all"],
+)
+def test_stages_are_shared_between_the_runs(names, students, models, results, runs):
+    """One teacher, one set of its answers, a student for each pruning, and for QAT; a float32 file for each model."""
+    made = [results[name] for name in names]
     counts = {kind: set() for kind in ("tokens", "teacher", "logits", "student", "float32", "file")}
     for stage in (stage for result in made for stage in result["cost"]["stages"]):
         counts.get(stage.split("-")[0], set()).add(stage)
     assert {kind: len(stages) for kind, stages in counts.items()} == {
-        "tokens": 1, "teacher": 1, "logits": 1, "student": 4, "float32": 5, "file": len(made)
+        "tokens": 1, "teacher": 1, "logits": 1, "student": students, "float32": models, "file": len(made)
     }  # fmt: skip
     assert all((runs.cache / "stages" / stage).is_dir() for stages in counts.values() for stage in stages)
 
