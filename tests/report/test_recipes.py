@@ -107,14 +107,17 @@ class _Ended:
 @pytest.mark.parametrize("study", list(recipes.studies()))
 def test_every_recipe_is_one_that_train_takes_and_differs_from_the_others(study, runs: Runs):
     """The words of the file with the data and the model of the tests; the first recipe is the plain fit."""
-    found, kept = recipes.studies()[study], set()
+    found, kept, teachers = recipes.studies()[study], set(), set()
     for recipe in found["recipes"].values():
         words = merged([*found["shared"], *recipe["words"], *runs.overrides()[:3]])
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            point = point_of(compose("train", overrides=words))
+            cfg = compose("train", overrides=words)
+        point = point_of(cfg)
+        teachers.add(str(cfg.distill.get("teacher")))
         parts = [*(point.specs[group] for group in ("fit", "distill", "quant")), point.surgery.spec]
         kept.add(json.dumps(parts, sort_keys=True))
     assert len(kept) == len(found["recipes"])
+    assert len(teachers) == 1, "a recipe of another group of distill must name the teacher again"
     assert next(iter(found["recipes"].values()))["words"] == []
 
 
