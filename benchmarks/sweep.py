@@ -319,7 +319,7 @@ PARTS = {"points": points, "again": again, "alone": alone, "kill": kill, "search
 
 def written(found: dict[str, Figures]) -> str:
     """SWEEP.md."""
-    from optim.measure.machine import machine
+    from optim.measure.device import machine
 
     here = machine()
     on = f"{here['cpu']}, {here['cores']} cores, {' '.join(here['isa'])}"

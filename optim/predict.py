@@ -33,7 +33,7 @@ import numpy as np
 from optim.common.errors import UserError, require_count
 from optim.export.bundle import LABELS_FILE, TOKENIZER_FILE, bundle_of, model_in, read_labels
 from optim.measure import runtime
-from optim.measure.machine import cores
+from optim.measure.device import cores
 
 TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 BLOCK = 1024  # sentences that are sorted by length together, and answered before the next ones are read

@@ -56,6 +56,7 @@ def made(run_id: str, *, accuracy: float, ms: float = 1.0, mb: float = 1.0, mach
               "parameters": 10, "effective_parameters": 10, "zeroed_fraction": 0.0},
         speed={"latency_p50_ms": ms, "latency_p90_ms": ms if p90_ms is None else p90_ms, "latency_p99_ms": ms, "sequence_length": 128, "threads": 1,
                "float32_latency_p50_ms": float32_ms, "speedup_vs_float32": float32_ms / ms, "median_length_latency_p50_ms": ms,
+               "dev_mix_latency_p50_ms": ms / 4, "dev_mix_latency_p99_ms": ms, "length_change_p50_ms": 0.1,
                "zeros_accelerated": None, "zeros_speedup": None, "decompress_p50_ms": None},
         memory={"peak_rss_bytes": 1},
         cost={"teacher_s": 10.0, "student_s": 5.0, "export_s": 1.0, "measure_s": 1.0,

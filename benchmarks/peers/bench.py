@@ -36,7 +36,7 @@ from sst2 import run  # noqa: E402
 from optim.data.tables import read_rows  # noqa: E402
 from optim.encoder import store  # noqa: E402
 from optim.encoder.checkpoint import names  # noqa: E402
-from optim.measure.machine import machine  # noqa: E402
+from optim.measure.device import machine  # noqa: E402
 
 CALIBRATION = 300  # training sentences
 OURS = {"litert int8": "int8", "litert float32": "none"}  # name -> quant, and the folder of its bundle

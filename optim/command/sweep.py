@@ -70,8 +70,8 @@ def _run(cfg: DictConfig) -> int:
         budget=typed(Budget, cfg.budget, "budget"),
         trials=cfg.trials,
         timeout_min=cfg.timeout_min,
-        run=None if cfg.run is None else str(cfg.run),
-        repo=None if cfg.repo is None else str(cfg.repo),
+        **{key: None if cfg[key] is None else str(cfg[key]) for key in ("run", "repo", "host", "file", "machine")},
+        host_python=str(cfg.host_python),
         overrides=list(_passed),
         composed=composed,
     )

@@ -35,6 +35,10 @@ class Tokens:
         """Tokens of each sentence: int64 [n]."""
         return np.diff(self.offsets)
 
+    def length_counts(self) -> list[int]:
+        """How many sentences have 0, 1, 2, ... tokens."""
+        return np.bincount(self.lengths).tolist()
+
     def sentence(self, i: int) -> np.ndarray:
         """The ids of sentence i: int32 [length]."""
         return self.ids[self.offsets[i] : self.offsets[i + 1]]

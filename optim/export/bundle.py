@@ -6,6 +6,8 @@ tokenizer.json  the model's tokenizer, in the format of the `tokenizers` library
 labels.json     {"labels": ["negative", "positive"], "max_length": 128}: the names of the classes in the order of the
                 logits, and the number of tokens at which a sentence is cut, [CLS] and [SEP] included
 README.md       the model card, with the Python that tokenizes and runs the file without this program
+measure.py      times the file on the machine it lies on, by NumPy and LiteRT alone (optim/measure/device.py)
+bench.json      how it was timed here, for measure.py, and how long the scored sentences are
 trained_on.json {"data": ["reviews"]}: what it must not be scored on (optim/encoder/origin.py)
 """
 

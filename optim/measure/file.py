@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optim.export.compress import compress, decompress
-from optim.measure.latency import Bench, MeasurementError, machine_lock, speed_of, token_windows
-from optim.measure.machine import cores
+from optim.measure.device import cores, token_windows
+from optim.measure.latency import Bench, MeasurementError, machine_lock, speed_of
 from optim.measure.memory import peak_memory
 from optim.measure.runtime import Classifier
 from optim.measure.zeros import UNKNOWN, zeros_speed
@@ -46,14 +46,14 @@ def measure_file(
     """Runs the file over every sentence of `dev` at its own length, then times and weighs it.
 
     Speed is taken at `bench.sequence_length` and at the median length of `dev`, in turns with the float32 file of the
-    same student. What zeros are worth is timed where there are `zeros`, else it is None. Raises UserError for a file
-    that does not run, MeasurementError for logits that are no numbers.
+    same student, and over all lengths of `dev`. What zeros are worth is timed where there are `zeros`, else it is None.
+    Raises UserError for a file that does not run, MeasurementError for logits that are no numbers.
     """
     report = progress or _silent
     # Answers don't depend on the number of threads; only what is timed runs on bench.threads.
     logits = dev_logits(Classifier(path, min(cores(), 4)), dev, progress=report)
     report("timing", 0, 2)
-    speed = speed_of(path, float32_path, dev.ids, median_length=int(np.median(dev.lengths)), bench=bench)
+    speed = speed_of(path, float32_path, dev.ids, counts=dev.length_counts(), bench=bench)
     worth = zeros_speed(path, dev.ids, bench=bench) if zeros else UNKNOWN
     report("timing", 1, 2)
     windows = token_windows(dev.ids, bench.sequence_length)

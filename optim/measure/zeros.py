@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from optim.export.compress import content_of
-from optim.measure.latency import TURN_MS, Bench, classifier_calls, interleaved_turns_ms, machine_lock
+from optim.measure.device import TURN_MS, calls_of, interleaved_turns_ms, token_windows
+from optim.measure.latency import Bench, loads_of, machine_lock
 
 ROUNDS = 8  # turns of each file: 7 of 8 to one side are chance with p = 0.035
 FASTER = 1.05  # what counts: two loads of one file lie some percent apart, by where its weights come to lie in memory
@@ -32,7 +33,7 @@ def zeros_speed(path: Path, ids: np.ndarray, *, bench: Bench) -> dict[str, Any]:
         files = {name: Path(folder) / f"{name}.tflite" for name in ("file", "filled")}
         files["file"].write_bytes(content := content_of(path))  # beside the other: both are read from one place
         files["filled"].write_bytes(filled(content))
-        calls = classifier_calls(files, ids=ids, length=bench.sequence_length, bench=bench)
+        calls = calls_of(loads_of(files, bench), token_windows(ids, bench.sequence_length))
         with machine_lock():
             turns = interleaved_turns_ms(
                 calls, warmup=bench.warmup_calls, min_calls=1, min_seconds=0.0, min_turns=ROUNDS, turn_ms=turn_ms

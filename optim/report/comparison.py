@@ -169,13 +169,14 @@ def group_text(group: Pooled) -> str:
 
 
 def compared(
-    folders: Sequence[Path], commands: Sequence[str] = (), rows: Sequence[Baseline] = (), notes: Sequence[str] = ()
-) -> Comparison:
+    folders: Sequence[Path], commands: Sequence[str] = (), rows: Sequence[Baseline] = (), notes: Sequence[str] = (),
+    machine: str | None = None,
+) -> Comparison:  # fmt: skip
     """Reads the results in `folders`. `commands` are those that were planned, one for each.
 
-    `rows` are the baselines to show below.
+    `rows` are the baselines to show below. machine: whose figures count; None: those of each result.
     """
-    every, failed, left_out = finished.read_all(folders)
+    every, failed, left_out = finished.read_all(folders, machine)
     every.sort(key=lambda p: (-p.accuracy, p.cost("file_bytes"), p.result.run_id))
     there = {p.result.run_id for p in every} | {r.run_id for r in failed}
     missing = [c for f, c in zip(folders, commands, strict=False) if f.name not in there]

@@ -53,11 +53,12 @@ def drop_points(point: Finished) -> float:
     return round(100 * (point.result.quality["teacher_accuracy_fraction"] - point.accuracy), 6)
 
 
-def read_all(folders: Sequence[Path]) -> tuple[list[Finished], list[Result], list[str]]:
+def read_all(folders: Sequence[Path], machine: str | None = None) -> tuple[list[Finished], list[Result], list[str]]:
     """(finished points, failed results, one line for each file that is left out), of all folders and those in them.
 
-    Left out is what is no result of this tool, and what another version of it made: its figures may mean something
-    else. Raises UserError for two points with one id and different contents.
+    machine: the id of another machine, whose figures stand in for those of each result. Left out is what it has not
+    measured, what is no result of this tool, and what another version of it made: its figures may mean something else.
+    Raises UserError for two points with one id and different contents.
     """
     done, failed, left_out, seen = [], [], [], {}
     for path in dict.fromkeys(path for folder in folders for path in sorted(folder.glob(f"**/{result.FILE}"))):
@@ -68,8 +69,10 @@ def read_all(folders: Sequence[Path]) -> tuple[list[Finished], list[Result], lis
         twin = seen.setdefault(read.run_id, (path, read))
         if twin[0] != path:
             _require_same(twin, (path, read))
+        elif read.status == result.DONE and machine and not (path.parent / result.measured_on(machine)).is_file():
+            left_out.append(f"{path} is left out: machine {machine} has not measured it.")
         elif read.status == result.DONE:
-            done.append(_point(read, path.parent))
+            done.append(_point(read, path.parent, machine))
         else:
             failed.append(read)
     return done, failed, left_out
@@ -100,10 +103,11 @@ def _require_same(first: tuple[Path, Result], second: tuple[Path, Result]) -> No
         )
 
 
-def _point(found: Result, folder: Path) -> Finished:
+def _point(found: Result, folder: Path, machine: str | None) -> Finished:
     with suppress(OSError, ValueError, KeyError):
-        later = json.loads((folder / result.REMEASURED).read_text(encoding="utf-8"))
-        found = replace(found, machine=later["machine"], speed=later["speed"])
+        name = result.measured_on(machine) if machine else result.REMEASURED
+        later = json.loads((folder / name).read_text(encoding="utf-8"))
+        found = replace(found, **later)  # of machine, speed and, from another machine, memory
     try:
         with np.load(folder / result.ANSWERS) as saved:
             labels, answers, teacher = saved["labels"], saved["answers"], saved["teacher"]

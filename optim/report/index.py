@@ -20,6 +20,7 @@ COLUMNS = {
              "zeroed_fraction"),
     "speed": ("latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "sequence_length", "threads",
               "float32_latency_p50_ms", "speedup_vs_float32", "median_length_latency_p50_ms",
+              "dev_mix_latency_p50_ms", "dev_mix_latency_p99_ms", "length_change_p50_ms",
               "zeros_accelerated", "zeros_speedup", "decompress_p50_ms"),
     "memory": ("peak_rss_bytes",),
     "cost": ("teacher_s", "student_s", "export_s", "measure_s"),

@@ -45,6 +45,8 @@ FIGURES = (
     ("latency p99, ms", "speed", "latency_p99_ms", 1.0, 2),
     ("tokens in a timed sentence", "speed", "sequence_length", 1.0, 0),
     ("latency p50 at the median length, ms", "speed", "median_length_latency_p50_ms", 1.0, 2),
+    ("latency p50 over the scored sentences, ms", "speed", "dev_mix_latency_p50_ms", 1.0, 2),
+    ("latency p99 over them, ms", "speed", "dev_mix_latency_p99_ms", 1.0, 2),
     ("float32 file, ms", "speed", "float32_latency_p50_ms", 1.0, 2),
     ("faster than the float32 file, times", "speed", "speedup_vs_float32", 1.0, 2),
     ("peak memory, MB", "memory", "peak_rss_bytes", 1e6, 0),

@@ -26,9 +26,10 @@ def write(
     commands: Sequence[str] = (),
     rows: Sequence[Baseline] = (),
     notes: Sequence[str] = (),
+    machine: str | None = None,
 ) -> Comparison:
-    """Writes results.csv, report.md and report.html into `folder`."""
-    shown = compared(list(dict.fromkeys(run_folders)), commands, rows, notes)
+    """Writes results.csv, report.md and report.html into `folder`. machine: whose figures count."""
+    shown = compared(list(dict.fromkeys(run_folders)), commands, rows, notes, machine)
     write_text(folder / "results.csv", to_csv(shown))
     write_text(folder / "report.md", to_markdown(shown))
     write_text(folder / PAGE, to_html(shown, folder))

@@ -18,8 +18,8 @@ from optim.encoder.architecture import Architecture
 from optim.encoder.tensorflow import prepare_tensorflow
 from optim.export.convert import convert
 from optim.export.quantize import Student
+from optim.measure.device import machine_id
 from optim.measure.latency import latency
-from optim.measure.machine import machine_id
 from optim.run.fits import TokensStep
 from optim.run.keys import FILES, RUNTIME, file_key, made_by
 from optim.run.point import Point

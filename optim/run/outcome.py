@@ -116,7 +116,11 @@ def _words(student: FitStep, dev: Tokens, stages: Stages) -> dict[str, Any]:
     """What the student's vocabulary makes of dev."""
     unknown = unknown_id(student.start.tokenizer(stages))
     share = 0.0 if unknown is None else float(np.mean(dev.ids == unknown))
-    return {"dev_unknown_token_fraction": share, "dev_tokens_mean": float(dev.lengths.mean())}
+    return {
+        "dev_unknown_token_fraction": share,
+        "dev_tokens_mean": float(dev.lengths.mean()),
+        "dev_lengths": dev.length_counts(),
+    }
 
 
 def _structure(student: FitStep, stages: Stages) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from optim.encoder.assets import Checkpoint
 from optim.encoder.origin import trained_on
 from optim.export.compress import Export
 from optim.export.quantize import Quantizer
+from optim.measure.device import has_bfloat16
 from optim.measure.latency import Bench
-from optim.measure.machine import has_bfloat16
 from optim.run.config import POINTS, STAGES, General
 from optim.run.places import GROUPS, options_of
 from optim.train.distill import SAME

@@ -116,7 +116,7 @@ def _tell_agent(job: Job, done: Result, point: Point) -> None:
 
 def _compute(point: Point, draft: Result, folder: Path, cache_dir: Path, curve) -> None:
     """Fills the draft, writes the bundle and then result.json."""
-    from optim.measure.machine import machine
+    from optim.measure.device import machine
 
     if line := hub.explain(draft.choices["model"], draft.choices["data"]):
         log.info("%s", line)

@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-SCHEMA = 6  # of result.json; raised when a figure means something else, or a reader counts on a new one
+SCHEMA = 7  # of result.json; raised when a figure means something else, or a reader counts on a new one
 NEUTRAL = ("none", "full")  # of slim and vocab
 LABELS_SHOWN = 10  # in the model card; labels.json has all
 DONE, FAILED = "done", "failed"
 FILE = "result.json"
 REMEASURED = "remeasured.json"  # beside it: machine and speed of a later, common measurement
+MEASURED = "measured-{}.json"  # beside it: machine, speed and memory by another machine, its id in the name
 CHANGED = "changed.jsonl"  # beside it: a line for each sentence of dev that file and teacher answer differently
 ANSWERS = "answers.npz"  # beside it: labels, answers, teacher, a class for each sentence of dev
 
@@ -69,6 +70,11 @@ def read(folder: Path) -> Result | None:
     except (OSError, ValueError, TypeError):
         return None
     return result if result.status == DONE and result.schema == SCHEMA and _bundle(folder).is_dir() else None
+
+
+def measured_on(machine: str) -> str:
+    """The file, beside result.json, of what the machine with this id has measured."""
+    return MEASURED.format(machine)
 
 
 def error_of(folder: Path) -> str | None:
@@ -148,10 +154,24 @@ def write_bundle(
     shutil.copyfile(tokenizer, part / TOKENIZER_FILE)
     write_labels(part / LABELS_FILE, labels=labels, max_length=max_length)
     write_trained_on(part, result.data.get("trained_on", []))
+    write_measure(part, result)
     (part / "README.md").write_text(masked(card(result)), encoding="utf-8")
     shutil.rmtree(_bundle(folder), ignore_errors=True)
     part.rename(_bundle(folder))
     return _bundle(folder) / "README.md"
+
+
+def write_measure(bundle: Path, result: Result) -> None:
+    """Puts a script into the bundle that times it on another machine, and how this program has timed it."""
+    from optim.measure import device
+
+    settings = {
+        "bench": {key: value for key, value in result.cfg["bench"].items() if key != "method"},
+        "dev_lengths": result.data["dev_lengths"],
+        "vocabulary_size": result.size["structure"]["vocabulary_size"],
+    }
+    shutil.copyfile(device.__file__, bundle / device.SCRIPT)
+    write_text(bundle / device.SETTINGS, json.dumps(settings) + "\n")
 
 
 def _bundle(folder: Path) -> Path:
@@ -176,6 +196,8 @@ def rows(result: Result) -> list[tuple[str, str, str]]:
          f"p90 {v['latency_p90_ms']:.2f}, p99 {v['latency_p99_ms']:.2f} over {v['calls']} calls"),
         ("against float32", f"{v['speedup_vs_float32']:.2f}x", f"float32 file: {v['float32_latency_p50_ms']:.2f} ms"),
         (f"latency at {v['median_length']}", f"{v['median_length_latency_p50_ms']:.2f} ms", "the data's median length"),
+        ("latency, any length", f"{v['dev_mix_latency_p50_ms']:.2f} ms",
+         f"the data's own lengths; p99 {v['dev_mix_latency_p99_ms']:.2f}"),
         ("peak memory", f"{m['peak_rss_bytes'] / 1e6:.0f} MB",
          f"of a process that runs the file; {m['baseline_rss_bytes'] / 1e6:.0f} MB before loading it"),
         *teaching_rows(result),

@@ -44,6 +44,7 @@ class Data:
     labels: Annotated[list[str], "the classes in the order of the logits"]
     dev_unknown_token_fraction: Annotated[float, "of dev's tokens that the vocabulary lacks"]
     dev_tokens_mean: Annotated[float, "tokens of a dev sentence"]
+    dev_lengths: Annotated[list[int], "how many dev sentences have 0, 1, 2, ... tokens"]
     augmented_examples: Annotated[int, "sentences made from train that the student learnt from"]
     unlabelled_examples: Annotated[int, "sentences of distill.unlabelled that it learnt from"]
     augmented_left_out: Annotated[dict[str, int], "why made sentences were left out -> how many", OPTIONAL]
@@ -143,7 +144,12 @@ class Speed:
     median_length: Annotated[int, "tokens of the median dev sentence"]
     median_length_latency_p50_ms: Annotated[float, "at that length"]
     median_length_float32_latency_p50_ms: Annotated[float, "of the float32 file at that length"]
-    zeros_accelerated: Annotated[bool | None, "whether zeros make the file faster; null where nothing is zero"]
+    dev_mix_latency_p50_ms: Annotated[float, "over dev sentences at their own lengths, one after another"]
+    dev_mix_latency_p99_ms: Annotated[float, "its 99th percentile: a long sentence"]
+    length_change_p50_ms: Annotated[float, "how much of that median is the change of length from call to call"]
+    zeros_accelerated: Annotated[
+        bool | None, "whether zeros make the file faster; null where nothing is zero or another machine timed it"
+    ]
     zeros_speedup: Annotated[float | None, "latency of the same file without zeros / that of this one"]
     decompress_p50_ms: Annotated[float | None, "to unpack model.tflite.zst"]
 

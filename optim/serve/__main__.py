@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from optim.common.errors import UserError, require_count
-from optim.measure.machine import cores
+from optim.measure.device import cores
 from optim.predict import Classifier
 
 

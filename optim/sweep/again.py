@@ -6,8 +6,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from optim.measure.device import machine_id
 from optim.measure.latency import Bench
-from optim.measure.machine import machine_id
 from optim.report.finished import Finished, read_all
 from optim.report.timing import noisy
 from optim.run.result import REMEASURED

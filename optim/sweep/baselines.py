@@ -166,7 +166,7 @@ def lacking(job: Job) -> str | None:
 
 def _random(file: Path, job: Job, config: dict[str, Any], shared: dict[str, Any]) -> bool:
     """The record of a model with random weights; one of the same settings and machine is kept."""
-    from optim.measure.machine import machine_id
+    from optim.measure.device import machine_id
 
     specs: dict[str, Any] = OmegaConf.to_container(job.cfg, resolve=True)  # type: ignore[assignment]
     asked = {"config": config, "pooling": specs["model"]["pooling"], "quant": specs["quant"], "bench": specs["bench"]}
@@ -197,9 +197,8 @@ def measured(*, config: dict[str, Any], pooling: str, quant: dict[str, Any], ben
     The keys are those of result.json. Raises UserError for an architecture that cannot be built.
     """
     from optim.encoder.architecture import read_config
+    from optim.measure.device import machine, token_windows
     from optim.measure.file import sizes
-    from optim.measure.latency import token_windows
-    from optim.measure.machine import machine
     from optim.measure.memory import peak_memory
 
     how, quantizer = build(DictConfig(bench), "bench"), build(DictConfig(quant), "quant")

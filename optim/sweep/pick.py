@@ -92,8 +92,8 @@ def answer(points: Sequence[Finished], budget: Budget) -> str:
     return "\n".join(lines)
 
 
-def finished_points(results_dir: Path) -> list[Finished]:
-    """All finished points under a folder."""
+def finished_points(results_dir: Path, machine: str | None = None) -> list[Finished]:
+    """All finished points under a folder; with a machine's id those that it has measured, by its figures."""
     if not results_dir.is_dir():
         raise UserError(f"results_dir {results_dir} does not exist. Name the folder of the runs: results_dir=DIR.")
-    return read_all([results_dir])[0]
+    return read_all([results_dir], machine)[0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +16,61 @@ import numpy as np
 
 from optim.common.files import sha256_of, write_text
 from optim.export.bundle import COMPRESSED_FILE, MODEL_FILE, TOKENIZER_FILE, model_in
+from optim.measure import device
 from optim.measure.file import decompress_p50_ms
-from optim.measure.latency import Bench, latency
-from optim.measure.machine import machine
+from optim.measure.latency import Bench, dev_mix, latency
 from optim.measure.zeros import UNKNOWN, zeros_speed
 from optim.report.finished import Finished
 from optim.run.result import REMEASURED
-
-Times = dict[str, dict[str, Any]]  # sha256 of a file -> what `latency` says of it
 
 
 def remeasure(points: Sequence[Finished], bench: Bench) -> int:
     """Times every distinct file in one run, in turns; returns how many files of points those were.
 
-    At bench.sequence_length and at the median length of each point's data. The figures go to REMEASURED beside each
-    result.json, which stays as it is; a comparison prefers them. Files that came out with the same bytes are timed
-    once. Points with other tokens are timed over their own.
+    At bench.sequence_length, at the median length of each point's data and over its lengths. The figures go to
+    REMEASURED beside each result.json, which stays as it is; a comparison prefers them. Files that came out with the
+    same bytes are timed once. Points with other tokens are timed over their own.
     """
-    here = machine()
+    here = device.machine()
     for group in _by_tokenizer(points):
-        files = _files(group)
-        ids = _ids(_tokenizer(group[0]))
-        lengths = {bench.sequence_length, *(p.result.speed["median_length"] for p in group)}
-        times = {length: latency(files, ids=ids, length=length, bench=bench) for length in sorted(lengths)}
-        worth = _worth(group, ids, bench)
+        times = Times.of(group, bench)
+        worth = _worth(group, device.running_text(_vocabulary_size(group[0])), bench)
         for point in group:
-            speed = {**_speed(point, times, bench), **worth[sha256_of(_file(point))]}
+            speed = {**times.speed(point, bench), **worth[sha256_of(_file(point))]}
             write_text(point.folder / REMEASURED, json.dumps({"machine": here, "speed": speed}, indent=2) + "\n")
     return len({sha256_of(_file(point)) for point in points})
+
+
+@dataclass(frozen=True)
+class Times:
+    """What the clock said of the files of some points, which are named by their sha256."""
+
+    at: Mapping[int, Mapping[str, Any]]  # length -> file -> percentiles
+    mix: Mapping[tuple[int, ...], Mapping[str, Any]]  # lengths of dev -> file -> figures over them
+
+    @staticmethod
+    def of(points: Sequence[Finished], bench: Bench) -> Times:
+        """Times the files of points with the same tokens, their float32 files where they are still there too."""
+        files, ids = _files(points), device.running_text(_vocabulary_size(points[0]))
+        own = {sha256_of(path): path for path in map(_file, points)}
+        counts = {tuple(p.result.data["dev_lengths"]) for p in points}
+        lengths = {bench.sequence_length, *map(device.median_length, counts)}
+        at = {length: latency(files, ids=ids, length=length, bench=bench) for length in sorted(lengths)}
+        return Times(at, {one: dev_mix(own, ids=ids, counts=one, bench=bench) for one in sorted(counts)})
+
+    def speed(self, point: Finished, bench: Bench) -> dict[str, Any]:
+        """The `speed` part of result.json but what `_worth` knows: the same keys as a first measurement has."""
+        counts, reference = tuple(point.result.data["dev_lengths"]), _float32(point)
+        median = device.median_length(counts)
+        return device.speed_part(
+            sha256_of(_file(point)),
+            None if reference is None else sha256_of(reference),
+            at_full=self.at[bench.sequence_length],
+            at_median=self.at[median],
+            mix=self.mix[counts],
+            median=median,
+            bench=bench,
+        )
 
 
 def _by_tokenizer(points: Sequence[Finished]) -> list[list[Finished]]:
@@ -71,25 +99,6 @@ def _worth(points: Sequence[Finished], ids: np.ndarray, bench: Bench) -> dict[st
     return found
 
 
-def _speed(point: Finished, times: Mapping[int, Times], bench: Bench) -> dict[str, Any]:
-    """The `speed` part of result.json but what `_worth` knows: the same keys as a first measurement has."""
-    own, reference, median = sha256_of(_file(point)), _float32(point), point.result.speed["median_length"]
-    other = None if reference is None else sha256_of(reference)
-    at_length, at_median = times[bench.sequence_length], times[median]
-    own_ms = at_length[own]["latency_p50_ms"]
-    float32_ms = at_length[other]["latency_p50_ms"] if other else None
-    return {
-        **at_length[own],
-        "threads": bench.threads,
-        "sequence_length": bench.sequence_length,
-        "float32_latency_p50_ms": float32_ms,
-        "speedup_vs_float32": None if float32_ms is None else float32_ms / own_ms,
-        "median_length": median,
-        "median_length_latency_p50_ms": at_median[own]["latency_p50_ms"],
-        "median_length_float32_latency_p50_ms": at_median[other]["latency_p50_ms"] if other else None,
-    }
-
-
 def _file(point: Finished) -> Path:
     return model_in(point.folder / "bundle")
 
@@ -105,7 +114,5 @@ def _float32(point: Finished) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def _ids(tokenizer: Path) -> np.ndarray:
-    """Token ids all over the vocabulary: what a file takes does not depend on which, as long as rows are fetched."""
-    size = len(json.loads(tokenizer.read_text(encoding="utf-8"))["model"]["vocab"])
-    return np.random.default_rng(0).integers(0, size, 4096).astype(np.int32)
+def _vocabulary_size(point: Finished) -> int:
+    return point.result.size["structure"]["vocabulary_size"]

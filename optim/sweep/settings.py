@@ -31,6 +31,10 @@ class Settings:
     timeout_min: float | None
     run: str | None  # of sweep=publish: a run_id
     repo: str | None  # of sweep=publish: OWNER/NAME
+    host: str | None  # of sweep=measure: where; None: here
+    host_python: str  # there
+    file: str | None  # of sweep=import: what measure.py wrote
+    machine: str | None  # of sweep=report and sweep=pick: whose figures; None: those of each result
     overrides: list[str]  # words of the command line that are train.py's
     composed: Callable[[list[str]], Job]
 

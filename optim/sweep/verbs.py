@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -74,30 +74,37 @@ class Report:
     launches: ClassVar = False
 
     def run(self, settings: Settings) -> int:
-        """Writes the report and the index."""
+        """Writes the report, and the index where each result counts as it is."""
         from optim.report import index
 
-        if not pick.finished_points(settings.results_dir):
-            raise UserError(f"results_dir {settings.results_dir} holds no finished point.")
+        machine, folder = settings.machine, self.folder
+        if not pick.finished_points(settings.results_dir, machine):
+            by = f" that machine {machine} has measured" if machine else ""
+            raise UserError(f"results_dir {settings.results_dir} holds no finished point{by}.")
+        folder += f"-{machine}" if machine else ""
         if settings.dry_run:
-            print(f"{settings.name} would compare what is in {settings.results_dir / self.folder}.")
+            print(f"{settings.name} would compare what is in {settings.results_dir / folder}.")
             return 0
-        compare_all(settings, self.folder, group=None)
-        print(f"  {index.write_index(settings.results_dir)}")
+        compare_all(settings, folder, group=None)
+        if not machine:
+            print(f"  {index.write_index(settings.results_dir)}")
         return 0
 
 
 def compare_all(settings: Settings, name: str, *, group: str | None, notes: Sequence[str] = ()) -> None:
-    """The reports of everything under results_dir, in the folder `name` there. `group`: that the runs share on W&B."""
+    """The reports of everything under results_dir, in the folder `name` there. `group`: that the runs share on W&B.
+
+    By the figures of another machine nothing goes to W&B, whose runs have those of this one, and no baseline beside it.
+    """
     from optim.report import baselines, wandb_report, write
 
-    folder = settings.results_dir / name
+    folder, machine = settings.results_dir / name, settings.machine
     folder.mkdir(parents=True, exist_ok=True)
-    shown = write.write(
-        folder, [settings.results_dir], rows=baselines.read_baselines(settings.results_dir), notes=notes
-    )
+    rows = [] if machine else baselines.read_baselines(settings.results_dir)
+    shown = write.write(folder, [settings.results_dir], rows=rows, notes=notes, machine=machine)
     write.show(shown, folder)
-    wandb_report.save(shown, folder, wandb_report.Place.of(_track(settings), group))
+    if not machine:
+        wandb_report.save(shown, folder, wandb_report.Place.of(_track(settings), group))
 
 
 def _track(settings: Settings) -> DictConfig:
@@ -115,7 +122,7 @@ def _bench(settings: Settings) -> Bench:
 @method("sweep", "measure")
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """All finished points timed side by side on this machine: latencies that can be compared."""
+    """All finished points timed side by side, on this machine or another: latencies that can be compared."""
 
     folder: str  # under results_dir
 
@@ -124,14 +131,42 @@ class Measure:
 
     def run(self, settings: Settings) -> int:
         """Times, then compares."""
+        from optim.sweep import elsewhere
         from optim.sweep.remeasure import remeasure
 
         points = pick.finished_points(settings.results_dir)
         if not points:
             raise UserError(f"results_dir {settings.results_dir} holds no finished point.")
-        count = remeasure(points, _bench(settings))
+        if settings.host is None:
+            count, found = remeasure(points, _bench(settings)), None
+        else:
+            host = elsewhere.host_of(settings.host, settings.host_python)
+            found = elsewhere.taken(host.measure(points, _bench(settings)), points, settings.host)
+            count = found.files
         print(f"{count} files of {len(points)} points timed side by side.")
-        return Report(folder=self.folder).run(settings)
+        return Report(folder=self.folder).run(replace(settings, machine=found.machine if found else None))
+
+
+@method("sweep", "import")
+@dataclass(frozen=True, kw_only=True)
+class Import:
+    """What measure.py of a bundle found on another machine, as figures of the points whose files it timed."""
+
+    folder: str  # under results_dir
+
+    reads: ClassVar = ()
+    launches: ClassVar = False
+
+    def run(self, settings: Settings) -> int:
+        """Takes them, then compares."""
+        from optim.sweep import elsewhere
+
+        if settings.file is None:
+            raise UserError("sweep=import needs file=FILE: what `python3 measure.py --output FILE` wrote in a bundle.")
+        points = pick.finished_points(settings.results_dir)
+        found = elsewhere.taken(elsewhere.read_figures(Path(settings.file).expanduser()), points, settings.file)
+        print(f"{found.line()}")
+        return Report(folder=self.folder).run(replace(settings, machine=found.machine))
 
 
 @method("sweep", "pick")
@@ -144,7 +179,7 @@ class Pick:
 
     def run(self, settings: Settings) -> int:
         """Prints it."""
-        print(pick.answer(pick.finished_points(settings.results_dir), settings.budget))
+        print(pick.answer(pick.finished_points(settings.results_dir, settings.machine), settings.budget))
         return 0
 
 

@@ -25,7 +25,7 @@ from tiny_tflite import IDS_AND_COUNT, write_table_file
 
 from optim.common.errors import UserError
 from optim.data.tokens import Tokens
-from optim.measure import file, latency, machine, memory
+from optim.measure import device, file, latency, memory
 from optim.measure.runtime import Classifier
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +59,7 @@ def files(tmp_path_factory):
 @pytest.mark.timed
 def test_the_stop_watch_reads_a_known_sleep():
     sleep = {"sleep": lambda: time.sleep(0.02)}
-    times = latency.interleaved_times_ms(sleep, warmup=1, min_calls=5, min_seconds=0.1)["sleep"]
+    times = device.interleaved_times_ms(sleep, warmup=1, min_calls=5, min_seconds=0.1)["sleep"]
     assert len(times) >= 5
     assert all(t >= 20 for t in times)
     assert np.median(times) < 40
@@ -69,7 +69,7 @@ def test_the_stop_watch_reads_a_known_sleep():
 def test_the_warm_up_is_not_counted():
     sleeps = itertools.chain([0.05, 0.05], itertools.repeat(0.001))
     calls = {"sleep": lambda: time.sleep(next(sleeps))}
-    assert latency.interleaved_times_ms(calls, warmup=2, min_calls=5, min_seconds=0.01)["sleep"].max() < 40
+    assert device.interleaved_times_ms(calls, warmup=2, min_calls=5, min_seconds=0.01)["sleep"].max() < 40
 
 
 class FakeClock:
@@ -91,9 +91,9 @@ class FakeClock:
 
 def test_interleaved_rounds_alternate_their_order(monkeypatch):
     clock = FakeClock()
-    monkeypatch.setattr(latency, "time", clock)
+    monkeypatch.setattr(device, "time", clock)
     calls = {"a": clock.call("a", 100), "b": clock.call("b", 200), "c": clock.call("c", 240)}
-    times = latency.interleaved_times_ms(calls, warmup=2, min_calls=3, min_seconds=0.001)
+    times = device.interleaved_times_ms(calls, warmup=2, min_calls=3, min_seconds=0.001)
     # Warm-up, then turns of at least 200 ms (a: two calls) behind one free call each; there and back and there.
     assert "".join(clock.log) == "aabbcc" + "aaabbcc" + "ccbbaaa" + "aaabbcc"
     assert {name: t.tolist() for name, t in times.items()} == {"a": [100] * 6, "b": [200] * 3, "c": [240] * 3}
@@ -101,29 +101,29 @@ def test_interleaved_rounds_alternate_their_order(monkeypatch):
 
 def test_interleaved_gives_each_its_calls_and_its_seconds(monkeypatch):
     clock = FakeClock()
-    monkeypatch.setattr(latency, "time", clock)
+    monkeypatch.setattr(device, "time", clock)
     calls = {"slow": clock.call("s", 400), "fast": clock.call("f", 10)}
-    times = latency.interleaved_times_ms(calls, warmup=1, min_calls=4, min_seconds=1.0)
+    times = device.interleaved_times_ms(calls, warmup=1, min_calls=4, min_seconds=1.0)
     # fast: 20 calls of 10 ms a round, so 5 rounds for its own second; slow is done after 4 and goes on beside it.
     assert len(times["fast"]) == 100
     assert len(times["slow"]) == 5
-    times = latency.interleaved_times_ms(calls, warmup=1, min_calls=30, min_seconds=0.1)
+    times = device.interleaved_times_ms(calls, warmup=1, min_calls=30, min_seconds=0.1)
     assert len(times["slow"]) == 30
 
 
 def test_interleaved_reads_known_sleeps():
     calls = {"short": lambda: time.sleep(0.005), "long": lambda: time.sleep(0.02)}
-    times = latency.interleaved_times_ms(calls, warmup=1, min_calls=10, min_seconds=0.05)
+    times = device.interleaved_times_ms(calls, warmup=1, min_calls=10, min_seconds=0.05)
     assert 5 <= np.median(times["short"]) < 15
     assert 20 <= np.median(times["long"]) < 40
 
 
 def test_percentiles_of_a_hand_array():
     # 1 ... 101: the p-th percentile is 1 + p.
-    found = latency.percentiles(np.random.default_rng(0).permutation(np.arange(1.0, 102.0)))
+    found = device.percentiles(np.random.default_rng(0).permutation(np.arange(1.0, 102.0)))
     assert found == {"latency_p50_ms": 51, "latency_p90_ms": 91, "latency_p99_ms": 100, "calls": 101}
     # 10, 20, 30, 40: p90 lies 0.7 of the way from the third to the fourth.
-    assert latency.percentiles(np.array([40.0, 10, 30, 20]))["latency_p90_ms"] == pytest.approx(37)
+    assert device.percentiles(np.array([40.0, 10, 30, 20]))["latency_p90_ms"] == pytest.approx(37)
 
 
 def test_collection_waits_for_the_clock_and_comes_back():
@@ -131,14 +131,14 @@ def test_collection_waits_for_the_clock_and_comes_back():
 
     seen = []
     calls = {"one": lambda: seen.append(gc.isenabled()) or time.sleep(0.05)}
-    latency.interleaved_times_ms(calls, warmup=1, min_calls=2, min_seconds=0.01)
+    device.interleaved_times_ms(calls, warmup=1, min_calls=2, min_seconds=0.01)
     assert set(seen) == {False}
     assert gc.isenabled()
 
 
 def test_token_windows_cut_the_running_text():
-    windows = latency.token_windows(np.arange(100, dtype=np.int32), 7)
-    assert windows.shape == (latency.WINDOWS, 7)
+    windows = device.token_windows(np.arange(100, dtype=np.int32), 7)
+    assert windows.shape == (device.WINDOWS, 7)
     assert windows.dtype == np.int32
     assert windows[1].tolist() == [7, 8, 9, 10, 11, 12, 13]
     assert windows[14].tolist() == [98, 99, 0, 1, 2, 3, 4]
@@ -160,6 +160,42 @@ def test_latency_feeds_the_files_real_tokens_of_that_length(files, monkeypatch):
     assert np.concatenate(seen[:3]).tolist() == ids[:27].tolist()
 
 
+def test_the_median_length_of_hand_counts():
+    """Lengths 2, 2, 3, 5, 5, 5, 9: the fourth of seven."""
+    assert device.median_length([0, 0, 2, 1, 0, 3, 0, 0, 0, 1]) == 5
+
+
+def test_few_lengths_stand_for_all_of_them():
+    """300 of 3 tokens, 100 of 5 and 100 of 40: of five the ranks are 50, 150, 250, 350, 450."""
+    counts = [0, 0, 0, 300, 0, 100, *[0] * 34, 100]
+    few = device.mixed_lengths(counts, 5).tolist()
+    assert sorted(few) == [3, 3, 3, 5, 40]
+    assert few == device.mixed_lengths(counts, 5).tolist(), "the same order every time"
+    assert device.mixed_lengths(counts, 500).tolist() != sorted(device.mixed_lengths(counts, 500).tolist())
+
+
+def test_pieces_cut_the_running_text_to_their_lengths():
+    found = [piece.tolist() for piece in device.pieces(np.arange(5), [2, 4, 1])]
+    assert found == [[0, 1], [2, 3, 4, 0], [1]]
+
+
+def test_the_mix_is_timed_length_by_length_and_a_change_of_length_is_told_apart(monkeypatch):
+    """A file that takes 1 ms a token, and 100 ms more where the length is not that of the call before."""
+    clock, last = FakeClock(), [0]
+
+    def score(row):
+        clock.now_ns += int(1e6) * (len(row) + 100 * (len(row) != last[0]))
+        last[0] = len(row)
+
+    monkeypatch.setattr(device, "time", clock)
+    counts = [0, *[5] * 8]  # eight lengths: seven of eight calls have another one than the call before
+    bench = replace(QUICK, min_calls=40, min_seconds=0.001)
+    found = device.over_mix({"file": lambda: score}, np.arange(9), counts, bench)["file"]
+    assert found["dev_mix_latency_p99_ms"] == 108
+    assert 103 <= found["dev_mix_latency_p50_ms"] <= 106
+    assert 95 <= found["length_change_p50_ms"] <= 103, "sorted, one of five calls has another length"
+
+
 # Whole measurement
 
 
@@ -168,8 +204,8 @@ def test_as_many_files_are_held_as_a_quarter_of_the_memory_has_twice_the_room_fo
     paths = [tmp_path / "large", tmp_path / "small"]
     for path, count in zip(paths, (100, 10), strict=True):
         path.write_bytes(bytes(count))
-    monkeypatch.setattr(latency, "memory_bytes", lambda: 4000)
-    assert latency._most_loaded(paths) == 5
+    monkeypatch.setattr(device, "_memory_bytes", lambda: 4000)
+    assert device._most_loaded(paths) == 5
 
 
 def test_files_too_many_for_the_memory_take_turns_in_it(files, monkeypatch):
@@ -189,8 +225,8 @@ def test_files_too_many_for_the_memory_take_turns_in_it(files, monkeypatch):
             alive -= 1
 
     monkeypatch.setattr(latency, "Classifier", Counted)
-    monkeypatch.setattr(latency, "memory_bytes", lambda: 0)
-    monkeypatch.setattr(latency, "TURN_MS", 1.0)
+    monkeypatch.setattr(device, "_memory_bytes", lambda: 0)
+    monkeypatch.setattr(device, "TURN_MS", 1.0)
     copy = Path(shutil.copy(files["light"], files["light"].with_name("copy.tflite")))
     three = {"a": files["light"], "b": copy, "c": files["heavy"]}
     found = latency.latency(three, ids=ids, length=9, bench=replace(QUICK, min_calls=40))
@@ -214,6 +250,7 @@ def test_measure_file_against_a_heavier_float32_file(files):
         *("latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "calls", "threads", "sequence_length"),
         *("float32_latency_p50_ms", "speedup_vs_float32", "median_length", "median_length_latency_p50_ms"),
         *("median_length_float32_latency_p50_ms", "zeros_accelerated", "zeros_speedup"),
+        *("dev_mix_latency_p50_ms", "dev_mix_latency_p99_ms", "length_change_p50_ms"),
     }
     assert (speed["zeros_accelerated"], speed["zeros_speedup"]) == (None, None), "it was said to have none"
     assert 0 < speed["latency_p50_ms"] <= speed["latency_p90_ms"] <= speed["latency_p99_ms"]
@@ -235,7 +272,7 @@ def test_a_file_with_zeros_is_timed_against_itself_without_them(files):
 def test_float32_file_is_not_faster_than_itself(files, tmp_path):
     copy = tmp_path / "copy.tflite"
     copy.write_bytes(files["light"].read_bytes())
-    speed = latency.speed_of(copy, files["light"], dev_of(20).ids, median_length=5, bench=QUICK)
+    speed = latency.speed_of(copy, files["light"], dev_of(20).ids, counts=[0, 0, 3], bench=QUICK)
     assert speed["speedup_vs_float32"] == 1
     assert speed["float32_latency_p50_ms"] == speed["latency_p50_ms"]
     assert speed["median_length_float32_latency_p50_ms"] == speed["median_length_latency_p50_ms"]
@@ -301,7 +338,7 @@ def large_parent():
 
 def child_bytes(code):
     """What a fresh process prints, with `peak` = peak_rss_bytes at hand."""
-    code = f"from optim.measure.memory import peak_rss_bytes as peak\n{code}"
+    code = f"from optim.measure.device import peak_rss_bytes as peak\n{code}"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     return int(child.stdout)
 
@@ -312,7 +349,7 @@ def test_peak_rss_reads_200_mb_that_were_touched_and_freed(large_parent):
 
 
 def test_peak_rss_of_a_small_child_is_not_that_of_its_large_parent(large_parent):
-    assert memory.peak_rss_bytes() > len(large_parent)
+    assert device.peak_rss_bytes() > len(large_parent)
     assert 5e6 < child_bytes("print(peak())") < 150e6
 
 
@@ -450,20 +487,20 @@ OLD = "model name : Old\nflags : fpu sse2 avx2 avx\n"
     ],
 )
 def test_isa_of_known_processors(monkeypatch, cpuinfo, isa, bfloat16):
-    monkeypatch.setattr(machine, "_cpuinfo", lambda: cpuinfo)
-    assert machine.isa_of(cpuinfo) == isa
-    assert machine.has_bfloat16() == bfloat16
+    monkeypatch.setattr(device, "_cpuinfo", lambda: cpuinfo)
+    assert device.isa_of(cpuinfo) == isa
+    assert device.has_bfloat16() == bfloat16
 
 
 def test_cpu_name():
-    assert machine._cpu_name(XEON) == "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz"
-    assert machine._cpu_name(GRAVITON) == (platform.processor() or platform.machine())
+    assert device._cpu_name(XEON) == "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz"
+    assert device._cpu_name(GRAVITON) == (platform.processor() or platform.machine())
 
 
 def test_machine_facts_fit_into_json():
-    found = json.loads(json.dumps(machine.machine()))
+    found = json.loads(json.dumps(device.machine()))
     assert list(found) == ["cpu", "isa", "id", "cores", "load_average", "versions"]
-    assert found["id"] == machine.machine_id()
+    assert found["id"] == device.machine_id()
     assert re.fullmatch("[0-9a-f]{8}", found["id"])
     assert found["cpu"]
     assert 1 <= found["cores"] <= (os.cpu_count() or 1)
@@ -475,6 +512,6 @@ def test_machine_facts_fit_into_json():
 
 
 def test_machine_facts_need_no_tensorflow():
-    code = "import sys; from optim.measure import file, machine; machine.machine(); print('tensorflow' in sys.modules)"
+    code = "import sys; from optim.measure import file, device; device.machine(); print('tensorflow' in sys.modules)"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert child.stdout == "False\n"

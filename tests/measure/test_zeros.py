@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_tflite import IDS_AND_COUNT, write_table_file
 
-from optim.measure import latency, zeros
+from optim.measure import device, latency, zeros
 from optim.measure.runtime import Classifier
 
 QUICK = latency.Bench(sequence_length=16, threads=1, warmup_calls=1, min_calls=5, min_seconds=0.05)
@@ -64,9 +64,9 @@ class FakeClock:
 def test_the_verdict_is_that_of_known_times(own_ms, filled_ms, accelerated, files, monkeypatch):
     """On a machine that is three times slower now and then, for some turns at a time."""
     clock = FakeClock(1, 1, 3, 1, 2)
-    monkeypatch.setattr(latency, "time", clock)
+    monkeypatch.setattr(device, "time", clock)
     calls = {"file": clock.call(own_ms), "filled": clock.call(filled_ms)}
-    monkeypatch.setattr(zeros, "classifier_calls", lambda *args, **more: calls)
+    monkeypatch.setattr(zeros, "calls_of", lambda *args, **more: calls)
     found = zeros.zeros_speed(files["light"], IDS, bench=latency.Bench(**{**vars(QUICK), "min_seconds": 3.0}))
     assert found["zeros_accelerated"] is accelerated
     assert found["zeros_speedup"] == pytest.approx(filled_ms / own_ms, rel=0.35)
@@ -75,9 +75,9 @@ def test_the_verdict_is_that_of_known_times(own_ms, filled_ms, accelerated, file
 
 def test_a_steady_machine_reads_the_ratio(files, monkeypatch):
     clock = FakeClock()
-    monkeypatch.setattr(latency, "time", clock)
+    monkeypatch.setattr(device, "time", clock)
     calls = {"file": clock.call(8.0), "filled": clock.call(10.0)}
-    monkeypatch.setattr(zeros, "classifier_calls", lambda *args, **more: calls)
+    monkeypatch.setattr(zeros, "calls_of", lambda *args, **more: calls)
     assert zeros.zeros_speed(files["light"], IDS, bench=QUICK) == {"zeros_accelerated": True, "zeros_speedup": 1.25}
 
 

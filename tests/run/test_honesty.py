@@ -19,7 +19,7 @@ from optim.export import quantize
 from optim.export.bundle import LABELS_FILE
 from optim.export.convert import convert
 from optim.export.quantize import Quantizer, Student
-from optim.measure import latency
+from optim.measure import device, latency
 from optim.measure.latency import Bench
 from optim.train.prune import _Untouched
 
@@ -121,11 +121,11 @@ def test_file_and_reference_are_timed_on_the_threads_of_the_bench(threads, monke
             return np.zeros(2)
 
     monkeypatch.setattr(latency, "Classifier", Spy)
-    monkeypatch.setattr(latency, "TURN_MS", 0.01)
+    monkeypatch.setattr(device, "TURN_MS", 0.01)
     for name in ("file", "float32"):
         (tmp_path / name).write_bytes(name.encode())
     bench = Bench(sequence_length=4, threads=threads, warmup_calls=1, min_calls=1, min_seconds=1e-6)
-    speed = latency.speed_of(tmp_path / "file", tmp_path / "float32", np.arange(9), median_length=3, bench=bench)
+    speed = latency.speed_of(tmp_path / "file", tmp_path / "float32", np.arange(9), counts=[0, 0, 0, 1], bench=bench)
     assert set(used) == {("file", threads), ("float32", threads)}
     assert speed["threads"] == threads
 

@@ -136,9 +136,13 @@ def test_result_has_the_keys_that_readers_count_on(results, name):
             "float32_latency_p50_ms",
             "speedup_vs_float32",
             "median_length_latency_p50_ms",
+            *("dev_mix_latency_p50_ms", "dev_mix_latency_p99_ms", "length_change_p50_ms"),
             *("zeros_accelerated", "zeros_speedup", "decompress_p50_ms"),
         ]
     ) <= set(result["speed"])
+    speed, lengths = result["speed"], result["data"]["dev_lengths"]
+    assert sum(lengths) == result["quality"]["examples"]
+    assert speed["length_change_p50_ms"] < speed["dev_mix_latency_p50_ms"] <= speed["dev_mix_latency_p99_ms"]
     assert (result["size"]["compressed_bytes"] is None) == (name != "movement")
     assert result["memory"]["peak_rss_bytes"] > 1e6
     assert set(["teacher_s", "student_s", "export_s", "measure_s", "cached"]) <= set(result["cost"])
