@@ -3,9 +3,10 @@
 python benchmarks/serve.py --bundle results/ID/bundle --data DIR     or: make bench-serve BUNDLE=DIR DATA=DIR
 
 DIR holds GLUE's own dev.tsv. A request is one sentence. First more and more clients ask again at once when they are
-answered: the most answers a second are the peak rate. Then requests start at moments drawn beforehand (a Poisson
-process), whether or not those before are answered, and a latency counts from the moment that was drawn, so that no wait
-is hidden. Clients are sockets of one process that shares the cores with the server. Writes benchmarks/SERVER.md.
+answered: the most answers a second are the peak rate. Then requests start at planned moments, whether or not those before
+are answered: evenly spaced, and once more as a Poisson process has them. A latency counts from the planned moment, so
+that no wait is hidden. Clients are sockets of one process that shares the cores with the server. Writes
+benchmarks/SERVER.md.
 """
 
 # ruff: noqa: E501
@@ -23,6 +24,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -40,6 +42,8 @@ CLIENTS = (1, 2, 4, 8, 16, 32, 64)  # at once, while the peak rate is looked for
 SHARE = 0.8  # of the peak rate
 TIMES = 5.0  # the single sentence's median that the 99th percentile may be
 FLAT = 1.05  # of the memory after the first requests: more than that at the end has grown
+ARRIVALS = ("even", "poisson")
+CONNECTIONS = 900  # a loop on `select` has a thousand files at most
 PATIENCE_S = 10.0  # an answer that has not come so long after the last request is lost
 
 
@@ -51,11 +55,20 @@ class Tally:
     seconds: list[float] = field(default_factory=list)  # of those that were answered with 200
     statuses: dict[int, int] = field(default_factory=dict)  # of the others -> how many; 0: the connection broke
     changed: int = 0  # answers that are not what the same sentence got before
+    late: list[float] = field(default_factory=list)  # seconds between the planned moment of a request and its sending
 
     @property
     def lost(self) -> int:
         """Requests without an answer, or with another status than 200."""
         return self.sent - len(self.seconds)
+
+    @property
+    def said_lost(self) -> str:
+        """`3 (2 with status 503, 1 without an answer)`."""
+        known = [f"{count} with status {status}" for status, count in sorted(self.statuses.items()) if status]
+        without = self.lost - sum(count for status, count in self.statuses.items() if status)
+        parts = known + [f"{without} without an answer"] * (without > 0)
+        return f"{self.lost}" + (f" ({', '.join(parts)})" if parts else "")
 
 
 def main() -> None:
@@ -66,6 +79,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="of the load at four fifths of the peak")
     parser.add_argument("--peak-seconds", type=float, default=5, help="with each number of clients")
     parser.add_argument("--clients", type=int, nargs="+", default=list(CLIENTS))
+    parser.add_argument("--arrivals", nargs="+", choices=ARRIVALS, default=list(ARRIVALS))
     parser.add_argument("--workers", type=int, help="of the server (default: its own)")
     parser.add_argument("--page", type=Path, default=PAGE)
     args = parser.parse_args()
@@ -104,7 +118,8 @@ Told = Callable[[int, bytes], None]  # status and body
 class Connection(asyncio.Protocol):
     """One that is kept, with one request at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, closed: Callable[[], None]) -> None:
+        self.closed = closed
         self.transport: Any = None
         self.told: Told | None = None
         self.open, self.read = True, bytearray()
@@ -129,6 +144,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """By the server, perhaps in the middle of an answer."""
         self.open = False
+        self.closed()
         self._tell(0, b"")
 
     def _tell(self, status: int, body: bytes) -> None:
@@ -151,15 +167,34 @@ class Load:
         self.requests = [request_of(text) for text in texts]
         self.known: dict[int, bytes] = {}  # sentence -> its first answer
         self.idle: list[Connection] = []
-        self.late: list[float] = []  # seconds between the moment that was drawn for a request and its sending
+        self.opened = 0
+        self.queue: deque[asyncio.Future[Connection]] = deque()  # who waits for a connection
 
     async def connect(self) -> Connection:
-        """A connection that nobody uses: an open one, or a new one."""
+        """A connection that nobody uses: an open one, or a new one, of which there are CONNECTIONS at most."""
         while self.idle:
             if (one := self.idle.pop()).open:
                 return one
         loop = asyncio.get_running_loop()
-        return (await loop.create_connection(Connection, "127.0.0.1", self.port))[1]
+        if self.opened >= CONNECTIONS:
+            self.queue.append(free := loop.create_future())
+            return await free
+        self.opened += 1
+        try:
+            return (await loop.create_connection(lambda: Connection(self._closed), "127.0.0.1", self.port))[1]
+        except OSError:
+            self.opened -= 1
+            raise
+
+    def _closed(self) -> None:
+        self.opened -= 1
+
+    def _free(self, one: Connection) -> None:
+        """Hands it to who waits longest."""
+        if self.queue:
+            self.queue.popleft().set_result(one)
+        else:
+            self.idle.append(one)
 
     def ask(self, one: Connection, tally: Tally, since: float, then: Callable[[], object]) -> None:
         """The next sentence, by that connection; `then` is called after its answer."""
@@ -172,7 +207,7 @@ class Load:
             else:
                 tally.statuses[status] = tally.statuses.get(status, 0) + 1
             if one.open:
-                self.idle.append(one)
+                self._free(one)
             then()
 
         tally.sent += 1
@@ -212,7 +247,7 @@ class Load:
         except OSError:
             tally.statuses[0] = tally.statuses.get(0, 0) + 1
             return
-        self.late.append(time.perf_counter() - moment)
+        tally.late.append(time.perf_counter() - moment)
         self.ask(one, tally, moment, lambda: None)
 
 
@@ -225,8 +260,10 @@ def request_of(text: str) -> bytes:
     return head.encode() + b"\r\n\r\n" + body
 
 
-def moments_of(rate: float, seconds: float, seed: int = 0) -> list[float]:
-    """The moments of a Poisson process of that rate, in seconds from its start."""
+def moments_of(rate: float, seconds: float, arrivals: str, seed: int = 0) -> list[float]:
+    """Moments in seconds from the start: `even` ones, or those of a `poisson` process, of which `rate` come a second."""
+    if arrivals == "even":
+        return [i / rate for i in range(int(rate * seconds))]
     rng, moment, found = random.Random(seed), 0.0, []
     while (moment := moment + rng.expovariate(rate)) < seconds:
         found.append(moment)
@@ -239,23 +276,38 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[max(0, math.ceil(round(share * len(ordered), 6)) - 1)]
 
 
-async def measured(load: Load, process_id: int, args: argparse.Namespace) -> dict[str, Any]:
+@dataclass
+class Found:
     """Every figure of the page."""
+
+    closed: dict[int, tuple[Tally, float]]  # clients -> (what came of it, answers a second)
+    open: dict[str, tuple[Tally, list[int]]]  # arrivals -> (what came of it, resident bytes at start, middle and end)
+
+    @property
+    def peak(self) -> float:
+        """The most answers a second."""
+        return max(rate for _, rate in self.closed.values())
+
+    @property
+    def single_s(self) -> float:
+        """The median of a single sentence: of the fewest clients, one."""
+        return statistics.median(self.closed[min(self.closed)][0].seconds)
+
+
+async def measured(load: Load, process_id: int, args: argparse.Namespace) -> Found:
+    """The closed loops, then the load for each kind of arrivals."""
     await load.closed(2, min(2.0, args.peak_seconds))  # warm: each interpreter has met the lengths
-    rates: dict[int, tuple[float, float, float]] = {}
-    lost = 0
+    found = Found({}, {})
     for clients in args.clients:
-        tally, rate = await load.closed(clients, args.peak_seconds)
-        lost += tally.lost
-        rates[clients] = rate, statistics.median(tally.seconds), percentile(tally.seconds, 0.99)
-        print(f"{clients} clients: {rate:.0f} answers a second", flush=True)
-    peak = max(rate for rate, _, _ in rates.values())
-    moments = moments_of(SHARE * peak, args.seconds)
-    print(f"{len(moments)} requests in {args.seconds:.0f} s", flush=True)
-    weighing = asyncio.ensure_future(weighed(process_id, args.seconds))
-    tally = await load.planned(moments)
-    return {"rates": rates, "single_s": rates[min(rates)][1], "peak": peak, "tally": tally, "late": load.late,
-            "lost_before": lost, "memory": await weighing}  # fmt: skip
+        found.closed[clients] = await load.closed(clients, args.peak_seconds)
+        print(f"{clients} clients: {found.closed[clients][1]:.0f} answers a second", flush=True)
+    for arrivals in args.arrivals:
+        moments = moments_of(SHARE * found.peak, args.seconds, arrivals)
+        print(f"{len(moments)} requests in {args.seconds:.0f} s, {arrivals}", flush=True)
+        weighing = asyncio.ensure_future(weighed(process_id, args.seconds))
+        tally = await load.planned(moments)
+        found.open[arrivals] = tally, await weighing
+    return found
 
 
 async def weighed(process_id: int, seconds: float) -> list[int]:
@@ -274,10 +326,8 @@ def rss_bytes(process_id: int) -> int:
     return int(found[1]) * 1024
 
 
-def page(here: Mapping[str, Any], found: Mapping[str, Any], args: argparse.Namespace, count: int) -> str:
+def page(here: Mapping[str, Any], found: Found, args: argparse.Namespace, count: int) -> str:
     """SERVER.md. here: the machine before it was loaded."""
-    megabytes = ", ".join(f"{size / 1e6:.1f}" for size in found["memory"])
-    late = 1e3 * percentile(found["late"], 0.99)
     lines = [
         "# The server under load", "",
         f"Written by `make bench-serve` on {time.strftime('%Y-%m-%d')}: {here['cpu']}, {here['cores']} cores,",
@@ -286,36 +336,36 @@ def page(here: Mapping[str, Any], found: Mapping[str, Any], args: argparse.Names
         f"`python -m optim.serve` with its own settings answers requests of one sentence each, the {count} of SST-2's dev in turn.",
         "The clients are sockets of one process on the same cores, so a part of the machine is theirs. First each of so many",
         f"clients asks again when it is answered, for {args.peak_seconds:.0f} s:", "",
-        "| clients | answers a second | p50, ms | p99, ms |", "|---|---|---|---|",
-        *(f"| {clients} | {rate:.0f} | {1e3 * median:.2f} | {1e3 * most:.2f} |"
-          for clients, (rate, median, most) in found["rates"].items()), "",
-        f"Then for {args.seconds:.0f} s requests start at moments drawn beforehand, as many as {SHARE:.0%} of the peak rate. A latency counts from the",
-        "moment that was drawn, so a wait in the client counts too.", "",
-        "| figure | asked | measured |", "|---|---|---|",
-        *(f"| {' | '.join(row)} |" for row in asked(found, args.seconds)), "",
-        f"Resident megabytes at the start, in the middle and at the end: {megabytes}. 99 of 100 requests were sent within",
-        f"{late:.2f} ms of their moment.", "",
+        "| clients | answers a second | p50, ms | p99, ms | lost |", "|---|---|---|---|---|",
+    ]  # fmt: skip
+    for clients, (tally, rate) in found.closed.items():
+        p50, p99 = (1e3 * percentile(tally.seconds, share) for share in (0.5, 0.99))
+        lines.append(f"| {clients} | {rate:.0f} | {p50:.2f} | {p99:.2f} | {tally.lost} |")
+    lines += [
+        "",
+        f"Then for {args.seconds:.0f} s requests start at planned moments, as many as {SHARE:.0%} of the peak rate of {found.peak:.0f} a second. A latency",
+        f"counts from the planned moment, so a wait in the client counts too. The p50 of a single sentence is {1e3 * found.single_s:.2f} ms.", "",
+        f"| figure | asked | {' | '.join(f'{name} arrivals' for name in found.open)} |", "|" + "---|" * (2 + len(found.open)),
+        *(f"| {' | '.join(row)} |" for row in asked(found)), "",
         ", ".join(f"{name} {version}" for name, version in versions().items()) + ".", "",
     ]  # fmt: skip
     return "\n".join(lines)
 
 
-def asked(found: Mapping[str, Any], seconds: float) -> list[tuple[str, str, str]]:
-    """(figure, what the project asks of itself, what came of it)."""
-    tally: Tally = found["tally"]
-    single, (start, middle, end) = found["single_s"], found["memory"]
-    most = percentile(tally.seconds, 0.99)
-    others = "".join(f", {count} with status {status}" for status, count in sorted(tally.statuses.items()))
+def asked(found: Found) -> list[list[str]]:
+    """Rows of the second table: a figure, what the project asks of itself, and what came of each load."""
+    loads, megabytes = list(found.open.values()), 1e6
+    p99 = [percentile(tally.seconds, 0.99) for tally, _ in loads]
     return [
-        ("peak rate, answers a second", "", f"{found['peak']:.0f}"),
-        ("p50 of a single sentence, one client", "", f"{1e3 * single:.2f} ms"),
-        ("p50 under load", "", f"{1e3 * percentile(tally.seconds, 0.5):.2f} ms"),
-        ("p99 under load", f"<= {TIMES:.0f} times the single p50",
-         f"{1e3 * most:.2f} ms, {most / single:.2f} times"),
-        (f"requests lost, of {tally.sent:,} in {seconds:.0f} s", "0", f"{tally.lost}{others}"),
-        ("answers that differ from that to the same sentence before", "0", str(tally.changed)),
-        ("lost while the peak was looked for", "0", str(found["lost_before"])),
-        ("memory at the end to that at the start", f"<= {FLAT:.2f}", f"{end / start:.3f} (in the middle {middle / start:.3f})"),
+        ["p50", "", *(f"{1e3 * percentile(tally.seconds, 0.5):.2f} ms" for tally, _ in loads)],
+        ["p99", "", *(f"{1e3 * one:.2f} ms" for one in p99)],
+        ["p99 to the p50 of a single sentence", f"<= {TIMES:.1f}", *(f"{one / found.single_s:.2f}" for one in p99)],
+        ["requests", "", *(f"{tally.sent:,}" for tally, _ in loads)],
+        ["lost", "0", *(tally.said_lost for tally, _ in loads)],
+        ["answers that are not what the same sentence got before", "0", *(str(tally.changed) for tally, _ in loads)],
+        ["memory at start, middle, end, MB", "", *(", ".join(f"{one / megabytes:.1f}" for one in sizes) for _, sizes in loads)],
+        ["memory at the end to that at the start", f"<= {FLAT:.2f}", *(f"{sizes[-1] / sizes[0]:.3f}" for _, sizes in loads)],
+        ["p99 of what the client was late by", "", *(f"{1e3 * percentile(tally.late, 0.99):.2f} ms" for tally, _ in loads)],
     ]  # fmt: skip
 
 

@@ -5,8 +5,9 @@ Started by benchmarks/peers/training.py, by the Python of this project for `ours
 
 python learner.py KIND SPEC      SPEC: the keyword arguments of the function of that kind, as JSON
 
-{"steps": 100} -> {"seconds": 31.0, "loss": 0.41}      loss: the mean of about the last 50 steps
-               -> {"ended": true}                      where the fit has fewer
+{"steps": 100} -> {"seconds": 31.0, "busy": 58.0, "loss": 0.41}
+    busy: seconds of all processors; loss: the mean of about the last 50 steps
+               -> {"ended": true}      where the fit has fewer
 """
 
 # pyright: reportMissingImports=false
@@ -36,7 +37,7 @@ class Turns:
 
     def __init__(self, asked: TextIO, told: TextIO) -> None:
         self.asked, self.told = asked, told
-        self.wanted, self.done, self.start, self.loss = 0, 0, 0.0, 0.0
+        self.wanted, self.done, self.start, self.busy, self.loss = 0, 0, 0.0, 0.0, 0.0
 
     def say(self, **answer: object) -> None:
         """One line."""
@@ -51,7 +52,8 @@ class Turns:
         """Called after each step, and once for those before the first one, which are none."""
         self.done += steps
         if steps and self.done == self.wanted:
-            self.say(seconds=time.perf_counter() - self.start, loss=self.loss)
+            busy = time.process_time() - self.busy
+            self.say(seconds=time.perf_counter() - self.start, busy=busy, loss=self.loss)
             self._wait()
 
     def _wait(self) -> None:
@@ -59,7 +61,7 @@ class Turns:
         if not line:
             raise Ended
         self.wanted, self.done = json.loads(line)["steps"], 0
-        self.start = time.perf_counter()
+        self.start, self.busy = time.perf_counter(), time.process_time()
 
 
 def ours(turns: Turns, *, words: list[str], checkpoint: str, tokens: str, scratch: str, batches: str | None,

@@ -32,6 +32,7 @@ HERE, PAGE = ROOT / "benchmarks" / "peers", ROOT / "benchmarks" / "TRAINING.md"
 sys.path[:0] = [str(ROOT), str(HERE)]
 
 from bench import peers_python, ratio  # noqa: E402
+from learner import LAST  # noqa: E402
 
 from optim.data.tokens import Tokens, tokenize  # noqa: E402
 from optim.measure.machine import cores, has_bfloat16, machine  # noqa: E402
@@ -71,6 +72,7 @@ class Learner:
     process: subprocess.Popen[str]
     total: int = 0  # steps of the whole fit, of which it makes the first ones
     seconds: list[float] = field(default_factory=list)  # of each round
+    busy: list[float] = field(default_factory=list)  # seconds of all processors in each round
     loss: float = 0.0
     peak_bytes: int = 0
 
@@ -181,6 +183,7 @@ def measured(found: Sequence[Learner], *, rounds: int, steps: int, warm: int) ->
         for one in rng.sample(list(found), len(found)):
             answer = one.ask(steps)
             one.seconds.append(answer["seconds"])
+            one.busy.append(answer["busy"])
             one.loss = answer["loss"]
         print(f"round {number + 1} of {rounds}: {time.perf_counter() - start:.0f} s", flush=True)
     for one in found:
@@ -226,8 +229,8 @@ def page(found: Sequence[Learner], weights: Mapping[str, int], args: argparse.Na
         f"Every fit starts from the same MiniLM-L6 checkpoint. Each sees the same batches of {BATCH} phrases of SST-2's train,",
         "padded alike, and uses AdamW with the same rate, decay and clipping. The Trainer's batches are padded before it",
         f"starts; ours are padded in the step. All are loaded at once and take turns: {args.rounds} rounds of {args.steps} steps, after",
-        f"{args.warm} steps that are not counted. Loss is the mean of about the last {LAST_STEPS} steps, with the dropout of training.", "",
-        "| fit | steps a second (least to greatest round) | loss | peak GB |", "|---|---|---|---|",
+        f"{args.warm} steps that are not counted. Loss is the mean of about the last {LAST} steps, with the dropout of training.", "",
+        "| fit | steps a second (least to greatest round) | processor seconds a step | loss | peak GB |", "|---|---|---|---|---|",
         *(line_of(one, args.steps) for one in found), "",
         "| figure | asked | measured (least to greatest round) |", "|---|---|---|",
         *asked({one.name: one for one in found}),
@@ -244,14 +247,12 @@ def page(found: Sequence[Learner], weights: Mapping[str, int], args: argparse.Na
     return "\n".join([*lines, "", ", ".join(f"{name} {version}" for name, version in packages.items()) + ".", ""])
 
 
-LAST_STEPS = 50
-
-
 def line_of(one: Learner, steps: int) -> str:
     """A line of the first table."""
     rates = [steps / seconds for seconds in one.seconds]
     spread = f"{statistics.median(rates):.2f} ({min(rates):.2f} to {max(rates):.2f})"
-    return f"| {one.name} | {spread} | {one.loss:.3f} | {one.peak_bytes / 1e9:.2f} |"
+    busy = statistics.median(one.busy) / steps
+    return f"| {one.name} | {spread} | {busy:.2f} | {one.loss:.3f} | {one.peak_bytes / 1e9:.2f} |"
 
 
 def asked(named: Mapping[str, Learner]) -> list[str]:
