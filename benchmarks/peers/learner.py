@@ -101,8 +101,9 @@ def ours(turns: Turns, *, words: list[str], checkpoint: str, tokens: str, scratc
     if batches:
         drawn = fit._batches(0)[:count]
         padded = [(*pad(learnt, rows), learnt.labels[rows]) for rows in drawn]
-        np.savez(batches, **{f"{name}{i}": part for i, one in enumerate(padded)
-                             for name, part in zip(("ids", "mask", "labels"), one, strict=True)})  # fmt: skip
+        named = {f"{name}{i}": part for i, one in enumerate(padded)
+                 for name, part in zip(("ids", "mask", "labels"), one, strict=True)}  # fmt: skip
+        np.savez(batches, **named)  # type: ignore[arg-type]
     fit.run()
 
 
