@@ -190,11 +190,12 @@ class Load:
         self.opened -= 1
 
     def _free(self, one: Connection) -> None:
-        """Hands it to who waits longest."""
-        if self.queue:
-            self.queue.popleft().set_result(one)
-        else:
-            self.idle.append(one)
+        """Hands it to who waits longest, and still does."""
+        while self.queue:
+            if not (waiter := self.queue.popleft()).done():
+                waiter.set_result(one)
+                return
+        self.idle.append(one)
 
     def ask(self, one: Connection, tally: Tally, since: float, then: Callable[[], object]) -> None:
         """The next sentence, by that connection; `then` is called after its answer."""

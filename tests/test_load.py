@@ -120,6 +120,19 @@ def test_who_finds_no_free_connection_waits_for_one(serve, monkeypatch):
     assert all(seconds >= 0.1 * i for i, seconds in enumerate(tally.seconds, 1))
 
 
+def test_a_connection_goes_past_who_has_given_up(serve):
+    async def through():
+        load, loop = serve.Load(1, ["a"]), asyncio.get_running_loop()
+        gone, there = loop.create_future(), loop.create_future()
+        gone.cancel()
+        load.queue.extend([gone, there])
+        load._free("first")
+        load._free("second")
+        return there.result(), load.idle
+
+    assert asyncio.run(through()) == ("first", ["second"])
+
+
 def test_the_table_holds_ratios_to_the_single_sentence(serve):
     single = serve.Tally(sent=3, seconds=[0.001, 0.002, 0.003])
     loaded = serve.Tally(sent=101, seconds=[0.004] * 98 + [0.008, 0.009], statuses={503: 1}, late=[0.0001])
