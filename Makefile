@@ -5,7 +5,7 @@ WORKERS ?= 2  # processes of `make test`: each takes up to a gigabyte
 # Without --no-compile pip compiles every module of every package, most of which nobody imports.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow lint picture bench floors faults mutants
+.PHONY: demo test test-slow lint picture bench bench-training bench-serve floors faults mutants
 demo: .venv/.demo
 	$(BIN)/python train.py model=minilm data=reviews prune=fixed50 quant=int8
 
@@ -27,6 +27,12 @@ picture: .venv/.demo  # make picture REPORT=results/sweeps/ID/report.html, or of
 
 bench: .venv/.demo  # make bench DATA=DIR: the speed of this project's files beside other runtimes, in turns
 	$(BIN)/python benchmarks/peers/bench.py --data $(DATA)
+
+bench-training: .venv/.demo  # make bench-training DATA=DIR: steps a second beside the Hugging Face Trainer, in turns
+	$(BIN)/python benchmarks/peers/training.py --data $(DATA)
+
+bench-serve: .venv/.test  # make bench-serve BUNDLE=results/ID/bundle DATA=DIR: the server under load
+	$(BIN)/python benchmarks/serve.py --bundle $(BUNDLE) --data $(DATA)
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv

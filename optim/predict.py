@@ -122,8 +122,12 @@ class Classifier:
             self._models.append(runtime.Classifier(self._models[0].path, self._threads))
         for model in self._models[:workers]:
             free.put(model)
+        longest_first = reversed(pieces)  # they are what one could wait for at the end
+        if workers == 1:  # a pool would start a thread for each call, which a server makes for each sentence
+            list(map(answer, longest_first))
+            return logits
         with ThreadPoolExecutor(workers) as pool:  # LiteRT lets other threads run while it computes
-            list(pool.map(answer, reversed(pieces)))  # the longest first: they are what one could wait for at the end
+            list(pool.map(answer, longest_first))
         return logits
 
     def summary(self, seconds: float | None = None) -> str:

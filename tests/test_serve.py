@@ -7,6 +7,7 @@ import json
 import math
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -22,6 +23,7 @@ from test_predict import TABLE, WORDS, write_tokenizer
 from tiny_tflite import write_table_file
 
 from optim.export.bundle import write_labels
+from optim.serve.__main__ import _listening
 from optim.serve.batcher import Batcher, Busy
 
 ROOT = Path(__file__).parent.parent
@@ -116,6 +118,26 @@ def test_a_thousand_requests_at_once_are_all_answered(server):
     ]
 
 
+def test_an_answer_is_sent_at_once_on_a_connection_that_is_kept():
+    """asyncio turns Nagle's algorithm off where a socket says that it is TCP; else each answer waits 40 ms."""
+    accepted = asyncio.Queue()
+
+    async def through() -> int:
+        def met(reader, writer):
+            accepted.put_nowait(writer)
+
+        listening = _listening("127.0.0.1", 0)
+        async with await asyncio.start_server(met, sock=listening):
+            _, own = await asyncio.open_connection(*listening.getsockname())
+            writer = await accepted.get()
+            set_to = writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            for one in (own, writer):
+                one.close()
+            return set_to
+
+    assert asyncio.run(through()) != 0
+
+
 def test_health_and_page(server):
     with urllib.request.urlopen(f"{server}/health") as response:
         health = json.load(response)
@@ -155,6 +177,30 @@ def test_what_cannot_be_served_is_one_line(bundle, words, said):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert said in done.stderr
+
+
+def test_what_waits_is_shared_among_the_workers():
+    """Of nine sentences one of three workers takes three, the next two of the six that are left, and so on."""
+    sizes: list[int] = []
+
+    async def through() -> None:
+        loop, go = asyncio.get_running_loop(), asyncio.Event()
+
+        def classify(texts):
+            sizes.append(len(texts))
+            asyncio.run_coroutine_threadsafe(go.wait(), loop).result(20)
+            return [{"label": text} for text in texts]
+
+        async with Batcher([classify] * 3, queue=100) as batcher:
+            answers = asyncio.create_task(batcher.answers([str(i) for i in range(9)]))
+            while len(sizes) < 3:
+                await asyncio.sleep(0.001)
+            go.set()
+            assert [answer["label"] for answer in await answers] == [str(i) for i in range(9)]
+
+    asyncio.run(through())
+    assert sorted(sizes[:3], reverse=True) == [3, 2, 2]
+    assert sum(sizes) == 9
 
 
 def test_who_would_wait_too_long_is_sent_away_and_nobody_else():

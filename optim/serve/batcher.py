@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -54,11 +55,12 @@ class Batcher:
         return list(await asyncio.gather(*futures))
 
     async def _work(self, classify: Classify) -> None:
-        """Takes what waits, up to BATCH sentences, until it is cancelled."""
+        """Takes its share of what waits, up to BATCH sentences, until it is cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             batch = [await self.waiting.get()]
-            while len(batch) < BATCH and not self.waiting.empty():
+            share = math.ceil((1 + self.waiting.qsize()) / len(self.classifiers))  # the others get theirs
+            while len(batch) < min(BATCH, share):
                 batch.append(self.waiting.get_nowait())
             found = await loop.run_in_executor(self._pool, each_or_error, classify, [text for text, _ in batch])
             for (_, future), answer in zip(batch, found, strict=True):
