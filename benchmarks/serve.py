@@ -36,7 +36,7 @@ PAGE = ROOT / "benchmarks" / "SERVER.md"
 sys.path.insert(0, str(ROOT))
 
 from optim.data.tables import read_rows  # noqa: E402
-from optim.measure.machine import machine  # noqa: E402
+from optim.measure.device import machine  # noqa: E402
 
 CLIENTS = (1, 2, 4, 8, 16, 32, 64)  # at once, while the peak rate is looked for
 SHARE = 0.8  # of the peak rate

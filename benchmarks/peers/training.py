@@ -35,7 +35,7 @@ from bench import peers_python, ratio  # noqa: E402
 from learner import LAST  # noqa: E402
 
 from optim.data.tokens import Tokens, tokenize  # noqa: E402
-from optim.measure.machine import cores, has_bfloat16, machine  # noqa: E402
+from optim.measure.device import cores, has_bfloat16, machine  # noqa: E402
 from optim.run.compose import composed  # noqa: E402
 from optim.run.point import Point, point_of  # noqa: E402
 
