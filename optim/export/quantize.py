@@ -13,6 +13,7 @@
 | int8_qat    | int8, each output     | int8, the table    | int8, ranges of the fit     | float32      | float32 |
 | int8_full   | int8, each output     | int8, the table    | int8, calibrated            | int8         | int8    |
 | int16x8     | int8, each output     | int8, the table    | int16, calibrated           | int16        | int16   |
+| int8_auto   | of its candidates, int8, int8_static and int8_emb4, the one that does best on this machine          |
 
 How a name decodes: `int8`, `int4`: the kernels. `_emb4`: the embeddings, where they are not int8. `static`: the ranges
 of what products take are fixed, by calibration or (`qat`) by the fit, not found anew for each sentence. `full`: not
@@ -41,6 +42,7 @@ from optim.common.errors import UserError, require_count, require_fraction, requ
 from optim.common.screen import without_chatter
 from optim.data.tokens import Tokens
 from optim.encoder.architecture import Architecture
+from optim.export.choice import Choice
 from optim.export.convert import SIGNATURE, _quiet, convert
 from optim.export.flatbuffer import (
     float_tensors,
@@ -58,6 +60,7 @@ GATHER_SAMPLES = 8  # sentences that show the embedding's range to `int8`; its w
 SOURCES = ("train", "whole", "held_out")
 BLOCKS = (32, 64, 128, 256)  # weights that may share a scale, in LiteRT
 SENSITIVITY = "sensitivity"  # the table that `mixed` asks for (`measure/sensitivity.py`)
+CANDIDATES = "candidates"  # that of a quantizer that chooses (`measure/candidates.py`)
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +74,7 @@ class Student:
     train: Tokens  # training sentences, for calibration
     ranges: Mapping[str, np.ndarray] = field(default_factory=dict)  # what wrappers of the fit measured, by name
     tables: Mapping[str, Any] = field(default_factory=dict)  # name -> what earlier steps made: those it asked for
+    files: Mapping[str, Path] = field(default_factory=dict)  # of the candidates of a choice, by name
     load_batch: Callable[[], Any] | None = None  # -> the Keras model of any batch, float32
     rows: Mapping[str, np.ndarray] = field(default_factory=dict)  # of SOURCES: int [n] of `train`; `train` is all of it
 
@@ -114,6 +118,7 @@ class Quantizer:
     tables: tuple[str, ...] = ()  # that it asks for, by name
     wrappers: tuple[Wrapper, ...] = ()  # that the student must be fitted with, fake quantization for one
     calibration: Calibration | None = None
+    choice: Choice | None = None  # of one that takes the file of another
     refuse: Callable[[Architecture], None] = lambda shape: None  # raises UserError for a model that it can't write
 
     def __post_init__(self) -> None:
@@ -205,6 +210,20 @@ def small_kernels(table: Mapping[str, Any], max_drop_points: float) -> list[str]
              "none loses so little" if not fitting else f"{chosen['accuracy_points']:+.2f} points of accuracy "
              f"({chosen['low']:+.2f} to {chosen['high']:+.2f}) on {table['examples']} held-out sentences")  # fmt: skip
     return list(chosen["kernels"])
+
+
+@method("quant", "auto")
+def auto(*, max_disagreement: float, candidates: Sequence[str], max_drop_points: float, tie: float) -> Quantizer:
+    """`quant=int8_auto`: the file of one of the candidates, by what they do on this machine: the table `candidates`.
+
+    Accurate enough is what has at most max_drop_points less of the held-out slice of train right than the best of them.
+    """
+    choice = Choice(candidates=tuple(candidates), max_drop_points=max_drop_points, tie=tie)
+
+    def run(student: Student) -> bytes:
+        return student.files[choice.taken(student.tables[CANDIDATES])].read_bytes()
+
+    return Quantizer(max_disagreement=max_disagreement, run=run, choice=choice)
 
 
 @method("quant", "static_int8")
