@@ -28,7 +28,7 @@ PACKING = ("zstandard",)
 ELSEWHERE = ("teacher", "seeds", "teacher_seed", "augment", "unlabelled")
 RECIPES = ("teacher", "usual", "student")
 CALIBRATION = ("samples", "seed", "source")
-NEUTRAL = {"source": "train"}  # of a quantization: what it did before there was the key
+NEUTRAL = {"source": "train", "products": "all"}  # of a quantization: what it did before there were the keys
 ONCE = {"whole_copies": 1}  # of a recipe, likewise
 
 
