@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT, Runs
+from made_results import points
 from whole_points import made, point
 
 from optim.measure import candidates
@@ -50,7 +51,7 @@ def test_the_fastest_of_the_accurate_ones_is_the_file_and_the_result_says_so(run
     import jsonschema
 
     clock["int8_emb4"] = 3.0
-    result = runs.here(*AUTO, "quant.max_drop_points=5")
+    result = runs.here(*AUTO, "fit.precision=float32", "quant.max_drop_points=5")
     rows = {row["name"]: row for row in result["size"]["candidates"]}
     assert tuple(rows) == NAMES
     assert [name for name in NAMES if rows[name]["taken"]] == ["int8_emb4"]
@@ -59,11 +60,14 @@ def test_the_fastest_of_the_accurate_ones_is_the_file_and_the_result_says_so(run
     assert all(row["accuracy_fraction"] > 0.9 and row["agreement_fraction"] > 0.9 for row in rows.values())
     assert rows["int8_emb4"]["file_bytes"] == result["size"]["file_bytes"] < rows["int8"]["file_bytes"]
     folder = runs.results / result["run_id"]
-    stages = steps(runs, *AUTO, "quant.max_drop_points=5").file.candidates.files
-    own = (runs.cache / "stages" / stages["int8_emb4"].wanted.key / "model.tflite").read_bytes()
-    assert (folder / "bundle" / "model.tflite").read_bytes() == own
+    file = steps(runs, *AUTO, "quant.max_drop_points=5").file
+    own = runs.cache / "stages" / file.candidates.files["int8_emb4"].wanted.key / "model.tflite"
+    assert (folder / "bundle" / "model.tflite").read_bytes() == own.read_bytes()
+    assert points(runs.results)[result["run_id"]].file == file.wanted.key, "in a comparison it is no candidate's point"
     jsonschema.validate(result, json.loads((ROOT / "docs" / "result.schema.json").read_text(encoding="utf-8")))
-    shown, log = table(read(folder), folder), (folder / "train.log").read_text(encoding="utf-8")
+    finished, log = read(folder), (folder / "train.log").read_text(encoding="utf-8")
+    assert finished is not None
+    shown = table(finished, folder)
     assert re.search("this file is +int8_emb4   3.00 ms, [01][.]", shown)
     assert shown.count("tried too") == 3
     assert "int8_emb4 is taken: 3.00 ms" in log
