@@ -10,14 +10,17 @@
 | int4_emb4   | int4, 32 of an output | int4, 32 of a row  | int8, scaled as they come   | float32      | float32 |
 | mixed       | int8 or int4, by each | int8, each row     | int8, scaled as they come   | float32      | float32 |
 | int8_static | int8, each output     | int8, the table    | int8, calibrated            | float32      | float32 |
+| int8_part   | int8, each output     | int8, the table    | int8, calibrated for some   | float32      | float32 |
 | int8_qat    | int8, each output     | int8, the table    | int8, ranges of the fit     | float32      | float32 |
 | int8_full   | int8, each output     | int8, the table    | int8, calibrated            | int8         | int8    |
 | int16x8     | int8, each output     | int8, the table    | int16, calibrated           | int16        | int16   |
+| int8_auto   | that of int8, int8_static, int8_part and int8_emb4 which does best on this machine                  |
 
 How a name decodes: `int8`, `int4`: the kernels. `_emb4`: the embeddings, where they are not int8. `static`: the ranges
-of what products take are fixed, by calibration or (`qat`) by the fit, not found anew for each sentence. `full`: not
-only products. `16x8`: what is computed, by what is stored. "each output": one scale for each output of a kernel; "32 of
-an output": one for each block of 32 of the weights that make one output (`quant.block`).
+of what products take are fixed, by calibration or (`qat`) by the fit, not found anew for each sentence. `part`: those
+of some products alone. `full`: not only products. `16x8`: what is computed, by what is stored. "each output": one
+scale for each output of a kernel; "32 of an output": one for each block of 32 of the weights that make one output
+(`quant.block`).
 
 Token ids and the mask are int32 in every file, so that a file with integers everywhere takes and gives integers alone;
 its logits carry their scale, and `measure/runtime.py` gives them back as float32. That one is for NPUs and
@@ -41,6 +44,7 @@ from optim.common.errors import UserError, require_count, require_fraction, requ
 from optim.common.screen import without_chatter
 from optim.data.tokens import Tokens
 from optim.encoder.architecture import Architecture
+from optim.export.choice import Choice
 from optim.export.convert import SIGNATURE, _quiet, convert
 from optim.export.flatbuffer import (
     float_tensors,
@@ -56,8 +60,12 @@ from optim.train.wrap import Wrapper
 
 GATHER_SAMPLES = 8  # sentences that show the embedding's range to `int8`; its weights decide, so a few are enough
 SOURCES = ("train", "whole", "held_out")
+PRODUCTS = {  # of `static_int8`, by the names of their kernels
+    "all": ".*", "attention": r"_(query|key|value|attention_output)/", "ffn": r"_ffn\d*_(in|out)/",
+}  # fmt: skip
 BLOCKS = (32, 64, 128, 256)  # weights that may share a scale, in LiteRT
 SENSITIVITY = "sensitivity"  # the table that `mixed` asks for (`measure/sensitivity.py`)
+CANDIDATES = "candidates"  # that of a quantizer that chooses (`measure/candidates.py`)
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +79,7 @@ class Student:
     train: Tokens  # training sentences, for calibration
     ranges: Mapping[str, np.ndarray] = field(default_factory=dict)  # what wrappers of the fit measured, by name
     tables: Mapping[str, Any] = field(default_factory=dict)  # name -> what earlier steps made: those it asked for
+    files: Mapping[str, Path] = field(default_factory=dict)  # of the candidates of a choice, by name
     load_batch: Callable[[], Any] | None = None  # -> the Keras model of any batch, float32
     rows: Mapping[str, np.ndarray] = field(default_factory=dict)  # of SOURCES: int [n] of `train`; `train` is all of it
 
@@ -114,6 +123,7 @@ class Quantizer:
     tables: tuple[str, ...] = ()  # that it asks for, by name
     wrappers: tuple[Wrapper, ...] = ()  # that the student must be fitted with, fake quantization for one
     calibration: Calibration | None = None
+    choice: Choice | None = None  # of one that takes the file of another
     refuse: Callable[[Architecture], None] = lambda shape: None  # raises UserError for a model that it can't write
 
     def __post_init__(self) -> None:
@@ -207,20 +217,40 @@ def small_kernels(table: Mapping[str, Any], max_drop_points: float) -> list[str]
     return list(chosen["kernels"])
 
 
+@method("quant", "auto")
+def auto(*, max_disagreement: float, candidates: Sequence[str], max_drop_points: float, tie: float) -> Quantizer:
+    """`quant=int8_auto`: the file of one of the candidates, by what they do on this machine: the table `candidates`.
+
+    Accurate enough is what has at most max_drop_points less of the held-out slice of train right than the best of them.
+    """
+    choice = Choice(candidates=tuple(candidates), max_drop_points=max_drop_points, tie=tie)
+
+    def run(student: Student) -> bytes:
+        return student.files[choice.taken(student.tables[CANDIDATES])].read_bytes()
+
+    return Quantizer(max_disagreement=max_disagreement, run=run, choice=choice)
+
+
 @method("quant", "static_int8")
-def static_int8(*, max_disagreement: float, samples: int, seed: int, source: str) -> Quantizer:
+def static_int8(*, max_disagreement: float, products: str, samples: int, seed: int, source: str) -> Quantizer:
     """`quant=int8_static`: weights and activations of FULLY_CONNECTED and GATHER, calibrated on training sentences.
 
+    `int8_part`: those of some products; what the others take is quantized as it comes, as in `int8`.
     Attention products, soft-max, GELU and norms stay float: in int8 LiteRT runs them on slow reference kernels.
     """
     calibration = Calibration(samples=samples, seed=seed, source=source)
+    if products not in PRODUCTS:
+        raise UserError(f"quant.products must be one of {', '.join(PRODUCTS)}; got {products!r}.")
 
     def run(student: Student) -> bytes:
         from litert_quantizer import qtyping, quantizer
 
+        product, table = qtyping.TFLOperationName.FULLY_CONNECTED, qtyping.TFLOperationName.GATHER
         recipe = quantizer.Quantizer(str(student.float32_path))
-        for operation in (qtyping.TFLOperationName.FULLY_CONNECTED, qtyping.TFLOperationName.GATHER):
-            recipe.add_static_config(".*", operation, activation_num_bits=8, weight_num_bits=8)
+        if products != "all":
+            recipe.add_dynamic_config(".*", product, num_bits=8)
+        for scope, operation in ((PRODUCTS[products], product), (".*", table)):
+            recipe.add_static_config(scope, operation, activation_num_bits=8, weight_num_bits=8)
         return _quantized(recipe, calibration.drawn(student))
 
     return Quantizer(max_disagreement=max_disagreement, run=run, calibration=calibration)

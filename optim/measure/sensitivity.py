@@ -45,7 +45,7 @@ OFF, BY_TOKEN, BY_RANGE, RECORD = range(4)  # what a probe does to what its laye
 
 def sensitivity_table(student: Student) -> dict[str, Any]:
     """The table as plain lists: examples, accuracy_fraction, rows (a change of a part), order_int4, together_int4."""
-    held = _first(student.train.take(student.rows["held_out"]), EXAMPLES)
+    held = first(student.train.take(student.rows["held_out"]), EXAMPLES)
     probed = Probed(student.load_batch(), held)  # type: ignore[misc]
     seen = np.setdiff1d(np.arange(len(student.train)), student.rows["held_out"])
     probed.record(student.train.take(np.random.default_rng(0).permutation(seen)[:RANGE_EXAMPLES]))
@@ -74,7 +74,8 @@ def _together(probed: Probed, order: Sequence[str]) -> list[dict[str, Any]]:
     return found
 
 
-def _first(tokens: Tokens, count: int) -> Tokens:
+def first(tokens: Tokens, count: int) -> Tokens:
+    """`count` of the sentences, drawn by a seed of their own; all where there are no more."""
     return tokens.take(np.random.default_rng(0).permutation(len(tokens))[:count])
 
 

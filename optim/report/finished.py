@@ -40,7 +40,8 @@ class Finished:
     @property
     def file(self) -> str:
         """What two points share that are one file, as those do that differ in what changes nothing for them."""
-        return next((key for key in self.result.cost.get("stages", {}) if key.startswith("file-")), self.result.run_id)
+        files = [key for key in self.result.cost.get("stages", {}) if key.startswith("file-")]
+        return files[-1] if files else self.result.run_id  # before it may stand those of candidates
 
     def cost(self, name: str) -> float:
         """A figure of speed, size or memory by its name, such as latency_p50_ms, file_bytes or peak_rss_bytes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ import numpy as np
 
 from optim.common.errors import UserError
 from optim.common.screen import bar
+from optim.common.stages import Stage
 from optim.data.corpus import Corpus
 from optim.data.phrases import Parts, parts_of
 from optim.export.bundle import COMPRESSED_FILE, MODEL_FILE
+from optim.export.choice import row_text
 from optim.export.compress import compress
 from optim.export.convert import convert
-from optim.export.quantize import SENSITIVITY, Quantizer, Student
+from optim.export.quantize import CANDIDATES, SENSITIVITY, Quantizer, Student
+from optim.measure.candidates import VERSION as TRYING
+from optim.measure.candidates import candidates_table
 from optim.measure.device import machine_id
 from optim.measure.file import decompress_p50_ms, measure_file
 from optim.measure.sensitivity import VERSION, sensitivity_table
@@ -122,14 +127,17 @@ def _parts(corpus: Corpus) -> Parts | None:
 
 
 class FileStep(Step):
-    """The .tflite file that ships."""
+    """The .tflite file that ships, or that of a candidate."""
 
     kind = "file"
 
-    def __init__(self, point: Point, float32: Float32Step) -> None:
-        self.point, self.float32 = point, float32
+    def __init__(self, point: Point, float32: Float32Step, candidates: CandidatesStep | None = None) -> None:
+        self.point, self.float32, self.candidates = point, float32, candidates
         require_writable_by(point.quantizer, float32.student)
-        self.tables = {name: TableStep(name, float32) for name in point.quantizer.tables}
+        self.tables: dict[str, TableStep | CandidatesStep] = {
+            **{name: TableStep(name, float32) for name in point.quantizer.tables},
+            **({CANDIDATES: candidates} if candidates else {}),
+        }
 
     def inputs(self) -> Sequence[Step]:
         """The float32 file, its model and sentences, and the tables that the method asks for."""
@@ -145,8 +153,62 @@ class FileStep(Step):
         """Writes it."""
         log.info("export    %s", self.point.specs["quant"]["method"])
         tables = {name: step.read(stages) for name, step in self.tables.items()}
-        student = quantizer_input(self.float32, stages, tables)
+        files = self.candidates.paths(stages) if self.candidates else {}
+        student = replace(quantizer_input(self.float32, stages, tables), files=files)
         (folder / MODEL).write_bytes(self.point.quantizer.run(student))
+
+    def at_hand(self, done: Stage, stages: Stages) -> None:
+        """Says which candidate it is."""
+        for row in self.tried(stages):
+            if row["taken"]:
+                log.info("export    %s is taken: %s", row["name"], row_text(row))
+
+    def tried(self, stages: Stages) -> list[dict[str, Any]]:
+        """What each candidate does, and whether it was taken; nothing where there were none."""
+        choice = self.point.quantizer.choice
+        if self.candidates is None or choice is None:
+            return []
+        rows = self.candidates.read(stages)
+        return [{**row, "taken": row["name"] == choice.taken(rows)} for row in rows]
+
+
+class CandidatesStep(Step):
+    """What the files of several precisions of one student do on this machine: candidates.json."""
+
+    kind = "candidates"
+
+    def __init__(self, point: Point, float32: Float32Step, files: Mapping[str, FileStep]) -> None:
+        self.point, self.float32, self.files = point, float32, files
+
+    def inputs(self) -> Sequence[Step]:
+        """The files, and the student that they are of with its sentences."""
+        return (*self.files.values(), self.float32, self.float32.student, self.float32.student.tokens)
+
+    def key(self) -> Mapping[str, Any]:
+        """The files, how they are timed, and where."""
+        files = {name: step.wanted.key for name, step in self.files.items()}
+        place = {"machine": machine_id(), "versions": made_by(*RUNTIME)["versions"]}
+        return {"files": files, "bench": self.point.specs["bench"], "trying": TRYING, **place}
+
+    def build(self, folder: Path, scratch: Path, stages: Stages) -> None:
+        """Times them in turns, and scores them on held-out sentences of train."""
+        log.info("try       %s", ", ".join(self.files))
+        student = quantizer_input(self.float32, stages)
+        rows = candidates_table(student, self.paths(stages), bench=self.point.bench)
+        (folder / "candidates.json").write_text(json.dumps(rows) + "\n", encoding="utf-8")
+
+    def at_hand(self, done: Stage, stages: Stages) -> None:
+        """Says what each does."""
+        for row in self.read(stages):
+            log.info("try       %s: %s", row["name"], row_text(row))
+
+    def paths(self, stages: Stages) -> dict[str, Path]:
+        """Name -> file."""
+        return {name: stages.folder(step) / MODEL for name, step in self.files.items()}
+
+    def read(self, stages: Stages) -> list[dict[str, Any]]:
+        """A row for each candidate, as `candidates_table` has them."""
+        return json.loads((stages.folder(self) / "candidates.json").read_text(encoding="utf-8"))
 
 
 class CompressedStep(Step):

@@ -28,7 +28,7 @@ PACKING = ("zstandard",)
 ELSEWHERE = ("teacher", "seeds", "teacher_seed", "augment", "unlabelled")
 RECIPES = ("teacher", "usual", "student")
 CALIBRATION = ("samples", "seed", "source")
-NEUTRAL = {"source": "train"}  # of a quantization: what it did before there was the key
+NEUTRAL = {"source": "train", "products": "all"}  # of a quantization: what it did before there were the keys
 ONCE = {"whole_copies": 1}  # of a recipe, likewise
 
 
@@ -43,6 +43,7 @@ def identity(point: Point) -> dict[str, Any]:
     return {
         **{group: point.specs[group] for group in groups},
         "quant": quant_key(point.specs["quant"]),
+        **candidates_key(point),
         "fit": recipe_key(point.specs["fit"], point.schedule.student),
         "distill": {**loss_key(point.specs["distill"]), **transfer_key(point)},
         "surgery": point.surgery.spec,
@@ -91,6 +92,12 @@ def transfer_key(point: Point) -> dict[str, Any]:
 def quant_key(spec: Mapping[str, Any]) -> dict[str, Any]:
     """A quantization, without keys that change nothing: those that are younger than stages that there are."""
     return without(spec, NEUTRAL)
+
+
+def candidates_key(point: Point) -> dict[str, Any]:
+    """What a quantization chooses from; empty where it does not choose."""
+    found = {name: file_key(one.spec) for name, one in point.precisions.items()}
+    return {"candidates": found} if found else {}
 
 
 def without(spec: Mapping[str, Any], neutral: Mapping[str, Any]) -> dict[str, Any]:

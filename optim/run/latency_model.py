@@ -36,7 +36,7 @@ class LatencyStep(Step):
     kind = "latency"
 
     def __init__(self, point: Point, tokens: TokensStep, shape: Architecture, surgery: Surgery) -> None:
-        if point.quantizer.wrappers or point.quantizer.tables:
+        if point.quantizer.wrappers or point.quantizer.tables or point.quantizer.choice:
             raise UserError(
                 "slim.latency_ms times files before anything is trained, which this quant= cannot write; "
                 "choose quant=int8 or another that needs no training, or slim.parameters."

@@ -27,7 +27,7 @@ UNCOMPRESSED: dict[str, Any] = {"compressed_bytes": None, "decompress_p50_ms": N
 COSTS = {
     "teacher_s": ("teacher",),
     "student_s": ("augmented", "unlabelled", "latency", "logits", "surgery", "student"),
-    "export_s": ("float32", "table", "file", "compressed"),
+    "export_s": ("float32", "table", "candidates", "file", "compressed"),
     "measure_s": ("figures",),
 }
 
@@ -70,6 +70,7 @@ def outcome_of(point: Point, corpus: Corpus, steps: Steps, stages: Stages) -> Ou
             "compressed_bytes": packed["compressed_bytes"],
             **steps.student.weights(stages),
             "structure": _structure(steps.student, stages),
+            **({"candidates": tried} if (tried := steps.file.tried(stages)) else {}),
         },
         speed={**figures["speed"], "decompress_p50_ms": packed["decompress_p50_ms"]},
         memory=figures["memory"],

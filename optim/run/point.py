@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from optim.common.build import Bound, as_json, bind, build, typed
 from optim.common.errors import UserError, require_fraction, require_seed
@@ -54,6 +54,7 @@ class Point:
     augment: Augment | None  # None: no sentences are made
     unlabelled: UnlabelledFile | None
     quantizer: Quantizer
+    precisions: Mapping[str, Bound]  # of the candidates, by name; none unless the quantizer chooses
     export: Export
     schedule: Schedule  # its precision is float32 or bfloat16
     bench: Bench
@@ -81,6 +82,13 @@ class Point:
         """The data sets that model and teachers say they were trained on before."""
         return tuple(name for one in self.origins for name in trained_on(one))
 
+    def candidates(self) -> dict[str, Point]:
+        """Name -> the same point in the precision of a candidate."""
+        return {
+            name: replace(self, quantizer=one.make(), specs={**self.specs, "quant": one.spec}, precisions={})
+            for name, one in self.precisions.items()
+        }
+
     @property
     def wrappers(self) -> tuple[Wrapper, ...]:
         """What wraps the student's layers while it is fitted, the innermost first."""
@@ -98,6 +106,7 @@ def point_of(cfg: DictConfig) -> Point:
     specs["fit"] = {**specs["fit"], **as_json(schedule)}
     specs |= {"measure": as_json(general.measure), "export": as_json(general.export)}
     loss = bound["distill"].make()
+    quantizer = bound["quant"].make()
     point = Point(
         source=bound["data"].make(),
         checkpoint=bound["model"].make(),
@@ -106,7 +115,8 @@ def point_of(cfg: DictConfig) -> Point:
         pruner=bound["prune"].make(),
         loss=loss,
         **_transfer(bound["distill"].arguments, specs["data"].get("text_column", TEXT_COLUMN)),
-        quantizer=bound["quant"].make(),
+        quantizer=quantizer,
+        precisions=_precisions(cfg, quantizer),
         export=general.export,
         schedule=schedule,
         bench=bound["bench"].make(),
@@ -162,6 +172,33 @@ def _check_copies(schedule: Schedule, data: Mapping[str, Any]) -> None:
                 f"fit.{name}.whole_copies needs data whose rows are phrases of whole sentences (data.phrases=true), "
                 f"got {recipe.whole_copies}. Set fit.{name}.whole_copies=1."
             )
+
+
+def _precisions(cfg: DictConfig, quantizer: Quantizer) -> dict[str, Bound]:
+    """The options of conf/quant that a quantizer chooses from."""
+    files, found = options_of("quant"), {}
+    for name in quantizer.choice.candidates if quantizer.choice else ():
+        if name not in files:
+            raise UserError(f"quant.candidates must be of {', '.join(sorted(files))}; got {name!r}.")
+        other = cfg.copy()  # an option may refer to other keys, as to `seed`
+        with open_dict(other):
+            other.quant = OmegaConf.load(files[name])
+        found[name] = bind(other.quant, "quant")
+        _check_candidate(name, found[name])
+    return found
+
+
+def _check_candidate(name: str, precision: Bound) -> None:
+    """Raises UserError for a precision whose file cannot be one of several of a student."""
+    quantizer = precision.make()
+    reasons = {
+        "has a fit of its own, and all candidates are files of one student": bool(quantizer.wrappers),
+        "chooses itself": quantizer.choice is not None,
+        "has integer logits, for NPUs, and is no faster on a CPU": "activation_bits" in precision.spec,
+    }
+    for reason, found in reasons.items():
+        if found:
+            raise UserError(f"quant.candidates has {name}, which {reason}: leave it out.")
 
 
 def _teachers(cfg: DictConfig, loss: Loss) -> tuple[Teacher, ...]:

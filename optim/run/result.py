@@ -19,6 +19,7 @@ from optim.common.screen import beside
 from optim.common.secrets import masked
 from optim.encoder.licence import sentence
 from optim.export.bundle import BUNDLE, COMPRESSED_FILE, MODEL_FILE, snippet
+from optim.export.choice import row_text
 from optim.measure.quality import SIGNIFICANT
 from optim.run.errors_text import errors_section
 
@@ -188,6 +189,7 @@ def rows(result: Result) -> list[tuple[str, str, str]]:
          f"agrees with Keras on {q['agreement_fraction']:.1%}"),
         ("file", f"{s['file_bytes'] / 1e6:.2f} MB",
          f"{s['gzip_bytes'] / 1e6:.2f} MB after gzip, {s['zstd_bytes'] / 1e6:.2f} MB after zstd"),
+        *candidates_rows(result),
         *compressed_rows(result),
         ("parameters", f"{s['parameters'] / 1e6:.2f} M",
          f"{s['effective_parameters'] / 1e6:.2f} M not zero; {s['zeroed_fraction']:.1%} of prunable weights are zero"),
@@ -202,6 +204,12 @@ def rows(result: Result) -> list[tuple[str, str, str]]:
          f"of a process that runs the file; {m['baseline_rss_bytes'] / 1e6:.0f} MB before loading it"),
         *teaching_rows(result),
     ]  # fmt: skip
+
+
+def candidates_rows(result: Result) -> list[tuple[str, str, str]]:
+    """What was tried on this machine, and what of it is the file; none where nothing was to choose from."""
+    tried = result.size.get("candidates", [])
+    return [("this file is" if row["taken"] else "tried too", row["name"], row_text(row)) for row in tried]
 
 
 def compressed_rows(result: Result) -> list[tuple[str, str, str]]:

@@ -116,6 +116,20 @@ class Structure:
 
 
 @dataclass
+class Candidate:
+    """One of the files that `quant=int8_auto` tried, on the machine and at the length of `speed`."""
+
+    name: Annotated[str, "the option of quant"]
+    taken: Annotated[bool, "whether this point's file is that one"]
+    latency_p50_ms: Annotated[float, "in turns with the other candidates"]
+    drop_points: Annotated[float, "percentage points of accuracy below the Keras student, on the same sentences"]
+    examples: Annotated[int, "sentences of train that no weight has learnt from"]
+    accuracy_fraction: Annotated[float, "of them that it has right"]
+    agreement_fraction: Annotated[float, "of them that it answers as the Keras student"]
+    file_bytes: Annotated[int, "of it"]
+
+
+@dataclass
 class Size:
     """How large the file is, and the model in it."""
 
@@ -127,6 +141,7 @@ class Size:
     zeroed_fraction: Annotated[float, "of its prunable weights that are zero"]
     effective_parameters: Annotated[int, "parameters that are not zero"]
     structure: Annotated[Structure, "what the student is built of"]
+    candidates: Annotated[list[Candidate], "the files of which this one was chosen", OPTIONAL]
 
 
 @dataclass
@@ -264,7 +279,8 @@ def page() -> str:
         "|---|---|",
         *(f"| `{f.name}` | {_cell(TOP[f.name])} |" for f in dataclasses.fields(Result)),
     ]
-    inner = {"quality.classes": OfClass, "quality.kinds": OfKind, "size.structure": Structure}
+    inner = {"quality.classes": OfClass, "quality.kinds": OfKind, "size.structure": Structure,
+             "size.candidates": Candidate}  # fmt: skip
     for name, part in {**PARTS, **inner}.items():
         rows = [f"| `{key}` | {_spoken(hint)} | {_cell(about)}{', or the key is missing' * optional} |"
                 for key, hint, about, optional in _fields(part)]  # fmt: skip

@@ -3,7 +3,7 @@
     corpus -> tokens -> teachers -> (their answers) -> student
     corpus -> tokens -> the student's own fine-tuning -> (surgery) -> student
     corpus, or a file -> (sentences without labels) -> tokens -> teachers' answers -> student
-    student -> float32 file -> (tables) -> file -> figures
+    student -> float32 file -> (tables, or files of candidates) -> file -> figures
     file -> (compressed file)
 
 A step (`run/step.py`) says what it takes, what its content depends on, and what it leaves. A new one is a class in
@@ -16,11 +16,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from optim.common.errors import UserError
 from optim.common.stages import Wanted
 from optim.data.corpus import Corpus
 from optim.encoder.kernels import prunable_shapes
 from optim.run.alignment import AlignmentStep
-from optim.run.exports import CompressedStep, FigureStep, FileStep, Float32Step
+from optim.run.exports import CandidatesStep, CompressedStep, FigureStep, FileStep, Float32Step
 from optim.run.fits import FitStep, LogitsStep, TokensStep, Transfer
 from optim.run.keys import loss_key, rounding_key
 from optim.run.latency_model import LatencyStep
@@ -76,9 +77,20 @@ def steps_of(point: Point, corpus: Corpus, cache_dir: Path) -> Steps:
     """The steps. Raises UserError for methods that do not go together."""
     teachers = [_teacher(point, teacher, corpus, cache_dir) for teacher in point.teachers]
     student = _student(point, teachers, corpus, cache_dir)
-    file = FileStep(point, Float32Step(student))
+    file = _file(point, Float32Step(student))
     compressed = CompressedStep(point, file) if point.export.compresses else None
     return Steps(teachers, student, file, FigureStep(point, file), compressed)
+
+
+def _file(point: Point, float32: Float32Step) -> FileStep:
+    """What ships; where that is one of several candidates, with their files and what those do."""
+    files = {}
+    for name, one in point.candidates().items():
+        try:
+            files[name] = FileStep(one, float32)
+        except UserError as error:
+            raise UserError(f"quant.candidates has {name}, which cannot be made here: leave it out. {error}") from error
+    return FileStep(point, float32, CandidatesStep(point, float32, files) if files else None)
 
 
 def _teacher(point: Point, teacher: Teacher, corpus: Corpus, cache_dir: Path) -> FitStep:

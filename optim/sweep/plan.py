@@ -23,7 +23,7 @@ from optim.run.steps import steps_of
 from optim.run.words import told
 
 STAGES = ("augmented", "unlabelled", "tokens", "latency", "teacher", "logits", "surgery", "student", "float32",
-          "table", "file", "figures", "compressed")  # fmt: skip
+          "table", "candidates", "file", "figures", "compressed")  # fmt: skip
 
 
 @dataclass

@@ -3,6 +3,7 @@
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -144,6 +145,22 @@ def test_a_pruned_block_runs_though_its_scale_would_be_zero(tmp_path, monkeypatc
     monkeypatch.setattr(quantize, "without_zero_scales", lambda content: content)
     with pytest.raises(UserError, match="unsupported scale value"):
         case.answers(blocks(kernel_bits=4).run(case.student))
+
+
+@pytest.mark.parametrize(("products", "calibrated"), [("all", 14), ("attention", 8), ("ffn", 4)])
+def test_products_take_int8_where_they_are_calibrated(case, float32, products, calibrated):
+    """Two layers have 4 products each in attention and 2 in the feed-forward network; pooler and classifier are 2."""
+    static = quantize.static_int8(max_disagreement=1.0, products=products, samples=40, seed=0, source="train")
+    content = static.run(case.student)
+    graph = Graph.of(content)
+    taken = [(graph.name(o.outputs[0]), graph.type_of(o.inputs[0])) for o in graph.operators
+             if graph.kind(o) == "FULLY_CONNECTED"]  # fmt: skip
+    assert len(taken) == 14
+    assert sum(kind == "INT8" for _, kind in taken) == calibrated
+    own = {"all": "/MatMul|:0$", "attention": "(query|key|value|attention_output)/MatMul", "ffn": "ffn_(in|out)/MatMul"}
+    assert all(bool(re.search(own[products], name)) == (kind == "INT8") for name, kind in taken)
+    assert stored(content) == {"FULLY_CONNECTED": {"INT8"}, "GATHER": {"INT8"}}
+    assert np.abs(case.answers(content) - float32).mean() < 0.3 * np.abs(float32).max()
 
 
 def test_int8_full_has_no_float_and_its_logits_carry_their_scale(case, float32):

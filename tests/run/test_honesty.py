@@ -70,7 +70,8 @@ def test_a_calibration_takes_as_many_sentences_as_it_is_told(samples, monkeypatc
     train = Tokens(np.arange(20, dtype=np.int32), np.arange(0, 21, 2), np.zeros(10, np.int32))
     student = Student(load=lambda: None, float32_path=tmp_path / "x", train=train)
     for seed in (0, 0, 1):
-        quantize.static_int8(max_disagreement=1.0, samples=samples, seed=seed, source="train").run(student)
+        calibration = {"samples": samples, "seed": seed, "source": "train"}
+        quantize.static_int8(max_disagreement=1.0, products="all", **calibration).run(student)
     rows = [[row["input_ids"].tolist() for row in batch] for batch in taken]
     assert [len(batch) for batch in rows] == [samples] * 3
     assert rows[0] == rows[1] != rows[2], "drawn by the seed"

@@ -208,6 +208,41 @@ CASES = {
         "quant.activation_bits must be 8 or",
     ),
     "a gain for a drop": (["quant=mixed", "quant.max_drop_points=-1"], "quant.max_drop_points must be 0 or above"),
+    "a candidate that is none": (
+        ["quant=int8_auto", "quant.candidates=[int8,int9]"],
+        "quant.candidates must be of fp16, int16x8, int4,",
+        "got 'int9'",
+    ),
+    "a candidate alone": (
+        ["quant=int8_auto", "quant.candidates=[int8]"],
+        "must name two or more precisions, each once",
+    ),
+    "a candidate with a fit of its own": (
+        ["quant=int8_auto", "quant.candidates=[int8,int8_qat]"],
+        "quant.candidates has int8_qat, which has a fit of its own",
+    ),
+    "a candidate that chooses": (
+        ["quant=int8_auto", "quant.candidates=[int8,int8_auto]"],
+        "quant.candidates has int8_auto, which chooses itself: leave it out.",
+    ),
+    "a candidate for NPUs": (
+        ["quant=int8_auto", "quant.candidates=[int8,int8_full]"],
+        "quant.candidates has int8_full, which has integer logits",
+    ),
+    "a candidate that cannot be made": (
+        ["quant=int8_auto", "model.width=48", "model.heads=2"],
+        "quant.candidates has int8_emb4, which cannot be made here: leave it out. quant.block=32 must divide",
+    ),
+    "a gain for a drop of a choice": (["quant=int8_auto", "quant.max_drop_points=-1"], "max_drop_points must be 0 or"),
+    "a tie of everything": (["quant=int8_auto", "quant.tie=1"], "quant.tie must be a fraction in [0, 1), got 1"),
+    "a choice before there is a student": (
+        ["quant=int8_auto", "slim=budget", "slim.latency_ms=5"],
+        "slim.latency_ms times files before anything is trained, which this quant= cannot write",
+    ),
+    "products that there are not": (
+        ["quant=int8_static", "quant.products=heads"],
+        "quant.products must be one of all, attention, ffn; got 'heads'",
+    ),
     "a range without an end": (
         ["quant=int8_qat", "quant.memory=1"],
         "quant.memory must be a fraction in [0, 1), got 1",

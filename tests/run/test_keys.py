@@ -57,6 +57,7 @@ LEAVES: dict[str, tuple[Any, bool, frozenset[str]]] = {
     "distill.augment.join": (0.1, SAME, NONE),
     "distill.augment.seed": (5, SAME, NONE),
     "quant.max_disagreement": (0.5, OTHER, NONE),  # measure.max_disagreement is taken from it: it may fail the run
+    "quant.products": ("ffn", OTHER, FILE),
     "quant.samples": (8, OTHER, FILE),
     "quant.seed": (7, OTHER, FILE),
     "quant.source": ("whole", OTHER, FILE),
@@ -138,6 +139,16 @@ METHODS = {
 }
 
 
+# The keys of a quantization that chooses, and those of what its candidates are timed by.
+CHOOSING: dict[str, tuple[Any, bool, frozenset[str]]] = {
+    "quant.candidates": (["int8", "int8_static"], OTHER, FILE | {"candidates"}),
+    "quant.max_drop_points": (1, OTHER, FILE),
+    "quant.tie": (0.1, OTHER, FILE),
+    "quant.max_disagreement": (0.5, OTHER, NONE),
+    "bench.sequence_length": (64, OTHER, FILE | {"candidates"}),
+}
+
+
 @pytest.fixture(scope="module")
 def config(runs: Runs) -> DictConfig:
     """A point that takes every step, with no `auto` left in it but those under test."""
@@ -194,17 +205,47 @@ def test_a_leaf_changes_the_id_and_the_stages_that_it_changes(leaf, config, runs
     assert difference(config, changed(config, **{leaf: value}), runs) == (id_changes, stages)
 
 
-def test_a_compressed_file_is_one_stage_more_and_another_result(config, runs):
-    def known(cfg: DictConfig) -> tuple[str, dict[str, str]]:
-        chosen = point_of(cfg)
-        wanted = steps_of(chosen, chosen.source.load(runs.cache), runs.cache).wanted()
-        return run_id_of(chosen), {w.key: w.name for w in wanted}
+def every_stage(config: DictConfig, runs: Runs) -> tuple[str, dict[str, str]]:
+    """(run_id, key of every stage -> its kind)."""
+    chosen = point_of(config)
+    wanted = steps_of(chosen, chosen.source.load(runs.cache), runs.cache).wanted()
+    return run_id_of(chosen), {w.key: w.name for w in wanted}
 
-    (plain_id, plain), (packed_id, packed) = known(config), known(changed(config, **{"export.compress": "zstd"}))
+
+@pytest.fixture(scope="module")
+def choosing(runs: Runs) -> DictConfig:
+    """A point whose file is chosen from several."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", overrides=runs.overrides("quant=int8_auto", "fit.precision=float32"))
+
+
+@pytest.mark.parametrize("leaf", CHOOSING)
+def test_a_leaf_of_a_choice_changes_what_it_changes(leaf, choosing, runs):
+    value, id_changes, stages = CHOOSING[leaf]
+    (one, before), (other, after) = every_stage(choosing, runs), every_stage(changed(choosing, **{leaf: value}), runs)
+    assert ((one != other), {after[key] for key in after.keys() - before.keys()}) == (id_changes, stages)
+
+
+def test_every_leaf_of_a_choice_is_in_its_table(choosing):
+    own = {f"quant.{key}" for key in OmegaConf.to_container(choosing.quant)}  # type: ignore[union-attr]
+    assert own - METHODS == {leaf for leaf in CHOOSING if leaf.startswith("quant.")}
+
+
+def test_another_machine_tries_the_same_files_anew(choosing, runs, monkeypatch):
+    own, before = every_stage(choosing, runs)
+    monkeypatch.setattr(exports, "machine_id", lambda: "another")
+    other, after = every_stage(choosing, runs)
+    assert sorted(after[key] for key in after.keys() - before.keys()) == ["candidates", "figures", "file"]
+    assert own == other
+
+
+def test_a_compressed_file_is_one_stage_more_and_another_result(config, runs):
+    (plain_id, plain) = every_stage(config, runs)
+    (packed_id, packed) = every_stage(changed(config, **{"export.compress": "zstd"}), runs)
     assert packed_id != plain_id
     assert [packed[key] for key in packed.keys() - plain.keys()] == ["compressed"]
     assert plain.keys() < packed.keys()
-    level_id, level = known(changed(config, **{"export.compress": "zstd", "export.zstd_level": 3}))
+    level_id, level = every_stage(changed(config, **{"export.compress": "zstd", "export.zstd_level": 3}), runs)
     assert level_id != packed_id
     assert [level[key] for key in level.keys() - packed.keys()] == ["compressed"]
 
@@ -325,6 +366,8 @@ def test_a_calibration_on_train_is_what_it_was_before_there_was_a_choice():
     old = {"method": "static_int8", "version": 1, "max_disagreement": 0.08, "samples": 256, "seed": 0}
     assert quant_key({**old, "source": "train"}) == old
     assert quant_key({**old, "source": "whole"}) == {**old, "source": "whole"}
+    assert quant_key({**old, "source": "train", "products": "all"}) == old
+    assert quant_key({**old, "products": "ffn"}) == {**old, "products": "ffn"}
     assert "max_disagreement" not in file_key(old)
 
 
