@@ -230,8 +230,8 @@ def pack(states, mask, single: bool):
 
 def unpack(tokens, mask, single: bool):
     """[tokens, width] -> [batch, length, width], with zeros where mask is 0: the way back from `pack`."""
-    if single:
-        return tokens[None]
+    if single:  # a reshape, which the converter joins with the next one: LiteRT copies the tokens for `tokens[None]`
+        return tf.reshape(tokens, [1, -1, tokens.shape[-1]])
     shape = tf.cast([*tf.unstack(tf.shape(mask)), tokens.shape[-1]], tf.int64)
     return tf.scatter_nd(tf.where(mask), tokens, shape)
 
@@ -297,6 +297,8 @@ class Pool(keras.layers.Layer):
     def call(self, inputs):
         """(tokens: [tokens, width], mask: int [batch, length]) -> [batch, width]."""
         tokens, mask = inputs
+        if self.single and self.how == "first":  # of one shape, and no axis is dropped, which XNNPACK refuses
+            return tf.slice(tokens, [0, 0], [1, tokens.shape[-1]])
         states = unpack(tokens, mask, self.single)
         if self.how == "first":
             return states[:, 0]

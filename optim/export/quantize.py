@@ -51,7 +51,6 @@ from optim.export.flatbuffer import (
     unfolded,
     with_integer_casts,
     with_lookups,
-    without_squared_differences,
     without_zero_scales,
 )
 from optim.train.fake_quant import FakeQuant, encoder_kernels
@@ -269,9 +268,7 @@ def integer(*, max_disagreement: float, activation_bits: int, samples: int, seed
     def run(student: Student) -> bytes:
         from litert_quantizer import qtyping, quantizer
 
-        content = student.float32_path.read_bytes()
-        content = without_squared_differences(content) if activation_bits == 16 else content
-        recipe = quantizer.Quantizer(bytearray(content))
+        recipe = quantizer.Quantizer(str(student.float32_path))
         everything, table = qtyping.TFLOperationName.ALL_SUPPORTED, qtyping.TFLOperationName.GATHER
         recipe.add_static_config(".*", everything, activation_num_bits=activation_bits, weight_num_bits=8)
         recipe.add_static_config(".*", table, activation_num_bits=8, weight_num_bits=8)  # of int16 it is twice as large

@@ -27,7 +27,7 @@ from optim.measure.device import machine_id
 from optim.measure.file import decompress_p50_ms, measure_file
 from optim.measure.sensitivity import VERSION, sensitivity_table
 from optim.run.fits import RANGES, FitStep, load_batch, load_single
-from optim.run.keys import FILES, PACKING, RUNTIME, file_key, made_by
+from optim.run.keys import FILES, PACKING, RUNTIME, file_key, made_by, written
 from optim.run.point import Point
 from optim.run.step import Stages, Step
 from optim.run.surgery import shape_before
@@ -56,7 +56,7 @@ class Float32Step(Step):
 
     def key(self) -> Mapping[str, Any]:
         """The model, the graph and the converter."""
-        return {"student": self.student.wanted.key, **made_by(*FILES)}
+        return {"student": self.student.wanted.key, **written(), **made_by(*FILES)}
 
     def build(self, folder: Path, scratch: Path, stages: Stages) -> None:
         """Converts."""

@@ -16,6 +16,7 @@ from optim.common.versions import versions_of
 from optim.data.augment import VERSION as AUGMENTING
 from optim.data.augment import Augment
 from optim.encoder.architecture import GRAPH
+from optim.export.convert import OPERATIONS
 from optim.run import result
 from optim.run.point import Point, Teacher
 from optim.train.recipe import Recipe
@@ -34,7 +35,7 @@ ONCE = {"whole_copies": 1}  # of a recipe, likewise
 
 def run_id_of(point: Point) -> str:
     """16 hexadecimal digits."""
-    return digest_of({"result": result.SCHEMA, "stages": SCHEMA, "graph": GRAPH, **identity(point)})
+    return digest_of({"result": result.SCHEMA, "stages": SCHEMA, **written(), "graph": GRAPH, **identity(point)})
 
 
 def identity(point: Point) -> dict[str, Any]:
@@ -119,6 +120,11 @@ def recipe_key(spec: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
     """What a fit takes from `conf/fit`: its own recipe, and what all fits share."""
     own = without(as_json(recipe), {"steps": None, **ONCE})
     return {**{key: value for key, value in spec.items() if key not in RECIPES}, "recipe": own}
+
+
+def written() -> dict[str, Any]:
+    """The version of the operations of files, for the key of what they are in."""
+    return {"operations": OPERATIONS}
 
 
 def made_by(*packages: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from optim.export.quantize import Student
 from optim.measure.device import machine_id
 from optim.measure.latency import latency
 from optim.run.fits import TokensStep
-from optim.run.keys import FILES, RUNTIME, file_key, made_by
+from optim.run.keys import FILES, RUNTIME, file_key, made_by, written
 from optim.run.point import Point
 from optim.run.step import Stages, Step
 
@@ -52,6 +52,7 @@ class LatencyStep(Step):
         made = {
             "shape": self.shape.to_json(),
             "quant": file_key(self.point.specs["quant"]),
+            **written(),
             **made_by(*FILES, *RUNTIME),
         }
         return {**made, "tokens": self.tokens.wanted.key, "bench": self.point.specs["bench"], "machine": machine_id()}

@@ -163,6 +163,21 @@ def test_products_take_int8_where_they_are_calibrated(case, float32, products, c
     assert np.abs(case.answers(content) - float32).mean() < 0.3 * np.abs(float32).max()
 
 
+def test_float32_file_has_no_copies_that_a_reshape_saves_and_squares_that_xnnpack_sums_at_once(tmp_path):
+    """Slices: one of the mask, one of the ids, and the first token, by an operation that XNNPACK runs."""
+    import tf_keras as keras
+
+    from optim.encoder import graph
+
+    keras.utils.set_random_seed(0)
+    content = convert(graph.classifier(replace(WIDE, pooling="first"), single=True))
+    found = kinds(content)
+    assert (found["STRIDED_SLICE"], found["SLICE"], found["SQUARED_DIFFERENCE"]) == (2, 1, 0)
+    file = Graph.of(content)
+    squares = [one for one in file.operators if file.kind(one) == "MUL" and one.inputs[0] == one.inputs[1]]
+    assert len(squares) == 5  # of two norms a layer, and of that of the embeddings
+
+
 def test_int8_full_has_no_float_and_its_logits_carry_their_scale(case, float32):
     content = integer(8).run(case.student)
     assert float_tensors(content) == []

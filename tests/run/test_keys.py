@@ -321,6 +321,14 @@ def test_another_graph_remakes_models_and_files(config, runs, monkeypatch):
     assert {kind for kind in KINDS if before[1][kind] != after[1][kind]} == TEACHER
 
 
+def test_other_operations_of_files_remake_files_and_no_fit(config, runs, monkeypatch):
+    before = known_by(config, runs)
+    monkeypatch.setattr(keys, "OPERATIONS", keys.OPERATIONS + 1)
+    after = known_by(config, runs)
+    assert before[0] != after[0]
+    assert {kind for kind in KINDS if before[1][kind] != after[1][kind]} == FLOAT32
+
+
 def test_another_machine_measures_anew(config, runs, monkeypatch):
     before = known_by(config, runs)
     monkeypatch.setattr(exports, "machine_id", lambda: "another")
