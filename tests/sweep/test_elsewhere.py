@@ -111,7 +111,7 @@ def test_the_script_of_a_bundle_runs_alone_and_takes_what_a_result_has(points, t
 
 
 def test_the_script_imports_nothing_but_what_a_board_has():
-    tree = ast.parse(Path(device.__file__).read_text(encoding="utf-8"))
+    tree = ast.parse(Path(device.__file__).read_text(encoding="utf-8"), feature_version=(3, 9))
     imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
     imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     foreign = {name.split(".")[0] for name in imported} - sys.stdlib_module_names
