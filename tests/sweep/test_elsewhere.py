@@ -179,6 +179,7 @@ def test_a_host_is_measured_over_ssh_in_one_call(points, tools):
     assert (points.results / f"report-{ID}" / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_adb_is_asked_for_the_same(points, tools):
     forget(points)
     done = sweep(points, "sweep=measure", "bench=quick", "host=adb:R58N", f"host_python={sys.executable}")
