@@ -12,8 +12,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -34,6 +36,7 @@ if sys.dont_write_bytecode:
 
 config.register()
 ROOT = Path(__file__).parent.parent
+BENCHMARKS = ROOT / "benchmarks"
 CONF = ROOT / "conf"
 POSITIVE = ("good", "wonderful", "charming", "funny", "great", "excellent")
 NEGATIVE = ("bad", "awful", "boring", "dull", "terrible", "weak")
@@ -112,6 +115,18 @@ class Runs:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """One cache for the whole session: the teacher is trained once."""
     return Runs(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
+    """Imports a script of benchmarks/ by its name. It and those that it imports are forgotten after the test."""
+    before = set(sys.modules)
+    for folder in (BENCHMARKS / "peers", BENCHMARKS):
+        monkeypatch.syspath_prepend(str(folder))
+    yield import_module
+    for name in set(sys.modules) - before:
+        if Path(getattr(sys.modules[name], "__file__", None) or "/").is_relative_to(BENCHMARKS):
+            del sys.modules[name]
 
 
 @pytest.fixture(autouse=True)

@@ -5,20 +5,15 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 from tiny_tflite import IDS_AND_COUNT, write_table_file
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
 
 @pytest.fixture
-def graph(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield import_module("graph")
-    sys.modules.pop("graph", None)
+def graph(script):
+    return script("graph")
 
 
 @pytest.fixture(scope="module")

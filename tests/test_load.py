@@ -6,24 +6,19 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from importlib import import_module
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import BENCHMARKS
 from test_predict import TABLE, WORDS, write_tokenizer
 from tiny_tflite import write_table_file
 
 from optim.export.bundle import write_labels
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
 
 @pytest.fixture
-def serve(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield import_module("serve")
-    sys.modules.pop("serve", None)
+def serve(script):
+    return script("serve")
 
 
 def test_percentiles_are_values_that_were_measured(serve):

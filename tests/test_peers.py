@@ -6,14 +6,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from importlib import import_module
 from io import StringIO
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import write_glue
+from conftest import BENCHMARKS, write_glue
 from small_fit import SHAPE, filled, random_weights
 from test_predict import TABLE, WORDS, write_tokenizer
 from tiny_tflite import write_table_file
@@ -25,16 +23,11 @@ from optim.run.compose import composed
 from optim.run.point import point_of
 from optim.train.fit import Fit
 
-PEERS = Path(__file__).parents[1] / "benchmarks" / "peers"
-
 
 @pytest.fixture
-def peers(monkeypatch):
+def peers(script):
     """The modules of that folder by name."""
-    monkeypatch.syspath_prepend(str(PEERS))
-    yield import_module
-    for name in ("bench", "sst2", "training", "learner"):
-        sys.modules.pop(name, None)
+    return script
 
 
 @pytest.fixture
@@ -69,7 +62,7 @@ def test_a_contender_answers_every_command(tmp_path):
         {"do": "batch", "size": 2},
     ]
     done = subprocess.run(
-        [sys.executable, str(PEERS / "contender.py"), "litert", *files, "1"],
+        [sys.executable, str(BENCHMARKS / "peers" / "contender.py"), "litert", *files, "1"],
         input="\n".join(map(json.dumps, commands)), capture_output=True, text=True, check=True,
     )  # fmt: skip
     ready, labels, padded, texts, batch = map(json.loads, done.stdout.splitlines())

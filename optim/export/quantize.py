@@ -220,7 +220,7 @@ def small_kernels(table: Mapping[str, Any], max_drop_points: float) -> list[str]
 def auto(*, max_disagreement: float, candidates: Sequence[str], max_drop_points: float, tie: float) -> Quantizer:
     """`quant=int8_auto`: the file of one of the candidates, by what they do on this machine: the table `candidates`.
 
-    Accurate enough is what has at most max_drop_points less of the held-out slice of train right than the best of them.
+    `Choice` has the rule. Accuracy is that on the held-out slice of train.
     """
     choice = Choice(candidates=tuple(candidates), max_drop_points=max_drop_points, tie=tie)
 

@@ -70,12 +70,12 @@ def read_all(folders: Sequence[Path], machine: str | None = None) -> tuple[list[
         twin = seen.setdefault(read.run_id, (path, read))
         if twin[0] != path:
             _require_same(twin, (path, read))
-        elif read.status == result.DONE and machine and not (path.parent / result.measured_on(machine)).is_file():
-            left_out.append(f"{path} is left out: machine {machine} has not measured it.")
-        elif read.status == result.DONE:
-            done.append(_point(read, path.parent, machine))
-        else:
+        elif read.status != result.DONE:
             failed.append(read)
+        elif (later := _later(path.parent, machine)) is None and machine:
+            left_out.append(f"{path} is left out: machine {machine} has not measured it.")
+        else:
+            done.append(_point(replace(read, **later or {}), path.parent))
     return done, failed, left_out
 
 
@@ -104,11 +104,20 @@ def _require_same(first: tuple[Path, Result], second: tuple[Path, Result]) -> No
         )
 
 
-def _point(found: Result, folder: Path, machine: str | None) -> Finished:
-    with suppress(OSError, ValueError, KeyError):
-        name = result.measured_on(machine) if machine else result.REMEASURED
-        later = json.loads((folder / name).read_text(encoding="utf-8"))
-        found = replace(found, **later)  # of machine, speed and, from another machine, memory
+def _later(folder: Path, machine: str | None) -> dict[str, Any] | None:
+    """Parts of a result that a later measurement takes the place of, here or on another machine; None: there is none.
+
+    machine and speed, and memory where another machine has measured that too.
+    """
+    name = result.measured_on(machine) if machine else result.REMEASURED
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        found = json.loads((folder / name).read_text(encoding="utf-8"))
+        memory = {"memory": found["memory"]} if machine else {}
+        return {"machine": found["machine"], "speed": found["speed"], **memory}
+    return None
+
+
+def _point(found: Result, folder: Path) -> Finished:
     try:
         with np.load(folder / result.ANSWERS) as saved:
             labels, answers, teacher = saved["labels"], saved["answers"], saved["teacher"]

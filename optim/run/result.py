@@ -74,7 +74,9 @@ def read(folder: Path) -> Result | None:
 
 
 def measured_on(machine: str) -> str:
-    """The file, beside result.json, of what the machine with this id has measured."""
+    """The file, beside result.json, of what the machine with this id has measured. Raises UserError for no such id."""
+    if not re.fullmatch("[0-9a-f]{8}", machine):
+        raise UserError(f"The id of a machine has 8 hexadecimal digits, as measure.py writes them; got {machine!r}.")
     return MEASURED.format(machine)
 
 
@@ -166,13 +168,18 @@ def write_measure(bundle: Path, result: Result) -> None:
     """Puts a script into the bundle that times it on another machine, and how this program has timed it."""
     from optim.measure import device
 
-    settings = {
-        "bench": {key: value for key, value in result.cfg["bench"].items() if key != "method"},
+    shutil.copyfile(device.__file__, bundle / device.SCRIPT)
+    own = {key: value for key, value in result.cfg["bench"].items() if key != "method"}
+    write_text(bundle / device.SETTINGS, measure_settings(result, own))
+
+
+def measure_settings(result: Result, bench: Mapping[str, Any]) -> str:
+    """What measure.py reads beside the file of a point: how it is timed, and over which sentences."""
+    return json.dumps({
+        "bench": dict(bench),
         "dev_lengths": result.data["dev_lengths"],
         "vocabulary_size": result.size["structure"]["vocabulary_size"],
-    }
-    shutil.copyfile(device.__file__, bundle / device.SCRIPT)
-    write_text(bundle / device.SETTINGS, json.dumps(settings) + "\n")
+    }) + "\n"  # fmt: skip
 
 
 def _bundle(folder: Path) -> Path:

@@ -24,7 +24,7 @@ from optim.measure import device
 from optim.measure.latency import Bench
 from optim.measure.zeros import UNKNOWN
 from optim.report.finished import Finished
-from optim.run.result import measured_on
+from optim.run.result import measure_settings, measured_on
 from optim.run.schema import Memory, Speed
 
 ADB = "adb"
@@ -111,27 +111,23 @@ def _pack(points: Sequence[Finished], bench: Bench, folder: Path) -> None:
         own = folder / f"{place:05d}"
         own.mkdir()
         shutil.copyfile(_file(point), own / _file(point).name)
-        settings = {
-            "bench": asdict(bench),
-            "dev_lengths": point.result.data["dev_lengths"],
-            "vocabulary_size": point.result.size["structure"]["vocabulary_size"],
-        }
-        (own / device.SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
+        write_text(own / device.SETTINGS, measure_settings(point.result, asdict(bench)))
 
 
 def _run(command: Sequence[str], name: str, sent: Any = None) -> str:
     """stdout of a command; its stderr is shown as it comes, and its last line told if it fails."""
-    with subprocess.Popen(command, stdin=sent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
-        assert child.stderr is not None
-        assert child.stdout is not None
-        last = ""
-        for line in child.stderr:
-            print(f"  {name}: {line.rstrip()}", file=sys.stderr)
-            last = line.strip() or last
-        out = child.stdout.read()
-    if child.returncode:
-        raise UserError(f"host {name}: {last or f'{command[0]} ended with code {child.returncode}'}")
-    return out
+    last = ""
+    # stdout goes to a file: in a pipe that nobody reads meanwhile the figures of some sixty files would stop it.
+    with tempfile.TemporaryFile("w+") as out:
+        with subprocess.Popen(command, stdin=sent, stdout=out, stderr=subprocess.PIPE, text=True) as child:
+            assert child.stderr is not None
+            for line in child.stderr:
+                print(f"  {name}: {line.rstrip()}", file=sys.stderr)
+                last = line.strip() or last
+        if child.returncode:
+            raise UserError(f"host {name}: {last or f'{command[0]} ended with code {child.returncode}'}")
+        out.seek(0)
+        return out.read()
 
 
 def _figures(text: str, source: str) -> dict[str, Any]:
@@ -139,6 +135,7 @@ def _figures(text: str, source: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
         version = found["version"]
+        measured_on(found["machine"]["id"])  # which is part of the name of a file
         fits = set(found["machine"]) >= MACHINE and all(_is_complete(one) for one in found["files"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{source} holds no figures of {device.SCRIPT}: {error}.") from error

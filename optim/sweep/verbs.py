@@ -137,11 +137,14 @@ class Measure:
         points = pick.finished_points(settings.results_dir)
         if not points:
             raise UserError(f"results_dir {settings.results_dir} holds no finished point.")
-        if settings.host is None:
+        host = None if settings.host is None else elsewhere.host_of(settings.host, settings.host_python)
+        if settings.dry_run:
+            print(f"{settings.name} would time the files of {len(points)} points on {settings.host or 'this machine'}.")
+            return 0
+        if host is None:
             count, found = remeasure(points, _bench(settings)), None
         else:
-            host = elsewhere.host_of(settings.host, settings.host_python)
-            found = elsewhere.taken(host.measure(points, _bench(settings)), points, settings.host)
+            found = elsewhere.taken(host.measure(points, _bench(settings)), points, str(settings.host))
             count = found.files
         print(f"{count} files of {len(points)} points timed side by side.")
         return Report(folder=self.folder).run(replace(settings, machine=found.machine if found else None))
@@ -164,8 +167,12 @@ class Import:
         if settings.file is None:
             raise UserError("sweep=import needs file=FILE: what `python3 measure.py --output FILE` wrote in a bundle.")
         points = pick.finished_points(settings.results_dir)
-        found = elsewhere.taken(elsewhere.read_figures(Path(settings.file).expanduser()), points, settings.file)
-        print(f"{found.line()}")
+        figures = elsewhere.read_figures(Path(settings.file).expanduser())
+        if settings.dry_run:
+            print(f"{settings.name} would take the figures in {settings.file} to the points of their files.")
+            return 0
+        found = elsewhere.taken(figures, points, settings.file)
+        print(found.line())
         return Report(folder=self.folder).run(replace(settings, machine=found.machine))
 
 

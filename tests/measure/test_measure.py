@@ -196,6 +196,16 @@ def test_the_mix_is_timed_length_by_length_and_a_change_of_length_is_told_apart(
     assert 95 <= found["length_change_p50_ms"] <= 103, "sorted, one of five calls has another length"
 
 
+def test_each_file_has_its_own_mix(monkeypatch):
+    clock = FakeClock()
+    monkeypatch.setattr(device, "time", clock)
+    calls = {name: clock.call(name, ms) for name, ms in (("light", 2.0), ("heavy", 6.0))}
+    scores = {name: lambda call=call: lambda row: call() for name, call in calls.items()}
+    found = device.over_mix(scores, np.arange(9), [0, *[5] * 8], replace(QUICK, min_calls=40, min_seconds=0.001))
+    assert {name: own["dev_mix_latency_p50_ms"] for name, own in found.items()} == {"light": 2.0, "heavy": 6.0}
+    assert {own["length_change_p50_ms"] for own in found.values()} == {0.0}
+
+
 # Whole measurement
 
 

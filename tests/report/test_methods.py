@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-
 import pytest
-from conftest import CONF, ROOT, Runs
+from conftest import CONF, Runs
 from hydra import compose, initialize_config_dir
 from made_results import points, put
 
@@ -16,11 +13,8 @@ from optim.sweep.points import merged
 
 
 @pytest.fixture
-def methods(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    yield importlib.import_module("methods")
-    for name in ("methods", "teachers", "sst2"):
-        sys.modules.pop(name, None)
+def methods(script):
+    return script("methods")
 
 
 def test_a_row_has_means_over_seeds_and_its_speed_against_minilm(methods, tmp_path):

@@ -140,6 +140,7 @@ def test_a_candidate_counts_by_what_it_is(runs, tmp_path, monkeypatch):
     assert sorted(second[key] for key in second.keys() - first.keys()) == ["candidates", "figures", "file", "file"]
 
 
+@pytest.mark.slow
 def test_cut_and_taught_students_have_candidates_too(runs, clock):
     clock["int8"] = 1.0
     words = ("slim=slim50", "vocab=seen", "distill=kd", "quant=int8_auto", "quant.candidates=[int8,int8_emb4]")

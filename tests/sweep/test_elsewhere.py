@@ -220,6 +220,8 @@ def test_a_tool_that_is_not_there_is_named(points, monkeypatch):
         (lambda found: found["files"][0]["speed"].update(calls="x"), "lacks figures that measure.py writes"),
         (lambda found: found["files"][0].update(file_sha256="0" * 64), "none of its 1 files is that of a finished"),
         (lambda found: found.update(files=[]), "lacks figures that measure.py writes"),
+        (lambda found: found["machine"].update(id="../../x"), "has 8 hexadecimal digits, as measure.py writes them"),
+        (lambda found: found["machine"].update(id=7), "holds no figures of measure.py"),
     ],
 )
 def test_figures_that_cannot_be_taken_are_refused_in_a_line(change, told, points, figures, tmp_path):
@@ -232,11 +234,48 @@ def test_figures_that_cannot_be_taken_are_refused_in_a_line(change, told, points
     assert list(points.results.glob("*/measured-0*.json")) == []
 
 
+def test_each_point_gets_the_figures_of_its_own_file(points, figures):
+    """Two files, 3 and 7 ms; the machine's file is then broken at one of them, and its point is left out there."""
+    found, both = json.loads(figures), finished_points(points.results)
+    found["machine"]["id"] = "00c0ffee"
+    told = {device.sha256_of(p.folder / "bundle" / "model.tflite"): ms for p, ms in zip(both, (3.0, 7.0), strict=True)}
+    one = found["files"][0]
+    found["files"] = [
+        {**one, "file_sha256": digest, "speed": {**one["speed"], "latency_p50_ms": ms}} for digest, ms in told.items()
+    ]
+    assert elsewhere.taken(found, both, "f.json").line().endswith("2 files of 2 points.")
+    there = {p.folder: p.cost("latency_p50_ms") for p in finished_points(points.results, "00c0ffee")}
+    assert there == {p.folder: ms for p, ms in zip(both, (3.0, 7.0), strict=True)}
+    (both[0].folder / "measured-00c0ffee.json").write_text('{"machine": ')
+    assert [p.folder for p in finished_points(points.results, "00c0ffee")] == [both[1].folder]
+    forget(points)
+
+
+@pytest.mark.timeout(60)
+def test_figures_of_many_files_do_not_fill_the_pipe():
+    code = "import sys; print('x' * 10**6); print('told', file=sys.stderr)"
+    assert len(elsewhere._run([sys.executable, "-c", code], "board")) == 10**6 + 1
+
+
+def test_a_dry_run_of_either_writes_nothing(points, figures, tools):
+    forget(points)
+    (tools / "f.json").write_text(figures)
+    for words, told in ((["sweep=import", f"file={tools / 'f.json'}"], "would take the figures in "),
+                        (["sweep=measure", "host=me@board"], "would time the files of 2 points on me@board"),
+                        (["sweep=measure"], "would time the files of 2 points on this machine")):  # fmt: skip
+        done = sweep(points, *words, "sweep.dry_run=true")
+        assert done.returncode == 0, done.stderr
+        assert told in done.stdout
+    assert not (tools / "calls").exists()
+    assert [*points.results.glob("*/measured-*"), *points.results.glob("*/remeasured.json")] == []
+
+
 def test_import_without_a_file_and_a_report_of_an_unknown_machine(points, tmp_path):
     assert "sweep=import needs file=FILE" in sweep(points, "sweep=import").stderr
     assert "cannot be read" in sweep(points, "sweep=import", f"file={tmp_path / 'none.json'}").stderr
     told = sweep(points, "sweep=report", "machine=feedbeef").stderr
     assert "holds no finished point that machine feedbeef has measured" in told
+    assert "has 8 hexadecimal digits" in sweep(points, "sweep=report", "machine=../x").stderr
 
 
 @pytest.fixture
