@@ -29,8 +29,8 @@ RECIPE = Recipe(
 OPEN = OpenRecipe(**dataclasses.asdict(RECIPE))
 USUAL = {"other": Usual(epochs=1, batch_size=8, learning_rate=1e-2, warmup=0.1)}
 
-SCHEDULE = Schedule(teacher=OPEN, usual=USUAL, student=RECIPE, holdout=0.1, holdout_minimum=20, class_weights="none",
-                    precision="float32")  # fmt: skip
+SCHEDULE = Schedule(teacher=OPEN, usual=USUAL, student=RECIPE, keep="last", holdout=0.1, holdout_minimum=20,
+                    class_weights="none", precision="float32")  # fmt: skip
 
 
 FIXED = {"initial_sparsity": 0.0, "power": 3.0, "begin": 0.0, "end": 1.0, "every_steps": 100}

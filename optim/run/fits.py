@@ -92,7 +92,7 @@ class FitStep(Step):
         self.alignments = alignments  # of each of them, where it knows other words
         self.transfer = transfer if loss.needs_logits else [replace(one, answers=()) for one in transfer]
         self.recipe = recipe
-        # Of the slice that chooses the epoch. A student that starts from its teacher takes the teacher's: the weights
+        # Of the slice that is held out. A student that starts from its teacher takes the teacher's: the weights
         # that it starts from have not seen that one. It follows from the start, so it is in the key already.
         self.holdout_seed = point.seed if holdout_seed is None else holdout_seed
         self.classes = len(tokens.corpus.label_names)
@@ -106,6 +106,11 @@ class FitStep(Step):
     def in_bfloat16(self) -> bool:
         """Whether its products are."""
         return self.point.schedule.precision == "bfloat16"
+
+    @property
+    def judged_once(self) -> bool:
+        """Whether it has one epoch, of labelled sentences alone: its last is then its best."""
+        return self.recipe.epochs == 1 and self.recipe.steps is None and not self.transfer
 
     def inputs(self) -> Sequence[Step]:
         """Tokens, where it begins, and what the teachers say or are."""
@@ -123,7 +128,7 @@ class FitStep(Step):
             "teachers": [step.wanted.key for step in self.teachers],
             "loss": self.loss_spec,
             "wrappers": list(self.wrapper_specs),
-            "fit": recipe_key(self.point.specs["fit"], self.recipe),
+            "fit": recipe_key(self.point.specs["fit"], self.recipe, judged_once=self.judged_once),
             "seed": self.point.seed,
             **({"transfer": [one.key() for one in self.transfer]} if self.transfer else {}),
             **({"alignments": [one and one.wanted.key for one in self.alignments]} if any(self.alignments) else {}),
@@ -265,7 +270,7 @@ class FitStep(Step):
         return np.load(stages.folder(self) / "dev.npy")
 
     def rows(self, parts: Parts | None) -> dict[str, np.ndarray]:
-        """int [n] of train, by name: whole sentences, and those held out, which chose the epoch and nothing else."""
+        """int [n] of train, by name: whole sentences, and those held out, which judged each epoch and nothing else."""
         count, schedule = len(self.tokens.corpus.train.texts), self.point.schedule
         held = split(count, holdout=schedule.holdout, minimum=schedule.holdout_minimum, seed=self.holdout_seed,
                      parts=parts)[1]  # fmt: skip

@@ -19,7 +19,7 @@ from optim.encoder.architecture import GRAPH
 from optim.export.convert import OPERATIONS
 from optim.run import result
 from optim.run.point import Point, Teacher
-from optim.train.recipe import Recipe
+from optim.train.recipe import BEST, Recipe
 
 TRAINING = ("tensorflow", "tf_keras")
 FILES = ("tensorflow", "litert-quantizer")
@@ -116,10 +116,16 @@ def rounding_key(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in file_key(spec).items() if key not in CALIBRATION}
 
 
-def recipe_key(spec: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
-    """What a fit takes from `conf/fit`: its own recipe, and what all fits share."""
+def recipe_key(spec: Mapping[str, Any], recipe: Recipe, *, judged_once: bool = False) -> dict[str, Any]:
+    """What a fit takes from `conf/fit`: its own recipe, and what all fits share.
+
+    Without `keep: best`, which every fit had before it could be set, and without either where both keep the same.
+    """
     own = without(as_json(recipe), {"steps": None, **ONCE})
-    return {**{key: value for key, value in spec.items() if key not in RECIPES}, "recipe": own}
+    shared = {key: value for key, value in spec.items() if key not in RECIPES}
+    if judged_once or shared.get("keep") == BEST:
+        shared.pop("keep", None)
+    return {**shared, "recipe": own}
 
 
 def written() -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Data:
 
     name: Annotated[str, "of the data set"]
     digest: Annotated[str, "sha256 of all sentences and labels"]
-    train_examples: Annotated[int, "sentences to train, the slice among them that chooses the epoch"]
+    train_examples: Annotated[int, "sentences to train, the slice among them that judges each epoch"]
     dev_examples: Annotated[int, "sentences to score, which choose nothing"]
     labels: Annotated[list[str], "the classes in the order of the logits"]
     dev_unknown_token_fraction: Annotated[float, "of dev's tokens that the vocabulary lacks"]

@@ -1,4 +1,4 @@
-"""The only training loop: a task, settings and a journal in; the best epoch's weights and the curve out.
+"""The only training loop: a task, settings and a journal in; the weights of the epoch to keep and the curve out.
 
 Pruning, distillation and what else wraps the model are values handed to it (`train/wrap.py`, `train/objective.py`).
 A fit that is killed goes on from its last finished epoch, and ends with the weights that it would have had: batches are
@@ -25,7 +25,7 @@ from optim.train.average import average_of
 from optim.train.beside import Alignments, aligned_rows, teacher_views
 from optim.train.objective import Loss, watching
 from optim.train.prune import masked_fraction
-from optim.train.recipe import Recipe, Schedule
+from optim.train.recipe import LAST, Recipe, Schedule
 from optim.train.regularize import regularized
 from optim.train.rows import stops, unlabelled_rows, with_copies
 from optim.train.wrap import Stack, Wrapper
@@ -43,7 +43,7 @@ class Fitted:
     """What a fit leaves: the curve, the epoch that was kept and how fast it went."""
 
     rows: list[CurveRow] = field(default_factory=list)
-    best_epoch: int = -1
+    best_epoch: int = -1  # the one that was kept
     holdout_accuracy_fraction: float = -1.0
     holdout_loss: float = math.inf
     steps_per_second: float = 0.0  # median over the last epoch
@@ -118,7 +118,7 @@ def cross_entropy(labels: np.ndarray, logits: np.ndarray) -> float:
 class Task:
     """What is to be learnt: by which model, from what, under which methods."""
 
-    model: Any  # Keras classifier; it has the best epoch's weights in the end
+    model: Any  # Keras classifier; it has the weights of the epoch that is kept in the end
     tokens: Tokens  # those with a label first
     loss: Loss
     parts: Parts | None = None  # of the tokens' rows, where those are phrases of whole sentences
@@ -136,7 +136,7 @@ class FitSettings:
     recipe: Recipe
     schedule: Schedule
     seed: int
-    holdout_seed: int  # of the slice that chooses the epoch
+    holdout_seed: int  # of the slice that each epoch is judged by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +149,7 @@ class Journal:
 
 
 class Fit:
-    """One fit in progress. `run` gives the result; the model then holds the best epoch's weights."""
+    """One fit in progress. `run` gives the result; the model then holds the weights of the epoch that is kept."""
 
     def __init__(self, task: Task, settings: FitSettings, journal: Journal) -> None:
         from optim.train.optimizer import layer_scales, optimizer_for
@@ -181,7 +181,7 @@ class Fit:
         self.drawn: tuple[int, list[np.ndarray]] = (-1, [])  # an epoch, and its batches
 
     def run(self) -> Fitted:
-        """Trains what is left of the parts; keeps the best one in which all wrappers have settled."""
+        """Trains what is left of the parts; keeps the last, or the best, in which all wrappers have settled."""
         first = self._restore()
         self.journal.bar.reset(total=self.total_steps)
         self.journal.bar.update(self._steps_of(first).start)
@@ -263,8 +263,8 @@ class Fit:
         self._log({"step": last, "epoch": epoch,
                    "holdout_accuracy_fraction": accuracy, "holdout_loss": loss})  # fmt: skip
         settled = self.stack.settled((last + 1) / self.total_steps)
-        # By loss: an accuracy over a thousand sentences moves by chance more than an epoch moves it.
-        if settled and loss < self.fitted.holdout_loss:
+        # Best by loss: an accuracy over a thousand sentences moves by chance more than an epoch moves it.
+        if settled and (self.settings.schedule.keep == LAST or loss < self.fitted.holdout_loss):
             self.best, self.ranges = self.task.model.get_weights(), dict(self.stack.ranges())
             self.fitted.best_epoch = epoch
             self.fitted.holdout_accuracy_fraction, self.fitted.holdout_loss = accuracy, loss

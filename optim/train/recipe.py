@@ -10,6 +10,7 @@ from optim.common.build import method
 from optim.common.errors import UserError, require_count, require_fraction, require_not_negative, require_positive
 
 CLASS_WEIGHTS = ("none", "balanced")
+LAST, BEST = KEEPS = ("last", "best")
 OTHER = "other"  # of `fit.usual`: every model that is not named there
 
 
@@ -89,7 +90,8 @@ class Schedule:
     teacher: OpenRecipe
     usual: Mapping[str, Usual]  # name of a model -> what `teacher` leaves open; `other` for those that are not named
     student: Recipe
-    holdout: float  # fraction of train that chooses the epoch
+    keep: str  # last | best: of which epoch a fit leaves the weights
+    holdout: float  # fraction of train that no fit learns from
     holdout_minimum: int  # sentences
     class_weights: str  # none | balanced
     precision: str  # auto | float32 | bfloat16
@@ -102,6 +104,8 @@ class Schedule:
         for name in self.usual:
             self.teacher_of(name)  # raises what is wrong with it
         require_fraction("fit.holdout", self.holdout)
+        if self.keep not in KEEPS:
+            raise UserError(f"fit.keep must be {' or '.join(KEEPS)}, got {self.keep!r}.")
         require_count("fit.holdout_minimum", self.holdout_minimum)
         if self.class_weights not in CLASS_WEIGHTS:
             raise UserError(f"fit.class_weights must be {' or '.join(CLASS_WEIGHTS)}, got {self.class_weights!r}.")

@@ -30,7 +30,7 @@ class Attached(Protocol):
         ...
 
     def ranges(self) -> Mapping[str, np.ndarray]:
-        """What the quantizer must know of the fit, by name; kept beside the weights of the best epoch."""
+        """What the quantizer must know of the fit, by name; kept beside the weights of the epoch that is kept."""
         ...
 
 

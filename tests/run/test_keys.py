@@ -94,6 +94,7 @@ LEAVES: dict[str, tuple[Any, bool, frozenset[str]]] = {
     "fit.student.r_drop": (0.5, OTHER, STUDENT),
     "fit.student.head_dropout": (0.3, OTHER, STUDENT),
     "fit.student.whole_copies": (2, OTHER, STUDENT),
+    "fit.keep": ("best", OTHER, TEACHER),
     "fit.holdout": (0.1, OTHER, TEACHER),
     "fit.holdout_minimum": (100, OTHER, TEACHER),
     "fit.class_weights": ("none", OTHER, TEACHER),
@@ -383,6 +384,15 @@ def test_a_recipe_that_copies_no_sentence_is_what_it_was_before_there_was_a_choi
     recipe = point_of(config).schedule.student
     assert "whole_copies" not in keys.recipe_key({}, recipe)["recipe"]
     assert keys.recipe_key({}, dataclasses.replace(recipe, whole_copies=2))["recipe"]["whole_copies"] == 2
+
+
+def test_a_fit_that_keeps_the_best_is_what_it_was_before_there_was_a_choice(config):
+    """And so is one that is judged once: what is kept of it is the same."""
+    recipe, old = point_of(config).schedule.student, {"holdout": 0.1}
+    was = keys.recipe_key(old, recipe)
+    assert keys.recipe_key({**old, "keep": "best"}, recipe) == was
+    assert keys.recipe_key({**old, "keep": "last"}, recipe) != was
+    assert keys.recipe_key({**old, "keep": "last"}, recipe, judged_once=True) == was
 
 
 def test_other_sentences_for_the_calibration_are_no_other_fit(config, runs):

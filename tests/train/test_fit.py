@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 import pytest
-from small_fit import FIXED, RECIPE, NoBar, fit_of, new_model, tokens_of
+from small_fit import FIXED, RECIPE, SCHEDULE, NoBar, fit_of, new_model, tokens_of
 
 from optim.train.fit import (
     TrainingDiverged,
@@ -59,10 +59,11 @@ def test_every_sentence_is_seen_once_an_epoch_and_the_curve_is_kept(tmp_path):
     assert fitted.holdout_accuracy_fraction > 0.6
 
 
-def test_the_best_epoch_is_kept_not_the_last(tmp_path):
-    """The second epoch is made to ruin the model: the first one's weights come back."""
+@pytest.mark.parametrize(("keep", "kept"), [("best", 0), ("last", 1)])
+def test_the_epoch_is_kept_that_is_asked_for(keep, kept, tmp_path):
+    """The second epoch is made to ruin the model: the first one's weights come back where the best is wanted."""
     tokens, model = tokens_of(240), new_model()
-    fit = fit_of(model, tokens, tmp_path)
+    fit = fit_of(model, tokens, tmp_path, schedule=dataclasses.replace(SCHEDULE, keep=keep))
     honest = fit._epoch
 
     def epoch(number: int) -> None:
@@ -72,7 +73,7 @@ def test_the_best_epoch_is_kept_not_the_last(tmp_path):
 
     fit._epoch = epoch
     fitted = fit.run()
-    assert fitted.best_epoch == 0
+    assert fitted.best_epoch == kept
     held = tokens.take(fit.held)
     assert np.mean(logits_of(model, held).argmax(1) == held.labels) == fitted.holdout_accuracy_fraction
 
