@@ -12,6 +12,7 @@ from optim.encoder.architecture import Architecture
 from optim.encoder.layers import (
     Attention,
     Dropouts,
+    Gelu,
     NoNorm,
     Norm,
     Pack,
@@ -106,7 +107,7 @@ def _layer(shape: Architecture, index: int, x, seen, masks, single: bool, drop: 
         y = drop(shape.hidden_dropout, name=f"{name}_attention_dropout")(y)
     x = Norm(shape.norm_epsilon, name=f"{name}_attention_norm")(keras.layers.Add(name=f"{name}_attention_sum")([x, y]))
     y = dense(shape.ffn_widths[index], f"{name}_ffn_in")(x)
-    y = keras.layers.Activation(tf.nn.gelu, name=f"{name}_gelu")(y)
+    y = Gelu(name=f"{name}_gelu")(y)
     y = dense(shape.width, f"{name}_ffn_out")(y)
     y = drop(shape.hidden_dropout, name=f"{name}_ffn_dropout")(y)
     return Norm(shape.norm_epsilon, name=f"{name}_ffn_norm")(keras.layers.Add(name=f"{name}_ffn_sum")([x, y]))

@@ -8,6 +8,8 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from optim.encoder import bfloat16
+
 APART = 1_000_003  # between the seeds of two dropout layers: no user's seeds lie so far apart
 FARTHEST = 128  # distance beyond which the relative bias tells nothing apart, in MPNet and T5
 MASKED = -1e4  # added to a masked score: soft-max gives it 0 in float32, and int8 and float16 can still hold it
@@ -112,6 +114,8 @@ class Dropout(keras.layers.Layer):
         if not training or not self.rate:
             return inputs
         seed = self.draws.state + tf.constant([self.number * APART, 0])
+        if inputs.dtype == tf.bfloat16:
+            return bfloat16.dropout(inputs, self.rate, seed)
         return tf.nn.experimental.stateless_dropout(inputs, self.rate, seed, rng_alg="philox")
 
     def get_config(self):
@@ -287,6 +291,15 @@ class Attention(keras.layers.Layer):
 
 
 @keras.utils.register_keras_serializable("optim")
+class Gelu(keras.layers.Layer):
+    """GELU, exact, not the approximation by tanh (Hendrycks & Gimpel 2016, arXiv:1606.08415)."""
+
+    def call(self, inputs):
+        """float [...] -> the same shape."""
+        return bfloat16.gelu(inputs) if inputs.dtype == tf.bfloat16 else tf.nn.gelu(inputs)
+
+
+@keras.utils.register_keras_serializable("optim")
 class Pool(keras.layers.Layer):
     """One vector for a sentence: its first token, or the mean over its real tokens."""
 
@@ -337,7 +350,8 @@ class Dense(keras.layers.Dense):
         """The same with another kernel, float [inputs, units], in the place of its own: a masked one."""
         kernel = kernel if self.rounding is None else self.rounding(kernel)
         inputs, kernel, bias = (tf.cast(x, self.compute_dtype) for x in (inputs, kernel, self.bias))  # type: ignore[call-overload]
-        product = tf.nn.bias_add(tf.matmul(inputs, kernel), bias)
+        bias_add = bfloat16.bias_add if self.compute_dtype == "bfloat16" else tf.nn.bias_add
+        product = bias_add(tf.matmul(inputs, kernel), bias)
         return product if self.activation is None else self.activation(product)
 
 

@@ -117,8 +117,9 @@ def test_a_pruned_step_multiplies_bfloat16_and_rounds_no_weight(name, pooling, t
     fit = fit_of(model, tokens_of(60), tmp_path, wrappers=[pruner])
     operations = fit.train_step.get_concrete_function().graph.get_operations()
     products = [o.outputs[0].dtype.name for o in operations if "MatMul" in o.type and "Grad" not in o.type]
-    # 2 layers of 6 kernels, the pooler and the classifier: once forwards, twice backwards; 6 for each attention.
-    assert products == ["bfloat16"] * (3 * 14 + 2 * 6)
+    # 2 layers of 6 kernels, the pooler and the classifier: once forwards, twice backwards, and what sums up for the
+    # bias; 6 for each attention.
+    assert products == ["bfloat16"] * (4 * 14 + 2 * 6)
     fit.run()
     pruner.check(model)
     kept = model.get_layer("layer0_ffn_in").kernel.numpy()
