@@ -280,7 +280,7 @@ def integer(*, max_disagreement: float, activation_bits: int, samples: int, seed
     return Quantizer(max_disagreement=max_disagreement, run=run, calibration=calibration)
 
 
-@method("quant", "qat_int8")
+@method("quant", "qat_int8", version=2)
 def qat_int8(*, max_disagreement: float, samples: int, seed: int, source: str, memory: float) -> Quantizer:
     """`quant=int8_qat`: the student is fitted with the rounding of its file (Jacob et al. 2018, arXiv:1712.05877).
 

@@ -22,7 +22,7 @@ class FakeQuant:
 
     memory: float  # what a range keeps of itself in a step, [0, 1); the rest is the range of the batch
     changes: bool = True
-    packages: tuple[str, ...] = ("tensorflow-model-optimization",)
+    packages: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.memory < 1:

@@ -56,6 +56,41 @@ def test_a_layer_is_rounded_by_hand():
     assert rounded.ranges().tolist() == pytest.approx([0, 2.55, 0, exact.max()], rel=1e-3)
 
 
+def test_a_kernel_is_rounded_as_tfmot_does_it():
+    """But where a weight lies between two steps; an output without weights stays without."""
+    import tensorflow as tf
+
+    from optim.train.rounded import rounded_kernel
+
+    kernel = np.random.default_rng(0).normal(size=(40, 30)).astype(np.float32)
+    kernel[:, 3] = 0
+    most = np.abs(kernel).max(axis=0)
+    theirs = tf.quantization.fake_quant_with_min_max_vars_per_channel(kernel, -most, most, narrow_range=True).numpy()
+    own, steps = rounded_kernel(tf.constant(kernel)).numpy(), most / 127
+    np.testing.assert_array_equal(own[:, 3], 0)
+    assert np.all(np.abs(own - kernel) <= steps / 2 * 1.001)
+    assert np.mean(np.isclose(own, theirs, atol=1e-6)) > 0.99
+
+
+def test_rounding_lets_gradients_through_as_they_are():
+    """Those of values beyond the range too."""
+    import tensorflow as tf
+    import tf_keras as keras
+
+    from optim.train.rounded import RunningRange, rounded_kernel
+
+    quantizer, layer = RunningRange(0.9), keras.layers.Layer()
+    weights = quantizer.build(None, "x", layer)
+    quantizer(tf.constant([-1.0, 1.0]), True, weights)
+    x, upstream = tf.constant([[-7.0, 0.333], [0.1, 9.0]]), tf.constant([[1.0, 2.0], [3.0, 4.0]])
+    for function in (rounded_kernel, lambda x: quantizer(x, False, weights)):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            rounded = function(x)
+        assert not np.array_equal(rounded, x)
+        np.testing.assert_array_equal(tape.gradient(rounded, x, output_gradients=upstream), upstream)
+
+
 def test_the_fit_sees_rounding_and_leaves_float_weights_and_ranges(tmp_path):
     model = new_model()
     fit = fit_of(model, tokens_of(300), tmp_path, wrappers=[FakeQuant(memory=0.9)])
