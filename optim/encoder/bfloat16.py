@@ -39,6 +39,33 @@ def dropout(x, rate: float, seed):
     return scaled(x)
 
 
+def norm(x, gamma, beta, epsilon: float):
+    """Layer normalization over the last axis in float32: bfloat16 [tokens, width], float32 [width] -> as x.
+
+    The gradient in x of h = (x - mean) / deviation is (g - mean(g) - h mean(g h)) / deviation (Ba et al. 2016,
+    arXiv:1607.06450): twelve operations in the place of the twenty that come of differentiating each.
+    """
+    scale, shift = tf.convert_to_tensor(gamma), tf.convert_to_tensor(beta)
+
+    @tf.custom_gradient
+    def normalized(x, scale, shift):
+        wide = tf.cast(x, tf.float32)
+        centred = wide - tf.reduce_mean(wide, axis=-1, keepdims=True)
+        narrow = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True) + epsilon)
+        h = centred * narrow
+
+        def gradient(upstream):
+            upstream = tf.cast(upstream, tf.float32)
+            g = upstream * scale
+            along = tf.reduce_mean(g, axis=-1, keepdims=True) + h * tf.reduce_mean(g * h, axis=-1, keepdims=True)
+            of_x = tf.cast((g - along) * narrow, x.dtype)
+            return of_x, tf.reduce_sum(upstream * h, axis=0), tf.reduce_sum(upstream, axis=0)
+
+        return tf.cast(h * scale + shift, x.dtype), gradient
+
+    return normalized(x, scale, shift)
+
+
 @tf.custom_gradient
 def bias_add(x, bias):
     """x + bias; bfloat16 [tokens, units] and [units]. The gradient of the bias is a product, which sums in float32."""

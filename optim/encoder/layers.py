@@ -159,6 +159,8 @@ class Norm(Scale):
 
     def call(self, x):
         """float [..., width] -> the same shape."""
+        if x.dtype == tf.bfloat16 and len(x.shape) == 2:
+            return bfloat16.norm(x, self.gamma, self.beta, self.epsilon)
         wide = tf.cast(x, tf.float32)
         centred = wide - tf.reduce_mean(wide, axis=-1, keepdims=True)
         variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from optim.encoder import bfloat16
-from optim.encoder.layers import Dropout, Gelu
+from optim.encoder.layers import Dropout, Gelu, Norm
 
 BFLOAT = tf.bfloat16
 ROUNDING = 2**-8  # of a bfloat16, relative
@@ -52,6 +52,22 @@ def test_dropout_has_the_masks_values_and_gradients_of_tensorflow(rate):
     assert 0 < np.mean(own[0] == 0) < 1
 
 
+def test_norm_has_the_values_and_gradients_of_float32():
+    """Those of scale and shift too."""
+    x, upstream = drawn(50, 24), drawn(50, 24)
+    rows = np.random.default_rng(1)
+    scale, shift = (tf.constant(rows.normal(size=24), tf.float32) for _ in range(2))
+
+    def plain(x, scale, shift):
+        mean, variance = tf.nn.moments(x, [-1], keepdims=True)
+        return tf.nn.batch_normalization(x, mean, variance, shift, scale, 1e-5)
+
+    wide, given = tf.cast(x, tf.float32), tf.cast(upstream, tf.float32)
+    exact = of(plain, [wide, scale, shift], given)
+    for own, other in zip(of(lambda *a: bfloat16.norm(*a, 1e-5), [x, scale, shift], upstream), exact, strict=True):
+        np.testing.assert_allclose(own, other, rtol=ROUNDING, atol=2e-3)
+
+
 def test_the_gradient_of_a_bias_is_summed_in_float32():
     """Ones that a sum in bfloat16 would lose: beside 256 it knows no 1 more."""
     x, bias = tf.zeros([600, 3], BFLOAT), tf.constant([0.0, 1.0, 2.0], BFLOAT)
@@ -63,9 +79,10 @@ def test_the_gradient_of_a_bias_is_summed_in_float32():
 
 def test_layers_take_them_in_bfloat16_and_tensorflows_in_float32(monkeypatch):
     taken = []
-    for name in ("gelu", "dropout"):
+    for name in ("gelu", "dropout", "norm"):
         monkeypatch.setattr(bfloat16, name, lambda x, *more, name=name: taken.append((name, x.dtype)) or x)
     for dtype in (tf.float32, BFLOAT):
         x = tf.ones([4, 4], dtype)
-        assert Gelu(dtype=dtype.name)(x).dtype == Dropout(0.5, dtype=dtype.name)(x, training=True).dtype == dtype
-    assert taken == [("gelu", BFLOAT), ("dropout", BFLOAT)]
+        for layer in (Gelu(dtype=dtype.name), Dropout(0.5, dtype=dtype.name), Norm(1e-5, dtype=dtype.name)):
+            assert layer(x, training=True).dtype == dtype
+    assert taken == [("gelu", BFLOAT), ("dropout", BFLOAT), ("norm", BFLOAT)]
