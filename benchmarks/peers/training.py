@@ -246,7 +246,8 @@ def page(found: Sequence[Learner], weights: Mapping[str, int], args: argparse.Na
             "",
             f"A fit that is weighed has the {WEIGHED_BATCHES * BATCH} longest phrases of train among its own, is judged and saved.",
         ]
-    return "\n".join([*lines, "", "No GPU was measured.", "", ", ".join(f"{name} {version}" for name, version in packages.items()) + ".", ""])
+    made_with = ", ".join(f"{name} {version}" for name, version in packages.items())
+    return "\n".join([*lines, "", "No GPU was measured.", "", f"{made_with}.", ""])
 
 
 def line_of(one: Learner, steps: int) -> str:
