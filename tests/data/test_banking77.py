@@ -72,6 +72,7 @@ def run(runs: Runs, folder: Path) -> Path:
     return runs.folder_of(*words, "fit.teacher.epochs=16", "fit.teacher.learning_rate=5e-3")
 
 
+@pytest.mark.slow
 def test_a_run_with_77_classes_goes_all_the_way(run):
     result = json.loads((run / "result.json").read_text())
     assert result["status"] == "done"
@@ -87,6 +88,7 @@ def test_a_run_with_77_classes_goes_all_the_way(run):
         assert set(answers["answers"].tolist()) <= set(range(CLASSES))
 
 
+@pytest.mark.slow
 def test_its_bundle_answers_with_a_name_and_its_card_shows_the_first(run):
     from optim.predict import Classifier
 
@@ -98,6 +100,7 @@ def test_its_bundle_answers_with_a_name_and_its_card_shows_the_first(run):
     assert f"77 labels: {', '.join(NAMES[:LABELS_SHOWN])} and 67 more in `labels.json`." in card
 
 
+@pytest.mark.slow
 def test_its_report_has_the_point(run, tmp_path):
     result = json.loads((run / "result.json").read_text())
     write(tmp_path, [run])
@@ -125,6 +128,7 @@ def benchmark() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_the_page_shows_what_is_finished_and_what_is_not(benchmark, run):
     result = json.loads((run / "result.json").read_text())
     names = list(benchmark.POINTS)

@@ -108,6 +108,7 @@ def test_candidates_are_scored_on_what_no_weight_has_learnt_from(runs, clock, mo
         assert sorted(one.sentence(i).tolist() for i in range(len(one))) == expected
 
 
+@pytest.mark.slow
 def test_an_honest_clock_times_every_candidate(runs):
     _, stages, outcome = made(runs, point(runs, *AUTO, "quant.candidates=[int8,fp16]"))
     rows = outcome.size["candidates"]

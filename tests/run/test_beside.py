@@ -98,6 +98,7 @@ def teacher_folder(runs: Runs, tmp_path: Path, monkeypatch, name: str) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @METHODS
 def test_a_student_of_another_shape_and_of_other_words_is_taught_by_states(method, runs, shifted):
     """Tiny itself as the teacher, and the same under shifted ids: one student, up to how products are rounded."""

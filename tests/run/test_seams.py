@@ -58,6 +58,7 @@ class HiddenAndAttention:
         return Objective(value=value, student_layers=watched, teacher_layers=(watched,), variables=(projection,))
 
 
+@pytest.mark.slow
 def test_a_loss_sees_inner_states_of_both_models_and_trains_a_variable_of_its_own(runs):
     loss = HiddenAndAttention()
     plain = point(runs, "prune=fixed50")

@@ -43,6 +43,7 @@ def run(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Path:
                           "fit.teacher.epochs=8")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_sentences_learnt_and_scored_are_counted_in_the_result_and_on_the_card(run):
     assert json.loads((run / "result.json").read_text())["data"]["dev_in_train_examples"] == 3
     assert "150 of dev chose nothing, 3 stand in train." in (run / "bundle" / "README.md").read_text()

@@ -79,6 +79,7 @@ def test_a_sweep_says_a_line_for_each_point_and_no_stage(first):
     assert "\r" not in done.stderr
 
 
+@pytest.mark.slow
 def test_verbosity_brings_the_stages_back(runs, first):
     done = swept(runs, "-m", "prune=none", "quant=fp16,int8", "seed=0", "verbosity=stages", "bench.min_calls=6")
     assert done.returncode == 0, done.stderr

@@ -189,7 +189,10 @@ class Killed(Exception):
     """Stands for SIGKILL."""
 
 
-@pytest.mark.parametrize(("loss", "recipe"), [(HIDDEN, EVERYTHING), (RELATIONS, RECIPE)], ids=["hidden", "relations"])
+@pytest.mark.parametrize(("loss", "recipe"), [
+    pytest.param(HIDDEN, EVERYTHING, id="hidden"),
+    pytest.param(RELATIONS, RECIPE, id="relations", marks=pytest.mark.slow),
+])  # fmt: skip
 def test_a_kill_in_the_middle_changes_no_bit(loss, recipe, tmp_path):
     """Neither of the model nor of the projections, which are in the journal."""
 
