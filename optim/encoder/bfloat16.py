@@ -1,7 +1,7 @@
 """Functions whose gradients TensorFlow makes slow in bfloat16 on a CPU: the same values, with gradients of their own.
 
-Its kernels compute most of what is done to single bfloat16 numbers one by one; those of float32 take 16 at a time. In
-a training step of MiniLM this was more than half of the time, the products a sixth.
+Its kernels compute most of what is done to single bfloat16 numbers one by one; those of float32 take 16 at a time. A
+training step of MiniLM takes 0.79 of its time by these.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ def rounded_kernel(kernel: Any) -> Any:
     """A kernel as LiteRT stores it, -127 to 127 steps with one scale for each output; its gradient is left alone.
 
     float32 [inputs, units] -> the same shape. TFMOT's quantizer of this kind gives the same values, but for ties; its
-    kernel takes eight times as long on a CPU, more than all other work of a step.
+    kernel takes eight times as long on a CPU.
     """
     step = tf.reduce_max(tf.abs(kernel), axis=0, keepdims=True) / 127
     return tf.round(tf.math.divide_no_nan(kernel, step)) * step, lambda upstream: upstream
