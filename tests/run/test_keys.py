@@ -395,6 +395,20 @@ def test_a_fit_that_keeps_the_best_is_what_it_was_before_there_was_a_choice(conf
     assert keys.recipe_key({**old, "keep": "last"}, recipe, judged_once=True) == was
 
 
+@pytest.mark.parametrize(
+    ("words", "has"),
+    [((), (False, False)), (("fit.teacher.epochs=2",), (True, False)), (("fit.student.epochs=2",), (False, True)),
+     (("fit.student.steps=30",), (False, True)), (("distill.augment.copies=2",), (False, True))],
+)  # fmt: skip
+def test_only_a_fit_that_may_keep_another_epoch_has_what_it_keeps_in_its_key(words, has, runs):
+    """One epoch of labelled sentences is judged once; one with sentences of teachers, or of some steps, maybe not."""
+    words = ("prune=fixed50", "distill=kd", "fit.teacher.epochs=1", "fit.student.epochs=1", *words)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        point = point_of(compose("train", overrides=runs.overrides(*words)))
+    student = steps_of(point, point.source.load(runs.cache), runs.cache).student
+    assert ("keep" in student.answers[0].teacher.key()["fit"], "keep" in student.key()["fit"]) == has
+
+
 def test_other_sentences_for_the_calibration_are_no_other_fit(config, runs):
     """Only the file of `int8_qat` is calibrated anew; the student that was fitted with its rounding stays."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
