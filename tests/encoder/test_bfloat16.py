@@ -64,7 +64,8 @@ def test_norm_has_the_values_and_gradients_of_float32():
 
     wide, given = tf.cast(x, tf.float32), tf.cast(upstream, tf.float32)
     exact = of(plain, [wide, scale, shift], given)
-    for own, other in zip(of(lambda *a: bfloat16.norm(*a, 1e-5), [x, scale, shift], upstream), exact, strict=True):
+    found = of(lambda x, scale, shift: bfloat16.norm(x, scale, shift, 1e-5), [x, scale, shift], upstream)
+    for own, other in zip(found, exact, strict=True):
         np.testing.assert_allclose(own, other, rtol=ROUNDING, atol=2e-3)
 
 
