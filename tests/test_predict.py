@@ -237,6 +237,7 @@ def test_sentence_is_cut_at_max_length(whole):
     """Five tokens are [CLS], three words, [SEP]: the fourth word is not heard."""
     classify = predict.Classifier(whole)
     cut, short = classify("a a charming dull dull"), classify("a a charming")
+    assert classify.cut == 1
     assert (cut["label"], cut["score"]) == (short["label"], pytest.approx(short["score"], abs=1e-6))
 
 

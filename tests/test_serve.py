@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -24,7 +26,7 @@ from tiny_tflite import write_table_file
 
 from optim.export.bundle import write_labels
 from optim.serve.__main__ import _listening
-from optim.serve.batcher import Batcher, Busy
+from optim.serve.workers import NICENESS, Busy, Workers
 
 ROOT = Path(__file__).parent.parent
 
@@ -179,62 +181,90 @@ def test_what_cannot_be_served_is_one_line(bundle, words, said):
     assert said in done.stderr
 
 
-def test_what_waits_is_shared_among_the_workers():
-    """Of nine sentences one of three workers takes three, the next two of the six that are left, and so on."""
-    sizes: list[int] = []
+def test_who_waits_is_answered_by_whoever_is_free_and_not_after_a_slow_one():
+    """Eight of nine sentences are answered by one worker while the other is at the ninth."""
+    begun, go, threads = threading.Event(), threading.Event(), set()
 
-    async def through() -> None:
-        loop, go = asyncio.get_running_loop(), asyncio.Event()
+    def classify(text):
+        threads.add(threading.get_ident())
+        if text == "slow":
+            begun.set()
+            assert go.wait(20)
+        return {"label": text}
 
-        def classify(texts):
-            sizes.append(len(texts))
-            asyncio.run_coroutine_threadsafe(go.wait(), loop).result(20)
-            return [{"label": text} for text in texts]
-
-        async with Batcher([classify] * 3, queue=100) as batcher:
-            answers = asyncio.create_task(batcher.answers([str(i) for i in range(9)]))
-            while len(sizes) < 3:
-                await asyncio.sleep(0.001)
+    async def through() -> list:
+        async with Workers([classify] * 2, queue=100) as workers:
+            slow = asyncio.create_task(workers.answers(["slow"]))
+            await asyncio.to_thread(begun.wait, 20)
+            async with asyncio.timeout(20):
+                others = await workers.answers([str(i) for i in range(8)])
+            assert not slow.done()
             go.set()
-            assert [answer["label"] for answer in await answers] == [str(i) for i in range(9)]
+            return [*await slow, *others]
 
-    asyncio.run(through())
-    assert sorted(sizes[:3], reverse=True) == [3, 2, 2]
-    assert sum(sizes) == 9
+    assert [answer["label"] for answer in asyncio.run(through())] == ["slow", *"01234567"]
+    assert len(threads) == 2
 
 
 def test_who_would_wait_too_long_is_sent_away_and_nobody_else():
-    """Four may wait while one is answered; a sentence that has no answer costs none of its batch theirs."""
-    started, go, seen = asyncio.Event(), asyncio.Event(), Counter()
+    """Four may wait while one is answered; a sentence that has no answer costs no other its own."""
+    started, go, seen = threading.Event(), threading.Event(), Counter()
 
-    async def through() -> list:
-        loop = asyncio.get_running_loop()
+    def classify(text):
+        seen[text] += 1
+        started.set()
+        assert go.wait(20)
+        if text == "bad":
+            raise ValueError("no such word")
+        return {"label": text}
 
-        def classify(texts):
-            seen.update(texts)
-            loop.call_soon_threadsafe(started.set)
-            asyncio.run_coroutine_threadsafe(go.wait(), loop).result(20)
-            if "bad" in texts:
-                raise ValueError("no such word")
-            return [{"label": text} for text in texts]
-
-        async with Batcher([classify], queue=4) as batcher:
-            first = asyncio.create_task(batcher.answers(["one"]))
-            await started.wait()
-            second = asyncio.create_task(batcher.answers(["two", "three", "four"]))
+    async def through() -> tuple:
+        async with Workers([classify], queue=4) as workers:
+            first = asyncio.create_task(workers.answers(["one"]))
+            await asyncio.to_thread(started.wait, 20)
+            second = asyncio.create_task(workers.answers(["three", "four", "two"]))
             await asyncio.sleep(0)
+            assert workers.waiting == 3
             with pytest.raises(Busy, match="3 sentences wait already, and 4 may"):
-                await batcher.answers(["five", "six"])
+                await workers.answers(["five", "six"])
             go.set()
             found = [await first, await second]
-            batch = [batcher.answers([text]) for text in ("good", "bad", "last")]
-            good, bad, last = await asyncio.gather(*batch, return_exceptions=True)
-            assert seen["bad"] == 2, "with the others, then alone"
+            asked = [workers.answers([text]) for text in ("good", "bad", "last")]
+            good, bad, last = await asyncio.gather(*asked, return_exceptions=True)
             assert isinstance(bad, ValueError)
-            return [*found, good, last, batcher.answered]
+            return *found, good, last, workers.answered
 
-    one, more, good, last, answered = asyncio.run(through())
+    one, more, good, last, answered = asyncio.run(asyncio.wait_for(through(), 30))
     assert (one, good, last) == ([{"label": "one"}], [{"label": "good"}], [{"label": "last"}])
-    assert [answer["label"] for answer in more] == ["two", "three", "four"]
+    assert [answer["label"] for answer in more] == ["three", "four", "two"]
     assert answered == 6
-    assert "five" not in seen
+    assert seen == Counter(["one", "two", "three", "four", "good", "bad", "last"])
+
+
+def test_sentences_of_one_request_are_answered_by_length():
+    """Each length once: the runtime plans anew for another one."""
+    seen: list[str] = []
+
+    async def through() -> list:
+        async with Workers([lambda text: {"label": seen.append(text) or text}], queue=9) as workers:
+            return await workers.answers(["aaa", "b", "ccc", "d", "ee"])
+
+    assert [answer["label"] for answer in asyncio.run(through())] == ["aaa", "b", "ccc", "d", "ee"]
+    assert [len(text) for text in seen] == [1, 1, 2, 3, 3]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="niceness of a thread")
+def test_only_the_threads_that_compute_give_way():
+    found: list[int] = []
+
+    def classify(text):
+        found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return {"label": text}
+
+    async def through() -> int:
+        async with Workers([classify], queue=9) as workers:
+            await workers.answers(["a film"])
+            return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    own = asyncio.run(through())
+    assert found == [own + NICENESS]

@@ -57,7 +57,7 @@ def serve(options: argparse.Namespace) -> None:
         flush=True,
     )
     app = application(classifiers, queue=options.queue)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, proxy_headers=False))
     with suppress(KeyboardInterrupt):  # raised once more after the server has ended in order
         server.run(sockets=[listening])
 

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from optim.common.errors import UserError
 from optim.predict import Classifier
-from optim.serve.batcher import Batcher, Busy
+from optim.serve.workers import Busy, Workers
 
 PAGE = Path(__file__).with_name("page.html")
 DRAINED = (
@@ -45,18 +45,18 @@ class Refused(Exception):
 
 def application(classifiers: Sequence[Classifier], *, queue: int, limits: Limits | None = None) -> Starlette:
     """The server's application. classifiers: of one bundle, each for one thread; queue: sentences that may wait."""
-    batcher = Batcher(classifiers, queue=queue)  # type: ignore[arg-type]
+    workers = Workers(classifiers, queue=queue)
     limits, first, start = limits or Limits(), classifiers[0], time.monotonic()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with batcher:
+        async with workers:
             yield
 
     async def classify(request: Request) -> Response:
         try:
             texts, single = wanted(await body_of(request, limits.body_bytes), limits)
-            answers = await batcher.answers(texts)
+            answers = await workers.answers(texts)
         except Refused as error:
             return JSONResponse({"error": str(error)}, error.status)
         except Busy as error:
@@ -69,7 +69,7 @@ def application(classifiers: Sequence[Classifier], *, queue: int, limits: Limits
 
     async def health(request: Request) -> Response:
         said = {"labels": first.labels, "max_length": first.max_length, "workers": len(classifiers)}
-        now = {"answered": batcher.answered, "waiting": batcher.waiting.qsize()}
+        now = {"answered": workers.answered, "waiting": workers.waiting}
         return JSONResponse({"status": "ok", **said, **now, "uptime_s": round(time.monotonic() - start, 1)})
 
     async def page(request: Request) -> Response:
