@@ -89,6 +89,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
     parser.add_argument("--only", nargs="*", choices=list(POINTS), default=list(POINTS))
     parser.add_argument("--results", default="results")
+    parser.add_argument("--page", type=Path, default=PAGE)
     args = parser.parse_args()
     config.register()
     shared = [
@@ -103,13 +104,13 @@ def main() -> None:
     for seed in args.seeds:
         for name in args.only:
             done.setdefault(name, {})[seed] = made(words_of(shared, name, seed), Path(args.results))
-            PAGE.write_text(page(done, args.words), encoding="utf-8")
+            args.page.write_text(page(done, args.words), encoding="utf-8")
     points = [point for seeds in done.values() for point in seeds.values() if point]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         remeasure(points, build(compose("train", overrides=shared).bench, "bench"))
     again = {p.folder: p for p in finished.read_all([p.folder for p in points])[0]}
     done = {name: {s: again[p.folder] if p else None for s, p in seeds.items()} for name, seeds in done.items()}
-    PAGE.write_text(page(done, args.words), encoding="utf-8")
+    args.page.write_text(page(done, args.words), encoding="utf-8")
 
 
 def words_of(shared: list[str], name: str, seed: int) -> list[str]:

@@ -138,6 +138,7 @@ def test_the_table_holds_ratios_to_the_single_sentence(serve):
     rows = {name: (asked, said) for name, asked, said in serve.asked(found)}
     assert rows["p99"] == ("", "8.00 ms")
     assert rows["p99 to the p50 of a single sentence"] == ("<= 5.0", "4.00")
+    assert rows["the most it was late by"] == ("", "0.10 ms")
     assert rows["lost"] == ("0", "1 (1 with status 503)")
     assert rows["memory at the end to that at the start"] == ("<= 1.05", "1.020")
 
@@ -156,3 +157,11 @@ def test_a_short_load_of_a_small_bundle_loses_nothing(tmp_path):
     assert "| lost | 0 | 0 | 0 |" in lines
     assert "| answers that are not what the same sentence got before | 0 | 0 | 0 |" in lines
     assert sum(line.startswith(("| 1 |", "| 4 |")) for line in lines) == 2
+
+
+def test_one_halt_is_in_few_pieces_of_a_load(serve):
+    """Of five pieces one holds all that waited: two hundredths of all, and not the median."""
+    calm = [0.001] * 98 + [0.003] * 2
+    load = serve.Tally(seconds=[*calm, *calm, *[0.5] * 10, *calm[10:], *calm, *calm])
+    assert serve.percentile(load.seconds, 0.99) == 0.5
+    assert serve.of_pieces([(load, [])], size=100) == [0.003]
