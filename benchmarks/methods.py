@@ -55,6 +55,10 @@ POINTS: dict[str, tuple[list[str], str]] = {
     "half, zeros": ([*TAUGHT, *HALF, "prune=fixed50", "quant=int8"], "within 0.010 of half; zstd 7.5 MB; 7x"),
     "quarter": ([*TAUGHT, *QUARTER, "quant=int8"], "0.892, aim 0.900; 8.2 MB; 11x"),
     "quarter, int8_emb4": ([*TAUGHT, *QUARTER, "quant=int8_emb4"], "5 MB at 0.895"),
+    "quarter of five layers, int8_emb4": (
+        [*TAUGHT, "slim=slim75", "slim.layers=5", "vocab=top", "vocab.size=10000", "quant=int8_emb4"],
+        "5 MB at 0.895; 15x",
+    ),
     "quarter, int4_emb4": ([*TAUGHT, *QUARTER, "quant=int4_emb4"], "report"),
     "quarter, hidden": (["distill=hidden", *TAUGHT, *QUARTER, "quant=int8"], "+0.005 over quarter"),
     "quarter, relations": (["distill=minilm", *TAUGHT, *QUARTER, "quant=int8"], "+0.005 over quarter"),
