@@ -55,9 +55,7 @@ On a Xeon with AMX, two cores, in turns with what is there now:
 - The same niceness for all threads: 13 and 15 ms with 700 requests a second, 8 and 9 ms where those that compute give way to
   the one that reads and writes. Niceness 19 and Python's switch interval a tenth as long: no certain difference.
   The scheduler's idle class: as good, but beside other work it would hardly answer at all.
-- A request takes 1.8 to 2.0 ms of a core in the server, of which LiteRT has 1.4; the client takes 0.15 ms more. Two servers that
-  take dev's lengths in turn, with nothing between them and the queue, would have 1.6 times the median at the 99th
-  percentile (simulated). What is above that is hand-overs between four threads on two cores.
+- A request takes 1.8 to 2.0 ms of a core in the server, of which LiteRT has 1.4; the client takes 0.15 ms more.
 """
 PIECE = 500  # answers, in the order they came: a percentile of each
 PATIENCE_S = 10.0  # an answer that has not come so long after the last request is lost

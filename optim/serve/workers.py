@@ -18,7 +18,7 @@ from typing import Any
 
 Answer = dict[str, Any]
 Classify = Callable[[str], Answer]
-NICENESS = 5  # of the threads that compute: the one that reads and writes must not wait for a core
+NICENESS = 5  # more for the threads that compute: the one that reads and writes must not wait for a core
 
 
 class Busy(RuntimeError):
@@ -92,4 +92,5 @@ def behind_the_loop() -> None:
     """Makes this thread give way to others, where threads have a niceness of their own: on Linux."""
     if sys.platform == "linux":
         with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, get_native_id(), NICENESS)
+            own = os.getpriority(os.PRIO_PROCESS, get_native_id())  # of who started it: less is not allowed
+            os.setpriority(os.PRIO_PROCESS, get_native_id(), own + NICENESS)
