@@ -7,6 +7,7 @@ pruning lies under the rounding, which keeps zeros zero, so both hold in one fit
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,13 +43,16 @@ class _Rounding:
     def __init__(self, model: Any, memory: float) -> None:
         import tf_keras as keras
 
-        from optim.train.rounded import Rounded
+        from optim.train.rounded import Rounded, Taken
 
         names = set(encoder_kernels(model))
+        groups: defaultdict[int, Taken] = defaultdict(lambda: Taken(memory))  # by the tensor that they take
 
         def wrap(layer):
             inner = innermost(layer)
-            return Rounded(layer, memory=memory, name=f"rounded_{inner.name}") if inner.name in names else layer
+            if inner.name not in names:
+                return layer
+            return Rounded(layer, memory=memory, taken=groups[id(layer.input)], name=f"rounded_{inner.name}")
 
         self.model: Any = keras.models.clone_model(model, clone_function=wrap)
         self.rounded = [layer for layer in self.model.layers if isinstance(layer, Rounded)]

@@ -292,7 +292,10 @@ class Fit:
         if not path.is_file():
             return 0
         with np.load(path) as saved:
-            for i, variable in enumerate(self._variables()):
+            variables = self._variables()
+            if sum(name.startswith("variable") for name in saved.files) != len(variables):
+                return 0  # saved by a version that trains with other variables
+            for i, variable in enumerate(variables):
                 variable.assign(saved[f"variable{i}"])
             self.fitted = Fitted(**json.loads(str(saved["fitted"])))
             if "best0" in saved:

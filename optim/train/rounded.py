@@ -56,6 +56,32 @@ class RunningRange:
         return straight_through(inputs)
 
 
+class Taken:
+    """What the layers of one group take: one tensor, rounded once for all of them, with one range.
+
+    Queries, keys and values are products of one tensor. A range and a rounding for each would be three times the same.
+    """
+
+    def __init__(self, memory: float) -> None:
+        self.of_ends = RunningRange(memory)
+        self.weights: Any = None
+        self.inputs: Any = None
+        self.rounded: Any = None
+        self.served: set[str] = set()
+
+    def build(self, layer: Any) -> None:
+        """The range lies in the layer of the group that is built first."""
+        self.weights = self.weights or self.of_ends.build(None, "taken", layer)
+
+    def __call__(self, inputs: Any, training: Any, name: str) -> Any:
+        """float [...] -> float32 of the same shape; name: of the layer that takes it, once in each pass."""
+        if inputs is not self.inputs or name in self.served:
+            self.inputs, self.served = inputs, set()
+            self.rounded = self.of_ends(tf.cast(inputs, tf.float32), training, self.weights)
+        self.served.add(name)
+        return self.rounded
+
+
 class Rounded(keras.layers.Wrapper):
     """A Dense, or the pruning wrapper around one, whose kernel, input and output are rounded to 8 bits.
 
@@ -63,21 +89,23 @@ class Rounded(keras.layers.Wrapper):
     variable. Here the Dense is asked to multiply by the rounded kernel for the time of the call.
     """
 
-    def __init__(self, layer: Any, *, memory: float, **kwargs: Any) -> None:
-        super().__init__(layer, **kwargs)
+    def __init__(self, layer: Any, *, memory: float, taken: Taken | None = None, **kwargs: Any) -> None:
+        super().__init__(layer, autocast=False, **kwargs)  # a cast for each layer would be another tensor for each
         self.memory = memory
         self.of_kernel = rounded_kernel
         self.of_ends = RunningRange(memory)
+        self.of_input = taken or Taken(memory)
 
     def build(self, input_shape: Any) -> None:
         """Ranges beside the layer's own weights."""
         super().build(input_shape)
-        self.taken, self.given = (self.of_ends.build(None, end, self) for end in ("taken", "given"))
+        self.of_input.build(self)
+        self.given = self.of_ends.build(None, "given", self)
 
     def call(self, inputs: Any, training: Any = None) -> Any:
         """float [tokens, inputs] -> [tokens, units], in the layer's own precision."""
         dense = innermost(self)
-        inputs = self.of_ends(tf.cast(inputs, tf.float32), training, self.taken)
+        inputs = self.of_input(inputs, training, self.name)
         dense.rounding = lambda kernel: self.of_kernel(tf.cast(kernel, tf.float32))
         try:
             outputs = self._of_layer(inputs, training)
@@ -92,7 +120,8 @@ class Rounded(keras.layers.Wrapper):
 
     def ranges(self) -> np.ndarray:
         """float32 [4]: least and largest value that it takes, then that it gives."""
-        return np.array([one[end].numpy() for one in (self.taken, self.given) for end in ("low", "high")], np.float32)
+        ranges: Any = (self.of_input.weights, self.given)
+        return np.array([one[end].numpy() for one in ranges for end in ("low", "high")], np.float32)
 
     def get_config(self) -> dict[str, Any]:
         """Arguments that make this layer again."""

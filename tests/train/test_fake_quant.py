@@ -106,6 +106,25 @@ def test_the_fit_sees_rounding_and_leaves_float_weights_and_ranges(tmp_path):
     assert fit.fitted.holdout_accuracy_fraction >= 0.9
 
 
+def test_what_queries_keys_and_values_take_is_rounded_once(tmp_path):
+    """2 layers that take 4 tensors and give 6; one range for all that take one tensor, by which the file is written."""
+    fit = fit_of(new_model(), tokens_of(120), tmp_path, wrappers=[FakeQuant(memory=0.9)])
+    operations = fit.train_step.get_concrete_function().graph.get_operations()
+    assert sum(o.type == "FakeQuantWithMinMaxVars" for o in operations) == 2 * (4 + 6)
+    fit.run()
+    for layer in ("layer0", "layer1"):
+        taken = [fit.ranges[f"{layer}_{part}"][:2].tolist() for part in ("query", "key", "value")]
+        assert taken[0] == taken[1] == taken[2]
+        assert fit.ranges[f"{layer}_ffn_in"][:2].tolist() != taken[0]
+
+
+def test_a_half_fit_of_other_variables_begins_anew(tmp_path):
+    tokens = tokens_of(120)
+    fit_of(new_model(), tokens, tmp_path).run()
+    fit = fit_of(new_model(), tokens, tmp_path, wrappers=[FakeQuant(memory=0.9)])
+    assert fit._restore() == 0
+
+
 def test_every_weight_is_trained_under_the_rounding(tmp_path):
     """Rounding lets gradients through: no kernel stays as it was."""
     model = new_model()
