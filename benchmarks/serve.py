@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import math
 import random
@@ -34,6 +35,8 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "benchmarks" / "SERVER.md"
 sys.path.insert(0, str(ROOT))
+
+import psutil  # noqa: E402
 
 from optim.data.tables import read_rows  # noqa: E402
 from optim.measure.device import machine  # noqa: E402
@@ -241,9 +244,9 @@ class Load:
         await asyncio.gather(*(client() for _ in range(clients)))
         return tally, len(tally.seconds) / (time.perf_counter() - start)
 
-    async def planned(self, moments: Sequence[float]) -> Tally:
-        """What came of a request at each of these moments, seconds from now on, whatever became of those before."""
-        tally, start, opening = Tally(), time.perf_counter(), set()
+    async def planned(self, moments: Sequence[float], tally: Tally) -> None:
+        """Counts what comes of a request at each of these moments, seconds from now on, whatever became of those before."""
+        start, opening = time.perf_counter(), set()
         for moment in moments:
             if (wait := start + moment - time.perf_counter()) > 0:
                 await asyncio.sleep(wait)
@@ -254,7 +257,6 @@ class Load:
         while len(tally.seconds) + sum(tally.statuses.values()) < len(moments) and time.perf_counter() < end:
             await asyncio.sleep(0.01)
         tally.sent = len(moments)  # also those that never got a connection
-        return tally
 
     async def _planned(self, tally: Tally, moment: float) -> None:
         try:
@@ -291,12 +293,25 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[max(0, math.ceil(round(share * len(ordered), 6)) - 1)]
 
 
+@dataclass(frozen=True)
+class Moment:
+    """The server and its machine at one moment of a load."""
+
+    rss_bytes: int
+    processor_s: float  # of the server, since it began
+    stolen_s: float  # of all cores, since the machine began: what its host gave to others
+    answers: int  # of the load so far
+
+
+Loads = Sequence[tuple[Tally, Sequence[Moment]]]  # what came of each load, and its moments, a second apart
+
+
 @dataclass
 class Found:
     """Every figure of the page."""
 
     closed: dict[int, tuple[Tally, float]]  # clients -> (what came of it, answers a second)
-    open: dict[str, tuple[Tally, list[int]]]  # arrivals -> (what came of it, resident bytes at start, middle and end)
+    open: dict[str, tuple[Tally, Sequence[Moment]]]  # arrivals -> (what came of it, its moments)
 
     @property
     def peak(self) -> float:
@@ -319,26 +334,23 @@ async def measured(load: Load, process_id: int, args: argparse.Namespace) -> Fou
     for arrivals in args.arrivals:
         moments = moments_of(SHARE * found.peak, args.seconds, arrivals)
         print(f"{len(moments)} requests in {args.seconds:.0f} s, {arrivals}", flush=True)
-        weighing = asyncio.ensure_future(weighed(process_id, args.seconds))
-        tally = await load.planned(moments)
-        found.open[arrivals] = tally, await weighing
+        tally = Tally()
+        watching = asyncio.ensure_future(watched(psutil.Process(process_id), tally, args.seconds))
+        await load.planned(moments, tally)
+        found.open[arrivals] = tally, await watching
     return found
 
 
-async def weighed(process_id: int, seconds: float) -> list[int]:
-    """Resident bytes of a process now, after half of the time, and after all of it."""
-    found = [rss_bytes(process_id)]
-    for _ in range(2):
-        await asyncio.sleep(seconds / 2)
-        found.append(rss_bytes(process_id))
+async def watched(server: psutil.Process, tally: Tally, seconds: float) -> list[Moment]:
+    """The server now, and about each second until the load is over."""
+    count, found = max(2, round(seconds)), []
+    for number in range(count + 1):
+        used = server.cpu_times()
+        stolen = getattr(psutil.cpu_times(), "steal", 0.0)  # of Linux alone
+        found.append(Moment(server.memory_info().rss, used.user + used.system, stolen, len(tally.seconds)))
+        if number < count:
+            await asyncio.sleep(seconds / count)
     return found
-
-
-def rss_bytes(process_id: int) -> int:
-    """On Linux."""
-    found = re.search(r"^VmRSS:\s*(\d+) kB", Path(f"/proc/{process_id}/status").read_text(), re.MULTILINE)
-    assert found
-    return int(found[1]) * 1024
 
 
 def page(here: Mapping[str, Any], found: Found, args: argparse.Namespace, count: int) -> str:
@@ -369,7 +381,7 @@ def page(here: Mapping[str, Any], found: Found, args: argparse.Namespace, count:
 
 def asked(found: Found) -> list[list[str]]:
     """Rows of the second table: a figure, what the project asks of itself, and what came of each load."""
-    loads, megabytes = list(found.open.values()), 1e6
+    loads, sizes = list(found.open.values()), [sizes_of(moments) for _, moments in found.open.values()]
     p99 = [percentile(tally.seconds, 0.99) for tally, _ in loads]
     return [
         ["p50", "", *(f"{1e3 * percentile(tally.seconds, 0.5):.2f} ms" for tally, _ in loads)],
@@ -379,14 +391,35 @@ def asked(found: Found) -> list[list[str]]:
         ["requests", "", *(f"{tally.sent:,}" for tally, _ in loads)],
         ["lost", "0", *(tally.said_lost for tally, _ in loads)],
         ["answers that are not what the same sentence got before", "0", *(str(tally.changed) for tally, _ in loads)],
-        ["memory at start, middle, end, MB", "", *(", ".join(f"{one / megabytes:.1f}" for one in sizes) for _, sizes in loads)],
-        ["memory at the end to that at the start", f"<= {FLAT:.2f}", *(f"{sizes[-1] / sizes[0]:.3f}" for _, sizes in loads)],
+        ["memory at start, middle, end, MB", "", *(", ".join(f"{one / 1e6:.1f}" for one in of_load) for of_load in sizes)],
+        ["memory at the end to that at the start", f"<= {FLAT:.2f}", *(f"{end / start:.3f}" for start, _, end in sizes)],
         ["p99 of what the client was late by", "", *(f"{1e3 * percentile(tally.late, 0.99):.2f} ms" for tally, _ in loads)],
         ["the most it was late by", "", *(f"{1e3 * max(tally.late, default=0):.2f} ms" for tally, _ in loads)],
+        ["processor time of the server for an answer: median second, dearest", "", *(dearness(moments) for _, moments in loads)],
+        ["of the cores' time the host gave to others: in all, in the worst second", "", *(theft(moments) for _, moments in loads)],
     ]  # fmt: skip
 
 
-def of_pieces(loads: Sequence[tuple[Tally, list[int]]], size: int = PIECE) -> list[float]:
+def sizes_of(moments: Sequence[Moment]) -> tuple[int, int, int]:
+    """Resident bytes at start, middle and end."""
+    first, middle, last = moments[0], moments[len(moments) // 2], moments[-1]
+    return first.rss_bytes, middle.rss_bytes, last.rss_bytes
+
+
+def dearness(moments: Sequence[Moment]) -> str:
+    """What a server that has more to do cannot change: it rises where the machine itself is slower."""
+    each = [1e3 * (b.processor_s - a.processor_s) / (b.answers - a.answers)
+            for a, b in itertools.pairwise(moments) if b.answers > a.answers]  # fmt: skip
+    return f"{statistics.median(each):.2f}, {max(each):.2f} ms" if each else "no answers"
+
+
+def theft(moments: Sequence[Moment]) -> str:
+    """0 where no machine is above this one, or where it doesn't tell."""
+    each = [b.stolen_s - a.stolen_s for a, b in itertools.pairwise(moments)]
+    return f"{sum(each):.2f}, {max(each):.2f} s"
+
+
+def of_pieces(loads: Loads, size: int = PIECE) -> list[float]:
     """Seconds: the median over pieces of a load of their 99th percentiles. size: answers of a piece.
 
     Where the whole machine halts for a tenth of a second, what waited then is more than a hundredth of all requests;

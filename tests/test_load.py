@@ -62,9 +62,10 @@ def test_what_is_refused_broken_off_or_late_is_lost_and_what_changed_is_counted(
     async def through():
         async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
             load = serve.Load(server.sockets[0].getsockname()[1], ["a"])
-            return await load.planned([0.05 * i for i in range(10)])
+            await load.planned([0.05 * i for i in range(10)], tally)
 
-    tally = asyncio.run(through())
+    tally = serve.Tally()
+    asyncio.run(through())
     assert (tally.sent, len(tally.seconds), tally.statuses, tally.changed) == (10, 7, {503: 1, 0: 1}, 1)
     assert (tally.lost, tally.said_lost) == (3, "3 (1 with status 503, 2 without an answer)")
     assert serve.Tally(sent=2, seconds=[0.1, 0.2]).said_lost == "0"
@@ -87,9 +88,10 @@ def test_a_latency_counts_from_the_planned_moment(serve, monkeypatch):
 
     async def through():
         async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-            return await serve.Load(server.sockets[0].getsockname()[1], ["a"]).planned([0.0, 0.1])
+            await serve.Load(server.sockets[0].getsockname()[1], ["a"]).planned([0.0, 0.1], tally)
 
-    tally = asyncio.run(through())
+    tally = serve.Tally()
+    asyncio.run(through())
     assert len(tally.seconds) == len(tally.late) == 2
     assert min(tally.seconds) > min(tally.late) >= 0.2
 
@@ -108,9 +110,10 @@ def test_who_finds_no_free_connection_waits_for_one(serve, monkeypatch):
 
     async def through():
         async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-            return await serve.Load(server.sockets[0].getsockname()[1], ["a"]).planned([0.0, 0.0, 0.0])
+            await serve.Load(server.sockets[0].getsockname()[1], ["a"]).planned([0.0, 0.0, 0.0], tally)
 
-    tally = asyncio.run(through())
+    tally = serve.Tally()
+    asyncio.run(through())
     assert (met, tally.lost) == (1, 0)
     assert all(seconds >= 0.1 * i for i, seconds in enumerate(tally.seconds, 1))
 
@@ -131,16 +134,21 @@ def test_a_connection_goes_past_who_has_given_up(serve):
 def test_the_table_holds_ratios_to_the_single_sentence(serve):
     single = serve.Tally(sent=3, seconds=[0.001, 0.002, 0.003])
     loaded = serve.Tally(sent=101, seconds=[0.004] * 98 + [0.008, 0.009], statuses={503: 1}, late=[0.0001])
-    found = serve.Found(
-        {1: (single, 400.0), 8: (single, 900.0)}, {"even": (loaded, [100_000_000, 101_000_000, 102_000_000])}
-    )
+    moments = [serve.Moment(*of_second) for of_second in
+               ((100_000_000, 1.0, 5.0, 0), (101_000_000, 1.2, 5.0, 100), (99_000_000, 1.2, 5.0, 100),
+                (103_000_000, 1.3, 5.5, 150), (102_000_000, 1.7, 5.7, 250))]  # fmt: skip
+    found = serve.Found({1: (single, 400.0), 8: (single, 900.0)}, {"even": (loaded, moments)})
     assert (found.peak, found.single_s) == (900, 0.002)
     rows = {name: (asked, said) for name, asked, said in serve.asked(found)}
     assert rows["p99"] == ("", "8.00 ms")
     assert rows["p99 to the p50 of a single sentence"] == ("<= 5.0", "4.00")
     assert rows["the most it was late by"] == ("", "0.10 ms")
     assert rows["lost"] == ("0", "1 (1 with status 503)")
+    assert rows["memory at start, middle, end, MB"] == ("", "100.0, 99.0, 102.0")
     assert rows["memory at the end to that at the start"] == ("<= 1.05", "1.020")
+    # 200 ms for 100 answers, a second without any, 100 for 50, 400 for 100
+    assert rows["processor time of the server for an answer: median second, dearest"] == ("", "2.00, 4.00 ms")
+    assert rows["of the cores' time the host gave to others: in all, in the worst second"] == ("", "0.70, 0.50 s")
 
 
 def test_a_short_load_of_a_small_bundle_loses_nothing(tmp_path):
