@@ -182,10 +182,14 @@ def _memory_bytes() -> int:
 def interleaved_times_ms(
     calls: Mapping[str, Callable[[], object]], *, warmup: int, min_calls: int, min_seconds: float
 ) -> dict[str, np.ndarray]:
-    """Milliseconds of every counted call, per variant, taken in turns of TURN_MS: see interleaved_turns_ms."""
+    """Milliseconds of every counted call, per variant, taken in turns: see interleaved_turns_ms.
+
+    A turn takes TURN_MS, or all the counted time that is asked for where that is less.
+    """
     turns = interleaved_turns_ms(
-        calls, warmup=warmup, min_calls=min_calls, min_seconds=min_seconds, min_turns=1, turn_ms=TURN_MS
-    )
+        calls, warmup=warmup, min_calls=min_calls, min_seconds=min_seconds, min_turns=1,
+        turn_ms=min(TURN_MS, 1000 * min_seconds),
+    )  # fmt: skip
     return {name: np.concatenate(own) for name, own in turns.items()}
 
 

@@ -93,10 +93,18 @@ def test_interleaved_rounds_alternate_their_order(monkeypatch):
     clock = FakeClock()
     monkeypatch.setattr(device, "time", clock)
     calls = {"a": clock.call("a", 100), "b": clock.call("b", 200), "c": clock.call("c", 240)}
-    times = device.interleaved_times_ms(calls, warmup=2, min_calls=3, min_seconds=0.001)
+    times = device.interleaved_times_ms(calls, warmup=2, min_calls=3, min_seconds=0.2)
     # Warm-up, then turns of at least 200 ms (a: two calls) behind one free call each; there and back and there.
     assert "".join(clock.log) == "aabbcc" + "aaabbcc" + "ccbbaaa" + "aaabbcc"
     assert {name: t.tolist() for name, t in times.items()} == {"a": [100] * 6, "b": [200] * 3, "c": [240] * 3}
+
+
+def test_a_turn_is_no_longer_than_the_time_that_is_asked_for(monkeypatch):
+    clock = FakeClock()
+    monkeypatch.setattr(device, "time", clock)
+    calls = {"a": clock.call("a", 30), "b": clock.call("b", 40)}
+    device.interleaved_times_ms(calls, warmup=1, min_calls=2, min_seconds=0.05)
+    assert "".join(clock.log) == "ab" + "aaabbb", "two calls that count make 50 ms, behind one that does not"
 
 
 def test_interleaved_gives_each_its_calls_and_its_seconds(monkeypatch):

@@ -109,6 +109,7 @@ def test_what_is_computed_from_a_layer_on_is_what_the_whole_model_says(probed, h
     np.testing.assert_array_equal(probed.logits(0), probed.unchanged)  # it was put back
 
 
+@pytest.mark.slow
 def test_every_layer_of_a_deeper_model_is_computed_from(held):
     from dataclasses import replace
 

@@ -75,6 +75,7 @@ def test_the_fastest_of_the_accurate_ones_is_the_file_and_the_result_says_so(run
     assert "| this file is | int8_emb4 | 3.00 ms" in (folder / "bundle" / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_what_drops_accuracy_is_not_taken_however_fast_it_is(runs, clock, monkeypatch):
     honest, count = candidates.dev_logits, itertools.count()
 

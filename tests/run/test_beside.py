@@ -132,6 +132,7 @@ def test_a_student_with_a_cut_vocabulary_learns_the_states_of_the_sentences_that
     assert outcome.quality["accuracy_fraction"] >= 0.9
 
 
+@pytest.mark.slow
 def test_sentences_without_labels_are_aligned_too(runs, shifted):
     words = (*OTHER, "distill=hidden", "distill.teacher=shifted", "distill.augment.copies=1", "fit.student.epochs=1")
     steps, stages, _ = made(runs, point(runs, *words))

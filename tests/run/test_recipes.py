@@ -16,6 +16,7 @@ from optim.run.step import Stages
 from optim.run.steps import steps_of
 
 
+@pytest.mark.slow
 def test_head_dropout_is_that_of_each_fit_and_the_checkpoint_s_own_is_kept(runs, monkeypatch):
     """A teacher with half of the head's inputs dropped, then a student with the tenth that its checkpoint asks for."""
     honest, trained = graph.classifier, []

@@ -150,6 +150,7 @@ def _takes_training(layer: Any) -> bool:
     return "training" in inspect.signature(layer.call).parameters
 
 
+@pytest.mark.slow
 def test_two_wrappers_hold_on_one_model_and_their_ranges_reach_the_quantizer(runs):
     shown: dict[str, Any] = {}
 
@@ -174,6 +175,7 @@ def test_two_wrappers_hold_on_one_model_and_their_ranges_reach_the_quantizer(run
 # (c)
 
 
+@pytest.mark.slow
 def test_a_quantizer_asks_for_a_table_that_a_step_makes_once(runs, monkeypatch):
     calls: list[str] = []
 
@@ -207,6 +209,7 @@ def test_a_table_that_nobody_makes_is_refused(runs):
 # (d)
 
 
+@pytest.mark.slow
 def test_two_teachers_teach_one_student(runs):
     chosen = point(runs, "model.seed=5", "model.layers=1", "distill.teacher=[same,tiny]", "prune=fixed50")
     steps, _, outcome = made(runs, chosen)
