@@ -134,6 +134,7 @@ def test_every_setting_is_in_the_key_of_the_surgery_and_of_nothing_before(change
     assert one.teachers[0].wanted.key == other.teachers[0].wanted.key
 
 
+@pytest.mark.slow
 def test_a_student_taught_by_another_is_cut_out_of_its_own_fine_tuning(runs):
     chosen = point(runs, "slim=slim50", "distill.teacher=minilm", "model.layers=1", "seed=1", "distill.teacher_seed=0")
     chosen = replace(chosen, teachers=tuple(replace(t, checkpoint=point(runs).checkpoint) for t in chosen.teachers))

@@ -247,6 +247,7 @@ def test_config_dir_reaches_teachers_and_experiments_and_the_recorded_command(sa
     assert str(own) in jobs[0].dirs, "and the process of the point is told"
 
 
+@pytest.mark.slow
 def test_the_recorded_command_names_the_config_and_quotes_what_a_shell_would_take_apart(runs: Runs, own, tmp_path):
     """A config of one's own, a folder with a space, under a launcher: the command that is left runs the same point."""
     (own / "mine.yaml").write_text("defaults: [train, _self_]\nfit: {teacher: {epochs: 1}}\n")

@@ -107,6 +107,7 @@ def record(runs: Runs, model: str) -> dict:
     return json.loads((runs.results / "baselines" / f"{model}.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_weights_that_can_be_had_are_fine_tuned_like_any_point(runs, first):
     assert first.returncode == 0, first.stderr
     found = record(runs, "tiny")
@@ -117,6 +118,7 @@ def test_weights_that_can_be_had_are_fine_tuned_like_any_point(runs, first):
     assert row.accuracy == f"{result['quality']['accuracy_fraction']:.4f} of {DEV_COUNT} (sst2)"
 
 
+@pytest.mark.slow
 def test_weights_that_cannot_be_had_are_random_and_score_nothing(runs, first):
     found = record(runs, "mobilebert")
     assert found["weights"] == "random"
@@ -134,6 +136,7 @@ def test_weights_that_cannot_be_had_are_random_and_score_nothing(runs, first):
     assert found["memory"]["peak_rss_bytes"] > found["memory"]["baseline_rss_bytes"] > 1e6
 
 
+@pytest.mark.slow
 def test_the_table_is_on_the_screen_and_on_a_page(runs, first):
     lines = first.stdout.splitlines()
     assert max(len(line) for line in lines if str(runs.results) not in line) <= 100
@@ -146,6 +149,7 @@ def test_the_table_is_on_the_screen_and_on_a_page(runs, first):
     assert "no front" in page
 
 
+@pytest.mark.slow
 def test_a_report_shows_them_below_and_counts_only_points(runs, first):
     done = swept(runs, "sweep=report")
     assert done.returncode == 0, done.stderr
@@ -157,6 +161,7 @@ def test_a_report_shows_them_below_and_counts_only_points(runs, first):
     assert "<h2>Baselines</h2>" in (folder / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_second_sweep_measures_nothing_again(runs, words, first):
     files = {path: path.read_bytes() for path in (runs.results / "baselines").glob("*.json")}
     done = swept(runs, *words)
@@ -165,6 +170,7 @@ def test_a_second_sweep_measures_nothing_again(runs, words, first):
     assert {path: path.read_bytes() for path in files} == files
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_other_settings_are_measured_anew(runs, words, first):
     before = record(runs, "mobilebert")
@@ -176,6 +182,7 @@ def test_other_settings_are_measured_anew(runs, words, first):
     assert found["size"]["file_bytes"] > 1.2 * before["size"]["file_bytes"]
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_built_fails_alone(runs, words, first):
     (runs.folder / "other").mkdir(exist_ok=True)
     broken = catalogue(runs.folder / "other", mobilebert={"config": {**SMALL, "hidden_act": "gelu"}, "published": []})

@@ -78,6 +78,7 @@ def test_the_epoch_is_kept_that_is_asked_for(keep, kept, tmp_path):
     assert np.mean(logits_of(model, held).argmax(1) == held.labels) == fitted.holdout_accuracy_fraction
 
 
+@pytest.mark.slow
 def test_a_killed_fit_goes_on_from_its_last_epoch(tmp_path):
     """Two epochs in one go, and the same with a stop between them, end at the same weights."""
     tokens = tokens_of(240)

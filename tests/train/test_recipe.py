@@ -195,8 +195,9 @@ def test_the_factors_of_a_model_of_two_layers_by_hand():
 
 @pytest.mark.parametrize(
     ("bfloat16", "wrappers"),
-    [(False, ()), (True, (Magnitude(schedule="constant", sparsity=0.5, **FIXED),))],
-)
+    [(False, ()),
+     pytest.param(True, (Magnitude(schedule="constant", sparsity=0.5, **FIXED),), marks=pytest.mark.slow)],
+)  # fmt: skip
 def test_each_layer_moves_by_its_factor(tmp_path, bfloat16, wrappers):
     """In Adam's first step a weight moves by its rate, whatever its gradient, and a kernel decays by its rate."""
     recipe = dataclasses.replace(ONE, batch_size=200, warmup=0.0, weight_decay=0.1)
