@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from small_fit import FIXED, RECIPE, fit_of, new_model, tokens_of
+from small_fit import FIXED, RECIPE, SHAPE, fit_of, new_model, tokens_of
 
 from optim.common.errors import UserError
 from optim.train.fake_quant import FakeQuant
@@ -106,9 +106,12 @@ def test_the_fit_sees_rounding_and_leaves_float_weights_and_ranges(tmp_path):
     assert fit.fitted.holdout_accuracy_fraction >= 0.9
 
 
-def test_what_queries_keys_and_values_take_is_rounded_once(tmp_path):
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_what_queries_keys_and_values_take_is_rounded_once(bfloat16, tmp_path):
     """2 layers that take 4 tensors and give 6; one range for all that take one tensor, by which the file is written."""
-    fit = fit_of(new_model(), tokens_of(120), tmp_path, wrappers=[FakeQuant(memory=0.9)])
+    from optim.encoder import graph
+
+    fit = fit_of(graph.classifier(SHAPE, bfloat16=bfloat16), tokens_of(120), tmp_path, wrappers=[FakeQuant(memory=0.9)])
     operations = fit.train_step.get_concrete_function().graph.get_operations()
     assert sum(o.type == "FakeQuantWithMinMaxVars" for o in operations) == 2 * (4 + 6)
     fit.run()
