@@ -22,7 +22,7 @@ SHAPE = Architecture(
 
 RECIPE = Recipe(
     epochs=2, steps=None, batch_size=8, learning_rate=1e-2, warmup=0.1, weight_decay=0.01, average=0.0, layer_decay=1.0,
-    label_smoothing=0.0, r_drop=0.0, head_dropout=None, whole_copies=1,
+    label_smoothing=0.0, r_drop=0.0, dropout=None, head_dropout=None, whole_copies=1,
 )  # fmt: skip
 
 # Every key is set, so nothing is left to what is usual.

@@ -30,7 +30,7 @@ from optim.run.transfer import TextsStep, TransferTokensStep
 from optim.train.answers import STORED, halved, require_tuned
 from optim.train.fit import FitSettings, Journal, Task, class_weights, split
 from optim.train.objective import Loss
-from optim.train.recipe import Recipe
+from optim.train.recipe import DROPOUTS, Recipe
 from optim.train.wrap import Wrapper
 
 RANGES, PARTS = "ranges.npz", "parts.npz"
@@ -188,9 +188,8 @@ class FitStep(Step):
 
     def _trained(self, shape: Architecture) -> Architecture:
         """The shape with the recipe's dropout. What is kept has its own: a student of this model may want another."""
-        own = self.recipe.head_dropout
-        shape = shape if own is None else replace(shape, head_dropout=own)
-        if self.recipe.r_drop and not (shape.hidden_dropout or shape.attention_dropout or shape.head_dropout):
+        shape = replace(shape, **self.recipe.dropouts())
+        if self.recipe.r_drop and not any(getattr(shape, rate) for rate in DROPOUTS):
             raise UserError(
                 f"fit.{self.kind}.r_drop compares two draws of dropout, and this model has none, "
                 f"got {self.recipe.r_drop:g}. Set fit.{self.kind}.head_dropout, or fit.{self.kind}.r_drop=0."

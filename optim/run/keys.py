@@ -30,7 +30,7 @@ ELSEWHERE = ("teacher", "seeds", "teacher_seed", "augment", "unlabelled")
 RECIPES = ("teacher", "usual", "student")
 CALIBRATION = ("samples", "seed", "source")
 NEUTRAL = {"source": "train", "products": "all"}  # of a quantization: what it did before there were the keys
-ONCE = {"whole_copies": 1}  # of a recipe, likewise
+ONCE = {"whole_copies": 1, "dropout": None}  # of a recipe, likewise
 
 
 def run_id_of(point: Point) -> str:

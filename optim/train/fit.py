@@ -30,7 +30,7 @@ from optim.train.regularize import regularized
 from optim.train.rows import stops, unlabelled_rows, with_copies
 from optim.train.wrap import Stack, Wrapper
 
-SCORE_BATCH = 64
+SCORE_BATCH = 256
 CurveRow = dict[str, float]  # a row of the training curve
 
 

@@ -11,6 +11,7 @@ from optim.common.errors import UserError, require_count, require_fraction, requ
 
 CLASS_WEIGHTS = ("none", "balanced")
 LAST, BEST = KEEPS = ("last", "best")
+DROPOUTS = ("hidden_dropout", "attention_dropout", "head_dropout")  # of an Architecture
 OTHER = "other"  # of `fit.usual`: every model that is not named there
 
 
@@ -34,7 +35,8 @@ class Common:
     layer_decay: float  # factor of the learning rate from each layer to the one below it, (0, 1]
     label_smoothing: float  # share of each label that all classes have alike
     r_drop: float  # weight of the divergence of two answers under different dropout
-    head_dropout: float | None  # before the classifier; None: as the checkpoint has it
+    dropout: float | None  # all rates of dropout of the model; None: as the checkpoint has them
+    head_dropout: float | None  # that before the classifier alone; None: as the others
     whole_copies: int  # times that an epoch has a row that is a whole sentence, where rows are phrases of such
 
 
@@ -58,8 +60,14 @@ class Recipe(Common):
         require_positive("fit.*.layer_decay", self.layer_decay)
         require_fraction("fit.*.layer_decay", self.layer_decay, one=True)
         require_not_negative("fit.*.r_drop", self.r_drop)
-        if self.head_dropout is not None:
-            require_fraction("fit.*.head_dropout", self.head_dropout)
+        for name in ("dropout", "head_dropout"):
+            if getattr(self, name) is not None:
+                require_fraction(f"fit.*.{name}", getattr(self, name))
+
+    def dropouts(self) -> dict[str, float]:
+        """Of an architecture's rates of dropout, those that the recipe sets."""
+        all_rates = {} if self.dropout is None else dict.fromkeys(DROPOUTS, self.dropout)
+        return all_rates if self.head_dropout is None else {**all_rates, "head_dropout": self.head_dropout}
 
     def rate(self, progress: float) -> float:
         """The learning rate at a training progress in [0, 1]."""

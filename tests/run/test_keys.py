@@ -71,6 +71,7 @@ LEAVES: dict[str, tuple[Any, bool, frozenset[str]]] = {
     "fit.teacher.layer_decay": (0.9, OTHER, TEACHER),
     "fit.teacher.label_smoothing": (0.1, OTHER, TEACHER),
     "fit.teacher.r_drop": (0.5, OTHER, TEACHER),
+    "fit.teacher.dropout": (0.3, OTHER, TEACHER),
     "fit.teacher.head_dropout": (0.3, OTHER, TEACHER),
     "fit.teacher.whole_copies": (2, OTHER, TEACHER),
     "fit.usual.other.epochs": (4, SAME, NONE),  # fit.teacher says these itself, all but the warm-up
@@ -92,6 +93,7 @@ LEAVES: dict[str, tuple[Any, bool, frozenset[str]]] = {
     "fit.student.layer_decay": (0.9, OTHER, STUDENT),
     "fit.student.label_smoothing": (0.1, OTHER, STUDENT),
     "fit.student.r_drop": (0.5, OTHER, STUDENT),
+    "fit.student.dropout": (0.3, OTHER, STUDENT),
     "fit.student.head_dropout": (0.3, OTHER, STUDENT),
     "fit.student.whole_copies": (2, OTHER, STUDENT),
     "fit.keep": ("best", OTHER, TEACHER),

@@ -64,3 +64,19 @@ def test_r_drop_without_any_dropout_is_refused(runs):
         assert getattr(step._trained(replace(still, **{kind: 0.1})), kind) == 0.1
     step.recipe = replace(step.recipe, head_dropout=0.2)
     assert step._trained(still).head_dropout == 0.2
+
+
+@pytest.mark.parametrize(
+    ("words", "rates"),
+    [
+        ({}, (0.1, 0.1, 0.1)),
+        ({"dropout": 0.0}, (0.0, 0.0, 0.0)),
+        ({"dropout": 0.3, "head_dropout": 0.2}, (0.3, 0.3, 0.2)),
+        ({"head_dropout": 0.0}, (0.1, 0.1, 0.0)),
+    ],
+)
+def test_a_recipe_sets_the_dropout_of_its_fit(runs, words, rates):
+    chosen = point(runs, "prune=fixed50", *(f"fit.student.{key}={value}" for key, value in words.items()))
+    step = steps_of(chosen, chosen.source.load(runs.cache), runs.cache).student
+    shape = step._trained(step.start.shape(Stages(runs.cache, lambda fit, row: None), 2))
+    assert (shape.hidden_dropout, shape.attention_dropout, shape.head_dropout) == rates

@@ -112,6 +112,7 @@ def test_each_setting_changes_what_is_learnt(tmp_path, change, plain):
         ({"label_smoothing": 10}, "fit.*.label_smoothing must be a fraction in [0, 1), got 10. For 10 %, write 0.1."),
         ({"r_drop": -1.0}, "fit.*.r_drop must be 0 or above, got -1."),
         ({"head_dropout": 1.0}, "fit.*.head_dropout must be a fraction in [0, 1), got 1."),
+        ({"dropout": -0.1}, "fit.*.dropout must be a fraction in [0, 1), got -0.1."),
     ],
 )
 def test_a_setting_out_of_range_is_refused(change, said):
