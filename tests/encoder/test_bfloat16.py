@@ -35,6 +35,16 @@ def test_gelu_is_within_a_rounding_of_the_exact_one():
         np.testing.assert_allclose(own, other, rtol=ROUNDING, atol=1e-5)
 
 
+def test_gelu_without_a_gradient_is_tensorflow_s_own_in_bfloat16_and_close_to_the_exact_one():
+    x = drawn(40, 30)
+    exact = tf.nn.gelu(tf.cast(x, tf.float64)).numpy()
+    said = Gelu(dtype="bfloat16")(x, training=False)
+    np.testing.assert_array_equal(tf.cast(said, tf.float32), tf.cast(tf.nn.gelu(x), tf.float32))
+    np.testing.assert_allclose(tf.cast(said, tf.float64).numpy(), exact, rtol=4 * ROUNDING, atol=2 * ROUNDING)
+    trained = Gelu(dtype="bfloat16")(x, training=True)
+    np.testing.assert_array_equal(tf.cast(trained, tf.float32), tf.cast(bfloat16.gelu(x), tf.float32))
+
+
 def test_gelu_of_far_values_is_0_or_the_value():
     values, slopes = of(bfloat16.gelu, [tf.constant([-60.0, 0.0, 60.0], BFLOAT)], tf.ones(3, BFLOAT))
     assert values.tolist() == [0.0, 0.0, 60.0]
