@@ -54,12 +54,29 @@ class Work:
         return (self.kind, self.weights, self.precision) == (other.kind, other.weights, other.precision)
 
 
+@dataclass(frozen=True)
+class Count:
+    """Of the training sentences."""
+
+    tokens: int
+    sentences: int
+
+    def seen(self, recipe: Mapping[str, Any], *, shares: int = 1, copied: int = 0) -> float:
+        """Tokens that a fit sees: those of its batches where it has a number of steps, else of its epochs.
+
+        An epoch has `shares` sentences for each of train, as long as they are on average, and `copied` tokens more.
+        """
+        if recipe.get("steps"):
+            return recipe["steps"] * recipe["batch_size"] * self.tokens / self.sentences
+        return (shares * self.tokens + copied) * recipe["epochs"]
+
+
 class Forecast:
     """Seconds of fits and of teachers' answers, by what the cache remembers and by what this machine multiplies."""
 
     def __init__(self, cache_dir: Path, rate: Callable[[], float] | None = None) -> None:
         self.cache_dir, self.measure = cache_dir, rate or product_rate
-        self.tokens: dict[str, int] = {}  # key of a tokens stage -> tokens of train
+        self.counts: dict[str, Count] = {}  # by the key of a tokens stage
 
     def seconds(self, step: FitStep | LogitsStep) -> float:
         """About how long the step takes on a machine that does nothing else."""
@@ -88,27 +105,27 @@ class Forecast:
 
     def work(self, step: FitStep | LogitsStep) -> Work:
         """What a step will compute."""
-        tokens = self._tokens(step.tokens if isinstance(step, FitStep) else step.teacher.tokens) * _shares(step)
         if isinstance(step, LogitsStep):
+            tokens = self._count(step.teacher.tokens).tokens * _shares(step)
             weights = weights_of(shape_before(step.teacher))
             precision = step.teacher.point.schedule.precision
             return Work("logits", weights, precision, ANSWER_OPERATIONS * weights * tokens)
         weights, schedule = weights_of(shape_before(step)), step.point.schedule
         live = sum(weights_of(shape_before(teacher)) for teacher in step.teachers)
         each = FIT_OPERATIONS * weights + ANSWER_OPERATIONS * live
-        tokens += _copied(self.cache_dir / "stages" / step.tokens.wanted.key, step.recipe.whole_copies)
-        return Work(step.kind, weights, schedule.precision, each * tokens * step.recipe.epochs)
+        copied = _copied(self.cache_dir / "stages" / step.tokens.wanted.key, step.recipe.whole_copies)
+        seen = self._count(step.tokens).seen(vars(step.recipe), shares=_shares(step), copied=copied)
+        return Work(step.kind, weights, schedule.precision, each * seen)
 
-    def _tokens(self, step: TokensStep) -> int:
-        """Tokens of the training sentences, counted where the cache has them; else from their words."""
+    def _count(self, step: TokensStep) -> Count:
+        """Of the training sentences, counted where the cache has them; else from their words."""
         key = step.wanted.key
-        if key not in self.tokens:
-            counted = _counted(self.cache_dir / "stages" / key)
-            self.tokens[key] = counted or sum(
-                min(math.ceil(PIECES * len(text.split())) + SPECIAL, step.max_length)
-                for text in step.corpus.train.texts
+        if key not in self.counts:
+            texts = step.corpus.train.texts
+            self.counts[key] = _counted(self.cache_dir / "stages" / key) or Count(
+                sum(min(math.ceil(PIECES * len(text.split())) + SPECIAL, step.max_length) for text in texts), len(texts)
             )
-        return self.tokens[key]
+        return self.counts[key]
 
 
 def _shares(step: FitStep | LogitsStep) -> int:
@@ -153,10 +170,10 @@ def product_rate() -> float:
     return 2.0 * rows * width * width / min(times)
 
 
-def _counted(folder: Path) -> int | None:
-    """Tokens of train in a tokens stage; None where there is none."""
+def _counted(folder: Path) -> Count | None:
+    """What a tokens stage has of train; None where there is none."""
     with suppress(OSError, ValueError, KeyError), np.load(folder / "train.npz") as saved:
-        return int(saved["offsets"][-1])
+        return Count(int(saved["offsets"][-1]), len(saved["offsets"]) - 1)
     return None
 
 
@@ -179,23 +196,24 @@ def _past(cache_dir: Path) -> Iterator[tuple[Work, float]]:
         for path in stages.glob(f"{kind}-*/{SUMS}"):
             with suppress(OSError, ValueError, KeyError, TypeError):  # something that it was made from is gone
                 record = json.loads(path.read_text(encoding="utf-8"))
-                count = None if record["key"].get("transfer") else tokens[record["key"]["tokens"]]
-                if count:
+                if count := tokens[record["key"]["tokens"]]:
                     yield _work_of(kind, record["key"], count, path.parent), record["seconds"]
 
 
-def _work_of(kind: str, key: Mapping[str, Any], tokens: int, folder: Path) -> Work:
-    """What a finished stage computed."""
+def _work_of(kind: str, key: Mapping[str, Any], count: Count, folder: Path) -> Work:
+    """What a finished stage computed. Raises ValueError where that is not known."""
     stages = folder.parent
     if kind == "logits":
         weights = _weights_in(stages / key["teacher"])
         teacher = json.loads((stages / key["teacher"] / SUMS).read_text(encoding="utf-8"))["key"]
-        return Work(kind, weights, teacher["fit"]["precision"], ANSWER_OPERATIONS * weights * tokens)
+        return Work(kind, weights, teacher["fit"]["precision"], ANSWER_OPERATIONS * weights * count.tokens)
     weights, live = _weights_in(folder), sum(_weights_in(stages / teacher) for teacher in key["teachers"])
     each = FIT_OPERATIONS * weights + ANSWER_OPERATIONS * live
     recipe = key["fit"]["recipe"]
-    tokens += _copied(stages / key["tokens"], recipe.get("whole_copies", 1))
-    return Work(kind, weights, key["fit"]["precision"], each * tokens * recipe["epochs"])
+    if key.get("transfer") and not recipe.get("steps"):
+        raise ValueError("How many sentences without labels its epochs had is not in the key.")
+    seen = count.seen(recipe, copied=_copied(stages / key["tokens"], recipe.get("whole_copies", 1)))
+    return Work(kind, weights, key["fit"]["precision"], each * seen)
 
 
 def _weights_in(folder: Path) -> int:

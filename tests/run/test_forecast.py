@@ -88,6 +88,20 @@ def test_a_fit_of_the_same_model_is_scaled_by_tokens_and_epochs(runs, tmp_path):
     assert told.seconds(answers) == pytest.approx(120)
 
 
+def test_a_fit_of_so_many_steps_sees_their_batches_whatever_is_learnt_from_beside_train(runs, tmp_path):
+    """Train has 2 sentences, of 500 tokens on average. 10 steps of 8 are 40,000 tokens, 20 of 4 as many."""
+    words = ["fit.student.steps=10", "fit.student.batch_size=8", "distill.augment.copies=7"]
+    *_, student = planned(runs, tmp_path, *words)
+    put_tokens(tmp_path, student.tokens.wanted.key, 1000)
+    one_layer = replace(tiny_shape(), heads=(2,), ffn_widths=(64,))
+    past = fit_key("tokens-0", 9)
+    past["fit"]["recipe"] |= {"steps": 20, "batch_size": 4}
+    put_tokens(tmp_path, "tokens-0", 1000)
+    put(tmp_path, "student-0", 70, past | {"transfer": ["sentences made from train"]}, one_layer)
+    put(tmp_path, "student-1", 7, fit_key("tokens-0", 9) | {"transfer": ["of which epochs had who knows"]}, one_layer)
+    assert Forecast(tmp_path, rate=lambda: pytest.fail("the cache knows")).seconds(student) == pytest.approx(70)
+
+
 def test_of_several_fits_the_median_counts(runs, tmp_path):
     _, teacher, *_ = planned(runs, tmp_path, "fit.teacher.epochs=1")
     put_tokens(tmp_path, "tokens-0", 1000)
