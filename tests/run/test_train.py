@@ -28,6 +28,7 @@ RUNS = {
     "global50": ("prune=global50", "quant=int8", "distill=kd"),
     "movement": ("prune=movement", "quant=int8", "distill=kd", "export.compress=zstd"),
     "quick": ("fit=quick", "prune=none", "quant=int8"),
+    "long": ("fit=long", "fit.student.steps=60", "prune=none", "quant=none", "distill=kd", "distill.augment.copies=2"),
     "int8_full": ("prune=none", "quant=int8_full"),
     "int16x8": ("prune=none", "quant=int16x8"),
     "int4": ("prune=fixed80", "quant=int4"),
@@ -41,8 +42,8 @@ RUNS = {
     "minilm": ("prune=fixed50", "quant=none", "distill=minilm"),
 }
 # What is like enough to one of the others to be left to the slow tests.
-LATER = {"poly50", "nm24", "block1x4", "global50", "int8_full", "int16x8", "int4", "int8_emb4", "int8_part", "int8_auto", "mixed",
-         "int8_qat", "hidden", "minilm"}  # fmt: skip
+LATER = {"poly50", "nm24", "block1x4", "global50", "long", "int8_full", "int16x8", "int4", "int8_emb4", "int8_part",
+         "int8_auto", "mixed", "int8_qat", "hidden", "minilm"}  # fmt: skip
 NAMES = [pytest.param(name, marks=[pytest.mark.slow] if name in LATER else []) for name in RUNS]
 SPARSITY = {"none": 0.0, "nm24": 0.5, "block1x4": 0.5, "movement": 0.5}
 FLOAT_QUANTS = ("none", "fp16")
