@@ -66,7 +66,7 @@ class Recipe(Common):
 
     def dropouts(self) -> dict[str, float]:
         """Of an architecture's rates of dropout, those that the recipe sets."""
-        all_rates = {} if self.dropout is None else dict.fromkeys(DROPOUTS, self.dropout)
+        all_rates: dict[str, float] = {} if self.dropout is None else dict.fromkeys(DROPOUTS, self.dropout)
         return all_rates if self.head_dropout is None else {**all_rates, "head_dropout": self.head_dropout}
 
     def rate(self, progress: float) -> float:
