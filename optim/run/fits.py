@@ -192,7 +192,7 @@ class FitStep(Step):
         if self.recipe.r_drop and not any(getattr(shape, rate) for rate in DROPOUTS):
             raise UserError(
                 f"fit.{self.kind}.r_drop compares two draws of dropout, and this model has none, "
-                f"got {self.recipe.r_drop:g}. Set fit.{self.kind}.head_dropout, or fit.{self.kind}.r_drop=0."
+                f"got {self.recipe.r_drop:g}. Set fit.{self.kind}.dropout, or fit.{self.kind}.r_drop=0."
             )
         return shape
 
