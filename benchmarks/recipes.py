@@ -30,7 +30,7 @@ sys.path[:0] = [str(ROOT)]
 from optim.common.errors import UserError  # noqa: E402
 from optim.report import finished  # noqa: E402
 from optim.report.finished import Finished  # noqa: E402
-from optim.report.statistics import Against, against  # noqa: E402
+from optim.report.statistics import Against, Answers, against  # noqa: E402
 from optim.run import config, result  # noqa: E402
 from optim.run.keys import run_id_of  # noqa: E402
 from optim.run.places import CONF  # noqa: E402
@@ -173,9 +173,7 @@ def table(points: Sequence[Planned], done: dict[str, Finished]) -> list[str]:
 
 def row(name: str, seeds: dict[int, Finished], base_seeds: dict[int, Finished], *, base: bool) -> str:
     """One line of the table."""
-    own, other = ({seed: run.right for seed, run in runs.items() if run.right is not None}
-                  for runs in (seeds, base_seeds))  # fmt: skip
-    found = against(own, other)
+    found = against(Answers.of(seeds), Answers.of(base_seeds))
     costs = [seeds[seed].result.cost for seed in found.seeds]
     minutes = statistics.mean((cost["student_s"] or cost["teacher_s"]) / 60 for cost in costs)
     gain = "" if base else f"{found.gain_points:+.2f} ({found.low_points:+.2f} to {found.high_points:+.2f})"

@@ -21,7 +21,7 @@ from sst2 import ROOT, run
 sys.path[:0] = [str(ROOT)]
 from optim.report import finished  # noqa: E402
 from optim.report.finished import Finished  # noqa: E402
-from optim.report.statistics import against  # noqa: E402
+from optim.report.statistics import Answers, against  # noqa: E402
 
 PAGE = ROOT / "benchmarks" / "TEACHERS.md"
 TAUGHT = [
@@ -99,7 +99,7 @@ def row(name: str, seeds: Mapping[int, Finished]) -> str:
 
 def difference(own: str, base: str, done: Done) -> str | None:
     """How much better one point is than another, over the seeds that both have; None if there are none."""
-    right = [{seed: p.right for seed, p in done.get(name, {}).items() if p.right is not None} for name in (own, base)]
+    right = [Answers.of(done.get(name, {})) for name in (own, base)]
     if not set(right[0]) & set(right[1]):
         return None
     found = against(*right)

@@ -1,7 +1,8 @@
 """Which choices are on the front, which of them for certain, and the steps along it.
 
 Accuracy goes up; latency, bytes and bytes after gzip go down, in this order. Seeds are taken together. A cost that
-differs by no more than its noise is a tie, and so is a latency that is noisy or was taken on another machine.
+differs by no more than its noise is a tie. So is a latency that is noisy, or was taken on another machine, at another
+length or with other threads; and memory of another machine.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from optim.report.finished import Finished
 from optim.report.seeds import Pooled, spread_of
 from optim.report.timing import SIZE_TIE, noisy, timing_noise
 
-LATENCY = "latency_p50_ms"
+LATENCY, MEMORY = "latency_p50_ms", "peak_rss_bytes"
 COSTS = (LATENCY, "file_bytes", "gzip_bytes")
 
 
@@ -37,6 +38,8 @@ class Rule:
 
     def cheaper(self, one: Pooled, other: Pooled, cost: str) -> bool:
         """Whether `one` costs less for certain."""
+        if cost == MEMORY and len(one.machines | other.machines) > 1:
+            return False
         if cost != LATENCY:
             return one.cost(cost) * (1 + SIZE_TIE) < other.cost(cost)
         return self._timed(one, other) and one.cost(cost) * (1 + self.latency_tie) < other.cost(cost)
@@ -44,7 +47,7 @@ class Rule:
     def _timed(self, one: Pooled, other: Pooled) -> bool:
         """Whether their latencies can be compared at all."""
         every = [*one.points, *other.points]
-        return len({p.machine for p in every}) == 1 and not any(p.result.run_id in self.noisy for p in every)
+        return len({p.timed_as for p in every}) == 1 and not any(p.result.run_id in self.noisy for p in every)
 
     def no_dearer(self, one: Pooled, other: Pooled, costs: Sequence[str] = COSTS) -> bool:
         """Whether `one` costs no more in anything, ties counted for it."""

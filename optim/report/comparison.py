@@ -128,6 +128,13 @@ class Comparison:
         seeds = " One seed: what another would change is not known." if len(group.points) == 1 else ""
         return f" Against the teacher: {difference_text(found)} points, {told}.{seeds}"
 
+    def several_clocks(self) -> str | None:
+        """What differs between the latencies, so that they can't be compared: machines, lengths, threads. None: nothing."""
+        names = ("machines", "lengths", "numbers of threads")
+        found = zip(names, zip(*(p.timed_as for p in self.points), strict=True), strict=False)
+        several = [name for name, values in found if len(set(values)) > 1]
+        return " and ".join(several) or None
+
     def machines(self) -> list[str]:
         """A line for each machine that latencies come from."""
         found = {p.machine: p.result.machine for p in self.points}

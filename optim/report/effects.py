@@ -64,9 +64,9 @@ class Effect:
 def effects(points: Sequence[Finished]) -> list[Effect]:
     """Every factor's options against its first, over the pairs of points that differ in nothing else.
 
-    Two points that are one file are no pair: nothing was changed between them. Pairs without answers, or scored on
-    other sentences, are none either. What is drawn anew for the interval are sentences and seeds, not pairs: nine pairs
-    of three students and one dev set are no nine experiments.
+    Two points that are one file are no pair: nothing was changed between them. Pairs without answers are none either,
+    and of several data sets the first one's are taken. What is drawn anew for the interval are sentences and seeds, not
+    pairs: nine pairs of three students and one dev set are no nine experiments.
     """
     rule, spread = Rule.of(points), spread_of(pooled(points))
     columns = {name: [str(v) for v in values] for name, values in factors(points).items()}
@@ -89,12 +89,20 @@ def _paired(points: Sequence[Finished], columns: Mapping[str, list[str]], factor
     for option in options:
         pairs = [(by_option[base][r], p) for r, p in by_option[option].items() if r in by_option[base]]
         usable = {(a.file, b.file): (a, b) for a, b in pairs if a.file != b.file and comparable([a, b])}
-        out += [(base, option, list(usable.values()))] if usable else []
+        out += [(base, option, _of_one_data(list(usable.values())))] if usable else []
     return out
 
 
+def _of_one_data(pairs: Pairs) -> Pairs:
+    """Those scored on the sentences of the first: answers to others can't be subtracted from theirs."""
+    digest = pairs[0][0].result.data["digest"]
+    return [pair for pair in pairs if pair[0].result.data["digest"] == digest]
+
+
 def _effect(factor: str, base: str, option: str, pairs: Pairs, rule: Rule, spread: Spread) -> Effect:
-    timed = [(a, b) for a, b in pairs if a.machine == b.machine and not {a.result.run_id, b.result.run_id} & rule.noisy]
+    timed = [
+        (a, b) for a, b in pairs if a.timed_as == b.timed_as and not {a.result.run_id, b.result.run_id} & rule.noisy
+    ]
     return Effect(
         factor, base, option, files=len({b.file for _, b in pairs}), students=len({fit_of(b) for _, b in pairs}),
         seeds=len({b.result.seed for _, b in pairs}), found=_gain(pairs).difference(spread), p=float("nan"),
@@ -104,12 +112,10 @@ def _effect(factor: str, base: str, option: str, pairs: Pairs, rule: Rule, sprea
 
 
 def _gain(pairs: Pairs) -> Mean:
-    """The mean over the seeds of the means over their pairs. Of pairs of several data sets, those of the first."""
-    digest = pairs[0][0].result.data["digest"]
+    """The mean over the seeds of the means over their pairs."""
     by_seed: dict[int, Pairs] = {}
     for pair in pairs:
-        if pair[0].result.data["digest"] == digest:
-            by_seed.setdefault(pair[1].result.seed, []).append(pair)
+        by_seed.setdefault(pair[1].result.seed, []).append(pair)
     share = {seed: 1 / len(some) / len(by_seed) for seed, some in by_seed.items()}
     sides = [[(share[seed], p.right, fit_of(p)) for seed, some in by_seed.items() for pair in some
               if (p := pair[side]).right is not None] for side in (0, 1)]  # fmt: skip

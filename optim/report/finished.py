@@ -34,8 +34,13 @@ class Finished:
 
     @property
     def machine(self) -> str:
-        """What the latencies of two points must share to be compared."""
+        """Where it was timed and weighed."""
         return self.result.machine.get("id") or self.result.machine["cpu"]
+
+    @property
+    def timed_as(self) -> tuple[str, int, int]:
+        """What the latencies of two points must share to be compared: machine, tokens of a sentence, threads."""
+        return self.machine, self.result.speed["sequence_length"], self.result.speed["threads"]
 
     @property
     def file(self) -> str:
@@ -107,13 +112,13 @@ def _require_same(first: tuple[Path, Result], second: tuple[Path, Result]) -> No
 def _later(folder: Path, machine: str | None) -> dict[str, Any] | None:
     """Parts of a result that a later measurement takes the place of, here or on another machine; None: there is none.
 
-    machine and speed, and memory where another machine has measured that too.
+    machine and speed, and memory where that was measured again too.
     """
     name = result.measured_on(machine) if machine else result.REMEASURED
     with suppress(OSError, ValueError, KeyError, TypeError):
         found = json.loads((folder / name).read_text(encoding="utf-8"))
-        memory = {"memory": found["memory"]} if machine else {}
-        return {"machine": found["machine"], "speed": found["speed"], **memory}
+        parts = ("machine", "speed", "memory") if machine or "memory" in found else ("machine", "speed")
+        return {part: found[part] for part in parts}
     return None
 
 

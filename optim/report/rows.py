@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from optim.report import attached, finished
+from optim.report.compare import LATENCY, MEMORY
 from optim.report.comparison import Comparison, difference_text, verdicts
 from optim.report.difference import CLOSE_POINTS, Difference, Spread
 from optim.report.finished import Finished, drop_points, label
@@ -138,13 +139,13 @@ def _cost(point: Finished, key: str) -> float | None:
 def _told(shown: Comparison, key: str, axis: str) -> str:
     """How to read the plot of one cost."""
     teacher = _scale(shown.points)["teacher_name"]
-    several = key == "latency_p50_ms" and len(shown.machines()) > 1
-    hollow = key == "latency_p50_ms" and any(shown.noisy)
+    several = {LATENCY: shown.several_clocks(), MEMORY: "machines" if len(shown.machines()) > 1 else None}.get(key)
+    hollow = key == LATENCY and any(shown.noisy)
     return (
         f"The line is the front of accuracy and {axis}, with 95 % intervals. Green: within {CLOSE_POINTS:g} point of "
         f"{teacher}. Drag over points to keep them alone, double-click to keep all."
         + (" Hollow: the timing is noisy." if hollow else "")
-        + (" SEVERAL MACHINES: do not compare their latencies." if several else "")
+        + (f" SEVERAL {several.upper()}: do not compare across them." if several else "")
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from optim.measure.quality import SIGNIFICANT, mcnemar
 from optim.report.difference import Mean, Spread
 from optim.report.finished import Finished
+from optim.report.seeds import fit_of
 
 
 def p_value(first: Finished, second: Finished) -> float | None:
@@ -44,17 +45,31 @@ class Against:
         return -self.gain_points > max(self.spread_points, self.base_spread_points)
 
 
-def against(right: Mapping[int, np.ndarray], base: Mapping[int, np.ndarray]) -> Against:
-    """`right` against `base`: seed -> bool [n], right or wrong on the same sentences in the same order.
+@dataclass(frozen=True)
+class Answers:
+    """What one file said of the sentences, and the fit that it was made of."""
 
+    right: np.ndarray  # bool [n]
+    fit: str
+
+    @classmethod
+    def of(cls, points: Mapping[int, Finished | None]) -> dict[int, Answers]:
+        """seed -> answers, of the points that are there and have any."""
+        return {seed: cls(p.right, fit_of(p)) for seed, p in points.items() if p is not None and p.right is not None}
+
+
+def against(right: Mapping[int, Answers], base: Mapping[int, Answers]) -> Against:
+    """`right` against `base`: seed -> answers to the same sentences in the same order.
+
+    Two files of one fit differ in their sentences alone: another seed would have moved both.
     Raises ValueError where no seed is in both.
     """
     seeds = sorted(set(right) & set(base))
     if not seeds:
         raise ValueError(f"no seed is in both: {sorted(right)} and {sorted(base)}")
-    own, other = (np.array([answers[seed] for seed in seeds], float) for answers in (right, base))
-    means = [Mean.of([(1 / len(seeds), answers, f"{side} {seed}") for seed, answers in zip(seeds, some, strict=True)])
-             for side, some in (("own", own), ("other", other))]  # fmt: skip
+    own, other = (np.array([answers[seed].right for seed in seeds], float) for answers in (right, base))
+    means = [Mean.of([(1 / len(seeds), row, answers[seed].fit) for seed, row in zip(seeds, some, strict=True)])
+             for answers, some in ((right, own), (base, other))]  # fmt: skip
     found = (means[0] - means[1]).difference(Spread.of([own, other]))
     spread, base_spread = (float(x.mean(axis=1).std(ddof=1)) if len(seeds) > 1 else float("nan") for x in (own, other))
     return Against(
@@ -63,4 +78,4 @@ def against(right: Mapping[int, np.ndarray], base: Mapping[int, np.ndarray]) -> 
     )  # fmt: skip
 
 
-__all__ = ["SIGNIFICANT", "Against", "against", "mcnemar", "p_value"]
+__all__ = ["SIGNIFICANT", "Against", "Answers", "against", "mcnemar", "p_value"]

@@ -156,6 +156,6 @@ def _lost(shown: Comparison) -> list[str]:
 
 
 def _machines(shown: Comparison) -> list[str]:
-    machines = shown.machines()
-    several = ["Latencies come from several machines: compare them within one alone."] if len(machines) > 1 else []
-    return [*(f"Measured on {line}" for line in machines), *several]
+    clocks = shown.several_clocks()
+    several = [f"Latencies come from several {clocks}: compare them within one alone."] if clocks else []
+    return [*(f"Measured on {line}" for line in shown.machines()), *several]

@@ -50,5 +50,4 @@ def _by_graph(points: Sequence[Finished]) -> dict[tuple, list[float]]:
 
 
 def _graph(point: Finished) -> tuple:
-    size, speed = point.result.size, point.result.speed
-    return point.machine, size["parameters"], speed["sequence_length"], speed["threads"]
+    return *point.timed_as, point.result.size["parameters"]

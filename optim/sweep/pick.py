@@ -47,7 +47,7 @@ def pick(points: Sequence[Finished], budget: Budget) -> tuple[Finished, Finished
         raise UserError(
             "There is no finished point to pick from. Run some first, or name their folder: results_dir=DIR."
         )
-    inside = [p for p in distinct(points) if not budget.excess(p)]
+    inside = distinct([p for p in points if not budget.excess(p)])
     if not inside:
         raise UserError(_impossible(points, budget))
     inside.sort(key=lambda p: (-p.accuracy, p.cost("file_bytes"), p.cost("latency_p50_ms")))
@@ -87,8 +87,9 @@ def answer(points: Sequence[Finished], budget: Budget) -> str:
         else f"not proven (McNemar, p = {p:.3f}): either will do"
     )  # fmt: skip
     lines += [f"Next: {describe(second)}", f"      {second.result.command}", f"      The difference is {verdict}."]
-    if best.machine != second.machine:
-        lines.append("      Their latencies come from different machines: python sweep.py sweep=measure first.")
+    if best.timed_as != second.timed_as:
+        what = "machines" if best.machine != second.machine else "lengths or threads"
+        lines.append(f"      Their latencies come from different {what}: python sweep.py sweep=measure first.")
     return "\n".join(lines)
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from optim.common.build import method
 from optim.common.errors import UserError, require_seed
-from optim.report.statistics import against
+from optim.report.statistics import Answers, against
 from optim.run.keys import run_id_of
 from optim.run.point import point_of
 from optim.run.process import run_apart
@@ -97,8 +97,7 @@ class Ablation:
         found = {p.result.run_id: p for p in pick.finished_points(settings.results_dir)}
         made = {name: {seed: found.get(_run_id(words, settings)) for seed, words in zip(self.seeds, batch, strict=True)}
                 for name, batch in points.items()}  # fmt: skip
-        right = {name: {seed: p.right for seed, p in seeds.items() if p is not None and p.right is not None}
-                 for name, seeds in made.items()}  # fmt: skip
+        right = {name: Answers.of(seeds) for name, seeds in made.items()}
         lines = ["", f"{'without':<16}{'accuracy':>10}{'points':>9}   {'95 %':<20}{'MB':>8}{'ms':>8}"]
         for name, answers in right.items():
             one = next((p for p in made[name].values() if p is not None), None)

@@ -19,9 +19,10 @@ from optim.export.bundle import COMPRESSED_FILE, MODEL_FILE, TOKENIZER_FILE, mod
 from optim.measure import device
 from optim.measure.file import decompress_p50_ms
 from optim.measure.latency import Bench, dev_mix, latency
+from optim.measure.memory import peak_memory
 from optim.measure.zeros import UNKNOWN, zeros_speed
 from optim.report.finished import Finished
-from optim.run.result import REMEASURED
+from optim.run.result import REMEASURED, read
 
 
 def remeasure(points: Sequence[Finished], bench: Bench) -> int:
@@ -29,15 +30,19 @@ def remeasure(points: Sequence[Finished], bench: Bench) -> int:
 
     At bench.sequence_length, at the median length of each point's data and over its lengths. The figures go to
     REMEASURED beside each result.json, which stays as it is; a comparison prefers them. Files that came out with the
-    same bytes are timed once. Points with other tokens are timed over their own.
+    same bytes are timed once. Points with other tokens are timed over their own. A file that was weighed on another
+    machine is weighed here too: `machine` is told of both.
     """
     here = device.machine()
     for group in _by_tokenizer(points):
         times = Times.of(group, bench)
-        worth = _worth(group, device.running_text(_vocabulary_size(group[0])), bench)
+        ids = device.running_text(_vocabulary_size(group[0]))
+        worth, weight = _worth(group, ids, bench), _weight(group, here["id"], ids, bench)
         for point in group:
-            speed = {**times.speed(point, bench), **worth[sha256_of(_file(point))]}
-            write_text(point.folder / REMEASURED, json.dumps({"machine": here, "speed": speed}, indent=2) + "\n")
+            digest = sha256_of(_file(point))
+            found = {"machine": here, "speed": {**times.speed(point, bench), **worth[digest]}}
+            found |= {"memory": weight[digest]} if digest in weight else {}
+            write_text(point.folder / REMEASURED, json.dumps(found, indent=2) + "\n")
     return len({sha256_of(_file(point)) for point in points})
 
 
@@ -97,6 +102,19 @@ def _worth(points: Sequence[Finished], ids: np.ndarray, bench: Bench) -> dict[st
             zeros = zeros_speed(path, ids, bench=bench) if pruned else UNKNOWN
             found[digest] = {**zeros, "decompress_p50_ms": unpacking}
     return found
+
+
+def _weight(points: Sequence[Finished], here: str, ids: np.ndarray, bench: Bench) -> dict[str, dict[str, int]]:
+    """sha256 -> what it takes here, of each file that has a point whose own run was on another machine."""
+    away = {sha256_of(_file(p)): _file(p) for p in points if _first_machine(p) != here}
+    windows = device.token_windows(ids, bench.sequence_length)
+    return {digest: peak_memory(path, windows=windows, threads=bench.threads) for digest, path in away.items()}
+
+
+def _first_machine(point: Finished) -> str | None:
+    """Of its own run, whatever was measured since."""
+    found = read(point.folder)
+    return None if found is None else found.machine.get("id")
 
 
 def _file(point: Finished) -> Path:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from conftest import CONF
-from made_results import points, put
+from made_results import finished_point, points, put
 
 from optim.common.errors import UserError
 from optim.report import (
@@ -219,6 +219,49 @@ def test_latencies_of_two_machines_are_never_divided(tmp_path):
     assert "Latencies come from several machines" in text
 
 
+def test_an_effect_takes_the_pairs_of_one_data_set():
+    """int8 loses 2 points on 100 sentences, fitted long, and 10 on 50 others, fitted short: these can't be subtracted."""
+    some = [at("a", 0, of=100), at("b", 2, of=100, quant="int8"), at("c", 0, of=50), at("d", 5, of=50, quant="int8")]
+    for point in some[2:]:
+        point.result.choices.update(data="reviews", fit="quick")
+        point.result.data["digest"] = "other"
+    (effect,) = [e for e in effects(some) if e.factor == "quant"]
+    assert (effect.accuracy_points, effect.files, effect.students) == (pytest.approx(-2), 1, 1)
+
+
+@pytest.mark.parametrize(("key", "value", "told"), [("sequence_length", 32, "lengths"), ("threads", 2, "threads")])
+def test_latencies_of_other_lengths_or_threads_are_never_compared(tmp_path, key, value, told):
+    """Equals, one of which was timed on less: neither is faster, and both are on the front."""
+    put(tmp_path, "a", wrong=range(5), ms=20, mb=80, quant="none")
+    folder = put(tmp_path, "b", wrong=range(5), ms=4, mb=80, quant="fp16")
+    read = json.loads((folder / "result.json").read_text())
+    read["speed"][key] = value
+    (folder / "result.json").write_text(json.dumps(read))
+    found = comparison.compared([tmp_path])
+    assert found.front == [True, True]
+    assert np.isnan(found.effects[0].latency_ratio)
+    assert f"Latencies come from several {'numbers of ' * (key == 'threads')}{told}" in markdown.to_markdown(found)
+    assert f"Their latencies come from different {'lengths or threads'}" in pick.answer(found.points, budget())
+
+
+def test_memory_of_two_machines_is_never_compared(tmp_path):
+    put(tmp_path, "a", wrong=range(5), ms=8, mb=80, machine="m1")
+    folder = put(tmp_path, "b", wrong=range(5), ms=8, mb=80, quant="fp16", machine="m2")
+    read = json.loads((folder / "result.json").read_text())
+    read["memory"]["peak_rss_bytes"] = 2
+    (folder / "result.json").write_text(json.dumps(read))
+    assert comparison.compared([tmp_path]).front_of(["peak_rss_bytes"]) == [True, True]
+    read["machine"]["id"] = "m1"
+    (folder / "result.json").write_text(json.dumps(read))
+    assert comparison.compared([tmp_path]).front_of(["peak_rss_bytes"]) == [True, False]
+
+
+def at(run_id: str, wrong: int, *, of: int, quant: str = "none") -> finished.Finished:
+    """A point that is wrong on the first of its sentences."""
+    right = np.arange(of) >= wrong
+    return finished_point(run_id, right, right, quant=quant, student=f"fit{of}")
+
+
 def test_seeds_are_pooled(tmp_path):
     for seed, errors in enumerate((4, 6, 8)):
         put(tmp_path, f"s{seed}", wrong=range(errors), ms=1, mb=1, seed=seed)
@@ -300,6 +343,10 @@ def test_a_later_measurement_takes_the_place_of_the_first_one_wholly(tmp_path):
     assert (point.machine, point.cost("latency_p50_ms")) == ("m9", 2.0)
     assert timing.timing_noise([point]) == 0.0
     assert "| 2.00 | m9 |" in markdown.to_markdown(comparison.compared([tmp_path]))
+    assert point.result.memory == {"peak_rss_bytes": 1}
+    again = json.loads((folder / result.REMEASURED).read_text()) | {"memory": {"peak_rss_bytes": 7}}
+    (folder / result.REMEASURED).write_text(json.dumps(again))
+    assert finished.read_all([tmp_path])[0][0].cost("peak_rss_bytes") == 7
 
 
 # Budget
@@ -320,6 +367,13 @@ def test_pick_takes_the_most_accurate_within_the_budget(tmp_path):
     assert "quant=fp16" in answer.splitlines()[1]
     assert "The difference is real (McNemar, p = 0.000)" in answer, "14 sentences to none: p = 2 / 2^14"
     assert "not proven" in pick.answer(some, budget()), "4 sentences to none: p = 2 / 2^4 = 0.125"
+
+
+def test_of_one_file_timed_twice_the_timing_that_fits_is_picked(tmp_path):
+    put(tmp_path, "a", wrong=range(5), ms=20, mb=8, file="same")
+    put(tmp_path, "b", wrong=range(5), ms=9, mb=8, file="same")
+    best, other = pick.pick(list(points(tmp_path).values()), budget(latency_ms=10))
+    assert (best.result.run_id, other) == ("b", None)
 
 
 def test_an_impossible_budget_says_which_bound_and_names_the_nearest(tmp_path):

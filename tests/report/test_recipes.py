@@ -12,7 +12,7 @@ from made_results import put
 
 from benchmarks import recipes
 from optim.report import finished
-from optim.report.statistics import against
+from optim.report.statistics import Answers, against
 from optim.run.point import point_of
 from optim.sweep.points import merged
 
@@ -24,10 +24,15 @@ def right(*wrong: int, of: int = 100) -> np.ndarray:
     return answers
 
 
+def fitted(recipe: str, **wrong: int) -> dict[int, Answers]:
+    """Answers of a fit for each seed, s0=3: the one of seed 0 is wrong on the first three."""
+    return {int(seed[1:]): Answers(right(*range(count)), f"{recipe} {seed}") for seed, count in wrong.items()}
+
+
 def test_a_gain_over_three_seeds_by_hand():
     """Right on 90, 91, 92 of 100 against 86, 88, 87: gains 4, 3, 5, a spread of 1 for both."""
-    own = {seed: right(*range(10 - seed)) for seed in range(3)}
-    base = {0: right(*range(14)), 1: right(*range(12)), 2: right(*range(13)), 7: right()}
+    own = fitted("own", s0=10, s1=9, s2=8)
+    base = fitted("base", s0=14, s1=12, s2=13, s7=0)
     found = against(own, base)
     assert found.seeds == [0, 1, 2], "those that both have"
     assert (found.mean, found.gain_points) == pytest.approx((0.91, 4.0))
@@ -40,15 +45,23 @@ def test_a_gain_over_three_seeds_by_hand():
 
 def test_a_gain_within_either_spread_is_no_win():
     """A gain of 1 with no spread of its own, but the base moves by 2 from seed to seed."""
-    own = {seed: right(*range(9)) for seed in range(3)}
-    base = {seed: right(*range(wrong)) for seed, wrong in enumerate((8, 10, 12))}
+    own, base = fitted("own", s0=9, s1=9, s2=9), fitted("base", s0=8, s1=10, s2=12)
     found = against(own, base)
     assert (found.gain_points, found.spread_points, found.base_spread_points) == pytest.approx((1, 0, 2))
     assert not found.wins
     assert against(base, own).spread_points == pytest.approx(2)
-    assert not against({0: right()}, {0: right(1)}).wins, "one seed has no spread"
+    assert not against(fitted("own", s0=0), fitted("base", s0=1)).wins, "one seed has no spread"
     with pytest.raises(ValueError, match="no seed is in both"):
-        against({0: right()}, {1: right()})
+        against(fitted("own", s0=0), fitted("base", s1=0))
+
+
+def test_two_files_of_one_fit_are_compared_over_sentences_alone():
+    """Wrong on 5, 20, 35 of 100 and, in the other precision, on one more each: the seeds' spread is in both."""
+    wrong = {"s0": 5, "s1": 20, "s2": 35}
+    base, more = fitted("fit", **wrong), {seed: count + 1 for seed, count in wrong.items()}
+    one, another = against(fitted("fit", **more), base), against(fitted("other", **more), base)
+    assert one.gain_points == another.gain_points == pytest.approx(-1)
+    assert one.high_points - one.low_points < 7 < 20 < another.high_points - another.low_points
 
 
 def made(tmp_path, recipe: str, seed: int, wrong: int) -> recipes.Planned:

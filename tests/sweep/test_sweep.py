@@ -214,6 +214,10 @@ def test_pick_and_report_of_a_finished_sweep(runs, first):
 
 @pytest.mark.slow
 def test_measure_times_each_distinct_file_once_and_the_comparison_takes_it(runs, first):
+    moved = next(runs.results.glob("*/result.json"))
+    own = moved.read_text()
+    here = json.loads(own)["machine"]["id"]
+    moved.write_text(own.replace(f'"id": "{here}"', '"id": "elsewhere"'))
     done = sweep_py(runs, "sweep=measure", "bench=quick")
     assert done.returncode == 0, done.stderr
     told = re.search(r"^(\d+) files of (\d+) points", done.stdout, re.MULTILINE)
@@ -222,11 +226,15 @@ def test_measure_times_each_distinct_file_once_and_the_comparison_takes_it(runs,
     for path in runs.results.glob("*/remeasured.json"):
         later, then = json.loads(path.read_text()), json.loads((path.parent / "result.json").read_text())
         assert later["speed"]["calls"] >= 5
+        assert ("memory" in later) == (path.parent == moved.parent), "weighed again where it was weighed elsewhere"
         assert 0.2 < later["speed"]["latency_p50_ms"] / then["speed"]["latency_p50_ms"] < 5
         speed = later["speed"]
         assert set(speed) == set(then["speed"]), "every figure comes from the one measurement"
         assert speed["speedup_vs_float32"] == speed["float32_latency_p50_ms"] / speed["latency_p50_ms"]
         assert speed["float32_latency_p50_ms"] != then["speed"]["float32_latency_p50_ms"]
+    weight = json.loads((moved.parent / "remeasured.json").read_text())["memory"]
+    assert weight["peak_rss_bytes"] > weight["baseline_rss_bytes"] > 1e7
+    moved.write_text(own)
     rows = (runs.results / "report" / "results.csv").read_text()
     some = json.loads(next(runs.results.glob("*/remeasured.json")).read_text())
     assert str(some["speed"]["latency_p50_ms"]) in rows
