@@ -129,7 +129,7 @@ class Comparison:
         return f" Against the teacher: {difference_text(found)} points, {told}.{seeds}"
 
     def several_clocks(self) -> str | None:
-        """What differs between the latencies, so that they can't be compared: machines, lengths, threads. None: nothing."""
+        """What latencies differ in that can therefore not be compared: machines, lengths, threads. None: nothing."""
         names = ("machines", "lengths", "numbers of threads")
         found = zip(names, zip(*(p.timed_as for p in self.points), strict=True), strict=False)
         several = [name for name, values in found if len(set(values)) > 1]
