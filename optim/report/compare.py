@@ -1,8 +1,8 @@
 """Which choices are on the front, which of them for certain, and the steps along it.
 
-Accuracy goes up; latency, bytes and bytes after gzip go down, in this order. Seeds are taken together. A cost that
-differs by no more than its noise is a tie. So is a latency that is noisy, or was taken on another machine, at another
-length or with other threads; and memory of another machine.
+Points of two data sets are never compared. Accuracy goes up; latency, bytes and bytes after gzip go down, in this
+order. Seeds are taken together. A cost that differs by no more than its noise is a tie. So is a latency that is noisy,
+or was taken on another machine, at another length or with other threads; and memory of another machine.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -54,8 +54,8 @@ class Rule:
         return not any(self.cheaper(other, one, cost) for cost in costs)
 
     def dominates(self, one: Pooled, other: Pooled, costs: Sequence[str] = COSTS) -> bool:
-        """Whether `one` is as accurate, costs no more, and is better in something."""
-        if one.mean < other.mean or not self.no_dearer(one, other, costs):
+        """Whether `one` is as accurate on the same data, costs no more, and is better in something."""
+        if one.data != other.data or one.mean < other.mean or not self.no_dearer(one, other, costs):
             return False
         return one.mean > other.mean or any(self.cheaper(one, other, cost) for cost in costs)
 
@@ -83,7 +83,8 @@ def certain(groups: Sequence[Pooled], rule: Rule) -> list[bool]:
     """
     on_front, spread = front(groups, rule), spread_of(groups)
     rivals = {(i, j): own.against(other, spread) for i, own in enumerate(groups) if on_front[i]
-              for j, other in enumerate(groups) if i != j and rule.no_dearer(other, own)}  # fmt: skip
+              for j, other in enumerate(groups)
+              if i != j and own.data == other.data and rule.no_dearer(other, own)}  # fmt: skip
     tested = {pair: found for pair, found in rivals.items() if found is not None}
     p_values = dict(zip(tested, holm([found.p for found in tested.values()]), strict=True))
     flags = []
@@ -113,18 +114,23 @@ class Step:
 
 
 def steps(groups: Sequence[Pooled], rule: Rule, cost: str) -> list[Step]:
-    """The steps along the front of accuracy and one cost, the cheapest first."""
+    """The steps along the front of accuracy and one cost, the cheapest first; one data set after the other."""
+    found = [step for data in dict.fromkeys(group.data for group in groups)
+             for step in _steps([group for group in groups if group.data == data], rule, cost)]  # fmt: skip
+    p_values = iter(holm([step.gain.p for step in found if step.gain is not None]))
+    return [step if step.gain is None else replace(step, p=next(p_values)) for step in found]
+
+
+def _steps(groups: Sequence[Pooled], rule: Rule, cost: str) -> list[Step]:
+    """Those of one data set, p without a correction."""
     best = [g for g, flag in zip(groups, front(groups, rule, [cost]), strict=True) if flag]
     best.sort(key=lambda g: (g.cost(cost), -g.mean, g.points[0].result.run_id))
     # Equals in accuracy and cost are all on the front: one of them stands for them.
     best = [g for i, g in enumerate(best) if not i or rule.cheaper(best[i - 1], g, cost)]
-    pairs = list(itertools.pairwise(best))
     spread = spread_of(groups)
-    gains = [b.against(a, spread) for a, b in pairs]
-    p_values = iter(holm([gain.p for gain in gains if gain is not None]))
     return [
-        Step(a, b, gain, 100 * (b.mean - a.mean), b.cost(cost) / a.cost(cost), None if gain is None else next(p_values))
-        for (a, b), gain in zip(pairs, gains, strict=True)
+        Step(a, b, gain := b.against(a, spread), 100 * (b.mean - a.mean), b.cost(cost) / a.cost(cost), gain and gain.p)
+        for a, b in itertools.pairwise(best)
     ]
 
 

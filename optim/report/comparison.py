@@ -72,10 +72,32 @@ class Comparison:
         """What every option changed, all else held."""
         return effects(self.every_point)
 
+    @cached_property
+    def names(self) -> list[str]:
+        """For each point, its choices in a few words."""
+        return finished.labels(self.points)
+
+    def name_of(self, group: Pooled) -> str:
+        """The choices of a group in a few words, without a seed where there are several."""
+        place = next(i for i, point in enumerate(self.points) if point.file == group.points[0].file)
+        return self.names[place].rsplit(" seed=", 1)[0] if len(group.points) > 1 else self.names[place]
+
+    def by_data(self) -> list[tuple[str, Comparison]]:
+        """Each data set, and what is known of it alone: accuracies on two are never compared."""
+        sets: dict[str, list[Finished]] = {}
+        for point in self.every_point:
+            sets.setdefault(finished.data_of(point), []).append(point)
+        return [
+            (finished.data_name(some[0]), Comparison(some, finished.distinct(some), [], [], []))
+            for some in sets.values()
+        ]
+
     def headline(self) -> str:
-        """The smallest file that is about as good as its teacher, and what is sure about that."""
+        """The smallest file that is about as good as its teacher, and what is sure about that; of each data set."""
         if not self.groups:
             return "There is no finished point."
+        if len(sets := self.by_data()) > 1:
+            return " ".join(f"On {name}: {part.headline()}" for name, part in sets)
         best = self._best()
         if best is None:
             teachers = list(dict.fromkeys(teacher_text(p) for p in self.points))
@@ -93,7 +115,7 @@ class Comparison:
         shrink = max(p.cost("file_bytes") for p in self.points) / group.cost("file_bytes")
         below = f" ({shrink:.1f}x below the largest)" if shrink > 1.05 else ""
         return (
-            f"{group.name}: {group_text(group)}, {group.cost('file_bytes') / 1e6:.2f} MB{below}, "
+            f"{self.name_of(group)}: {group_text(group)}, {group.cost('file_bytes') / 1e6:.2f} MB{below}, "
             f"{group.cost('latency_p50_ms'):.2f} ms{self._doubt(group)}.{self._sure(group)}"
         )
 

@@ -165,6 +165,7 @@ def _lookup(cfg: Any, key: str) -> Any:
 
 
 CHANGES = ("slim.", "vocab.", "prune.", "quant.")  # keys without which two labels could be one
+SAID = ("model", "slim", "vocab", "prune", "quant", "seed", "distill.temperature")  # by `label` already
 
 
 def label(point: Finished) -> str:
@@ -175,6 +176,37 @@ def label(point: Finished) -> str:
     if point.result.cost["student_s"] and "temperature" in cfg["distill"]:
         words.append(f"T={cfg['distill']['temperature']:g}")
     return " ".join(words) + (f" seed={point.result.seed}" if point.result.seed else "")
+
+
+def labels(points: Sequence[Finished]) -> list[str]:
+    """`label` of each, with what else differs between them: its data, teacher, fit, and what its command set."""
+    every = factors(points)
+    varied = {name: every[name] for name in every if name not in SAID and not name.startswith(CHANGES)}
+    short, out = short_names(list(varied)), []
+    for i, point in enumerate(points):
+        told = set(set_on_command_line(point))
+        more = [f"{short[name]}={values[i]}" for name, values in varied.items() if "." not in name or name in told]
+        words, seed, number = label(point).partition(" seed=")
+        out.append(" ".join([words, *more]) + seed + number)
+    return out
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Each key -> its last part, or its last two where several keys end alike."""
+    last = [name.rsplit(".", 1)[-1] for name in names]
+    return {name: end if last.count(end) == 1 else ".".join(name.split(".")[-2:])
+            for name, end in zip(names, last, strict=True)}  # fmt: skip
+
+
+def data_of(point: Finished) -> str:
+    """What two points must share for their accuracies to be compared: the digest of their data."""
+    return point.result.data["digest"]
+
+
+def data_name(point: Finished) -> str:
+    """What its data is called, and how much of it was scored."""
+    name = point.result.data.get("name") or point.result.choices.get("data")
+    return f"{name}, {point.result.quality['examples']:,} sentences"
 
 
 def teacher_text(point: Finished) -> str:

@@ -139,11 +139,13 @@ def _cost(point: Finished, key: str) -> float | None:
 def _told(shown: Comparison, key: str, axis: str) -> str:
     """How to read the plot of one cost."""
     teacher = _scale(shown.points)["teacher_name"]
+    line = f"The line is the front of accuracy and {axis}, with 95 % intervals."
+    line = line if len(shown.by_data()) < 2 else "No line joins points of several data sets."
     several = {LATENCY: shown.several_clocks(), MEMORY: "machines" if len(shown.machines()) > 1 else None}.get(key)
     hollow = key == LATENCY and any(shown.noisy)
     return (
-        f"The line is the front of accuracy and {axis}, with 95 % intervals. Green: within {CLOSE_POINTS:g} point of "
-        f"{teacher}. Drag over points to keep them alone, double-click to keep all."
+        f"{line} Green: within {CLOSE_POINTS:g} point of {teacher}. Drag over points to keep them alone, "
+        "double-click to keep all."
         + (" Hollow: the timing is noisy." if hollow else "")
         + (f" SEVERAL {several.upper()}: do not compare across them." if several else "")
     )
@@ -211,8 +213,11 @@ def _figures(point: Finished, gain: Difference | None, verdict: str) -> dict[str
 def _front(shown: Comparison, cost: str) -> list[int]:
     """Places of the points on the front of accuracy and one cost, the cheapest first; equals are there once.
 
-    Of a choice with several seeds, whose mean is on the front, the point nearest to that mean stands for it.
+    None for points of several data sets, which no line can join. Of a choice with several seeds, whose mean is on the
+    front, the point nearest to that mean stands for it.
     """
+    if len(shown.by_data()) > 1:
+        return []
     points, flags = shown.points, shown.front_of([cost])
     places = {p.file: i for i, p in enumerate(points)}
     chosen = [min(group.points, key=lambda p: abs(p.accuracy - group.mean)) for group in shown.groups]
@@ -228,19 +233,19 @@ def short_labels(points: Sequence[Finished], varied: Mapping[str, Sequence[str]]
     """
     if not varied:
         return [label(p) for p in points]
-    told = [set(finished.set_on_command_line(point)) for point in points]
+    told, short = [set(finished.set_on_command_line(point)) for point in points], finished.short_names(list(varied))
     return [
-        " ".join(_word(name, values[i]) for name, values in varied.items() if "." not in name or name in told[i])
-        for i in range(len(points))
+        " ".join(_word(name, short[name], some[i]) for name, some in varied.items() if "." not in name or name in own)
+        for i, own in enumerate(told)
     ]
 
 
-def _word(name: str, value: str) -> str:
+def _word(name: str, short: str, value: str) -> str:
     if name == "seed":
         return f"s{value}"
     if "." not in name:
         return NEUTRAL.get(value, "{1}").format(name, value)
-    return f"{'T' if name == 'distill.temperature' else name.rsplit('.', 1)[1]}={value}"
+    return f"{'T' if name == 'distill.temperature' else short}={value}"
 
 
 def ordered(values: Sequence[str]) -> list[str]:

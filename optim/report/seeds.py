@@ -11,7 +11,7 @@ import numpy as np
 
 from optim.measure.quality import mcnemar
 from optim.report.difference import Difference, Mean, Spread
-from optim.report.finished import Finished, distinct, label, set_on_command_line
+from optim.report.finished import Finished, data_of, distinct, set_on_command_line
 
 # Group and key of what is the run's seed unless it is set.
 FOLLOWS = (("distill", "teacher_seed"), ("quant", "seed"), ("slim", "seed"))
@@ -40,10 +40,9 @@ class Pooled:
         return sorted(p.result.seed for p in self.points)
 
     @property
-    def name(self) -> str:
-        """The choices in a few words, without a seed where there are several."""
-        words = label(self.points[0])
-        return words.rsplit(" seed=", 1)[0] if len(self.points) > 1 else words
+    def data(self) -> str:
+        """The digest of what all were scored on."""
+        return data_of(self.points[0])
 
     @property
     def machines(self) -> set[str]:

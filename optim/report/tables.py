@@ -9,7 +9,7 @@ from optim.report import compare
 from optim.report.comparison import Comparison, difference_text, verdicts
 from optim.report.difference import CLOSE_POINTS, Spread
 from optim.report.effects import Effect
-from optim.report.finished import accuracy_text, label
+from optim.report.finished import accuracy_text
 from optim.report.seeds import Pooled
 from optim.report.table import Table
 from optim.report.timing import STRAYS, UNSTEADY
@@ -42,12 +42,12 @@ def points_table(shown: Comparison) -> Table:
     head = ("", "point", "accuracy (95 %)", "MB", "gzip MB", "zstd MB", "p50 ms", "machine", "against its teacher")
     gains = [Pooled([p]).against_teacher(Spread()) for p in shown.points]
     rows = [
-        (_mark(*marks), label(p), accuracy_text(p),
+        (_mark(*marks), name, accuracy_text(p),
          *(f"{p.cost(name) / 1e6:.2f}" for name in ("file_bytes", "gzip_bytes", "zstd_bytes")),
          f"{p.cost('latency_p50_ms'):.2f}{' ?' if noise else ''}", p.machine,
          "" if gain is None else f"{difference_text(gain)} {verdict}")
-        for p, *marks, noise, gain, verdict in zip(
-            shown.points, shown.front, shown.certain, shown.noisy, gains, verdicts(gains), strict=True)
+        for p, name, *marks, noise, gain, verdict in zip(
+            shown.points, shown.names, shown.front, shown.certain, shown.noisy, gains, verdicts(gains), strict=True)
     ]  # fmt: skip
     return Table("Points", head, rows, [p.result.command for p in shown.points], legend(shown))
 
@@ -63,7 +63,7 @@ def seeds_table(shown: Comparison) -> Table:
     gains = [group.against_teacher(shown.spread) for group in groups]
     head = ("choice", "seeds", "mean accuracy", "spread", "against its teacher (95 %)")
     rows = [
-        (g.name, ", ".join(map(str, g.seeds)), f"{g.mean:.4f}", f"{g.spread:.4f}",
+        (shown.name_of(g), ", ".join(map(str, g.seeds)), f"{g.mean:.4f}", f"{g.spread:.4f}",
          "" if gain is None else f"{difference_text(gain)} {verdict}")
         for g, gain, verdict in zip(groups, gains, verdicts(gains), strict=True)
     ]  # fmt: skip
@@ -74,7 +74,7 @@ def steps_table(shown: Comparison) -> Table:
     """A row for each step along each front: whether the next point is really better for what it costs."""
     head = ("along the front of", "from", "to", "costs", "gains, points (95 %)", "p")
     rows = [
-        (name, step.cheaper.name, step.dearer.name, f"{step.cost_ratio:.2f}x",
+        (name, shown.name_of(step.cheaper), shown.name_of(step.dearer), f"{step.cost_ratio:.2f}x",
          f"{step.accuracy_points:+.2f}" if step.gain is None else difference_text(step.gain),
          "" if step.p is None else f"{step.p:.3f}")
         for cost, name in AXES.items()
@@ -128,6 +128,9 @@ def notes_of(shown: Comparison) -> list[str]:
 
 def _about_points(shown: Comparison) -> list[str]:
     lines = []
+    if len(sets := shown.by_data()) > 1:
+        names = "; ".join(name for name, _ in sets)
+        lines.append(f"Points of {len(sets)} data sets ({names}): each is compared with those of its own alone.")
     if len(shown.points) < len(shown.every_point):
         lines.append(f"{len(shown.every_point)} points are {len(shown.points)} files, each shown once.")
     if noise := shown.rule.latency_tie:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from optim.common.errors import UserError, require_positive
 from optim.report import statistics
-from optim.report.finished import Finished, distinct, drop_points, label, read_all
+from optim.report.finished import Finished, data_name, data_of, distinct, drop_points, label, labels, read_all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,20 +64,36 @@ def _impossible(points: Sequence[Finished], budget: Budget) -> str:
     return f"No finished point fits the budget: {'; '.join(excluded)}.\nNearest: {describe(nearest)}."
 
 
-def describe(point: Finished) -> str:
-    """A point and its figures in one line."""
+def describe(point: Finished, name: str | None = None) -> str:
+    """A point and its figures in one line; `name` stands for its label."""
     q = point.result.quality
     interval = f"95 %: {q['ci95_low']:.3f} to {q['ci95_high']:.3f}"
     return (
-        f"{label(point)}: {point.accuracy:.4f} of {q['examples']:,} ({interval}), "
+        f"{name or label(point)}: {point.accuracy:.4f} of {q['examples']:,} ({interval}), "
         f"{point.cost('file_bytes') / 1e6:.2f} MB, {point.cost('latency_p50_ms'):.2f} ms"
     )
 
 
 def answer(points: Sequence[Finished], budget: Budget) -> str:
-    """The pick, its command and bundle, its runner-up, and whether the difference between them is real."""
+    """The pick, its command and bundle, its runner-up, and whether the difference between them is real.
+
+    Of points of several data sets one for each: their accuracies cannot be compared. Raises UserError where no point
+    fits the budget.
+    """
+    sets: dict[str, list[Finished]] = {}
+    for point in points:
+        sets.setdefault(data_of(point), []).append(point)
+    if len(sets) < 2:
+        return _answer(points, budget)
+    inside = {key: some for key, some in sets.items() if any(not budget.excess(p) for p in some)} or sets
+    return "\n".join(line for some in inside.values() for line in (f"On {data_name(some[0])}:", _answer(some, budget)))
+
+
+def _answer(points: Sequence[Finished], budget: Budget) -> str:
+    """Of points of one data set."""
     best, second = pick(points, budget)
-    lines = [f"Best: {describe(best)}", f"      {best.result.command}", f"      {best.folder / 'bundle'}"]
+    names = labels([best, *([second] if second else [])])
+    lines = [f"Best: {describe(best, names[0])}", f"      {best.result.command}", f"      {best.folder / 'bundle'}"]
     if second is None:
         return "\n".join([*lines, "No other finished point fits the budget."])
     p = statistics.p_value(best, second)
@@ -86,7 +102,8 @@ def answer(points: Sequence[Finished], budget: Budget) -> str:
         else f"real (McNemar, p = {p:.3f})" if p < statistics.SIGNIFICANT
         else f"not proven (McNemar, p = {p:.3f}): either will do"
     )  # fmt: skip
-    lines += [f"Next: {describe(second)}", f"      {second.result.command}", f"      The difference is {verdict}."]
+    lines += [f"Next: {describe(second, names[1])}", f"      {second.result.command}"]
+    lines += [f"      The difference is {verdict}."]
     if best.timed_as != second.timed_as:
         what = "machines" if best.machine != second.machine else "lengths or threads"
         lines.append(f"      Their latencies come from different {what}: python sweep.py sweep=measure first.")

@@ -9,6 +9,7 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
@@ -30,6 +31,7 @@ class Progress:
         self.stream = stream or sys.stderr
         self.started, self.clock = time.time(), time.perf_counter()
         self.open = {p.run_id: p for p in planned.todo}
+        self.shared = set.intersection(*(set(p.job.overrides) for p in planned.points))  # words that all points have
         self.total = len({p.run_id for p in planned.points})
         self.failed = 0
         self.steps = {step.wanted.key: step for p in planned.todo for step in p.steps}
@@ -59,7 +61,7 @@ class Progress:
                 continue
             del self.open[run_id]
             self.failed += isinstance(end, str)
-            say_beside_bar(f"{self.state()}: {told(planned, end)}", self.stream)
+            say_beside_bar(f"{self.state()}: {told(planned, end, self.shared)}", self.stream)
 
     def state(self) -> str:
         """`point 7 of 27, about 14 min left, 1 failed`."""
@@ -94,10 +96,11 @@ class Progress:
         return None
 
 
-def told(planned: Planned, end: Result | str) -> str:
-    """A finished point, or one that failed, in a few words."""
+def told(planned: Planned, end: Result | str, shared: Collection[str] = ()) -> str:
+    """A finished point, or one that failed, in a few words: its name, and the keys that other points set otherwise."""
     taught = any(step.kind == "student" for step in planned.steps)
-    name = run_name(planned.job.cfg, planned.job.choices, taught=taught)
+    own = [w for w in planned.job.overrides if w not in shared and "." in w.split("=")[0] and "temperature" not in w]
+    name = " ".join([run_name(planned.job.cfg, planned.job.choices, taught=taught), *own])
     if isinstance(end, str):
         return f"{name} failed"  # why is said by its own process, and once more in the end
     return f"{name} {figures_line(end)}"

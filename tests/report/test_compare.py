@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Sequence
 
@@ -254,6 +255,48 @@ def test_memory_of_two_machines_is_never_compared(tmp_path):
     read["machine"]["id"] = "m1"
     (folder / "result.json").write_text(json.dumps(read))
     assert comparison.compared([tmp_path]).front_of(["peak_rss_bytes"]) == [True, False]
+
+
+def test_points_of_two_data_sets_are_told_apart_and_never_compared(tmp_path):
+    """The worse file has other sentences: it is on a front of its own, and is picked on its own."""
+    put(tmp_path, "a", wrong=range(5), ms=4, mb=40)
+    folder = put(tmp_path, "b", wrong=range(30), ms=8, mb=80)
+    read = json.loads((folder / "result.json").read_text())
+    read["choices"]["data"] = "reviews"
+    read["data"] = {"digest": "other", "name": "reviews"}
+    (folder / "result.json").write_text(json.dumps(read))
+    found = comparison.compared([tmp_path])
+    assert found.front == [True, True]
+    assert found.names == ["tiny prune=none quant=none T=2 data=sst2", "tiny prune=none quant=none T=2 data=reviews"]
+    said = "Points of 2 data sets (sst2, 100 sentences; reviews, 100 sentences)"
+    assert said in markdown.to_markdown(found)
+    assert found.headline().count("On sst2, 100 sentences: Teacher tiny") == 1
+    assert found.headline().count("On reviews, 100 sentences: No file") == 1
+    picked = pick.answer(found.points, budget())
+    assert re.findall(r"^(?:On|Best).*?[:,]", picked, re.MULTILINE) == ["On sst2,", "Best:", "On reviews,", "Best:"]
+    assert pick.answer(found.points, budget(file_mb=50)).count("Best") == 1
+
+
+def test_a_label_says_what_else_differs_between_the_points(tmp_path):
+    """Two keys that end alike have their group before them; what all have is left out."""
+    for name, words in {
+        "a": "",
+        "b": "distill.teacher=mpnet",
+        "c": "fit.student.epochs=3",
+        "d": "fit.teacher.epochs=3",
+    }.items():
+        folder = put(tmp_path, name, wrong=range(5), ms=4, mb=40, seed=int(name == "b"))
+        read = json.loads((folder / "result.json").read_text())
+        read["command"] += f" {words} distill.weight=1"
+        read["cfg"] |= {
+            "fit": {"student": {"epochs": 1 + 2 * (name == "c")}, "teacher": {"epochs": 1 + 2 * (name == "d")}}
+        }
+        read["cfg"]["distill"] |= {"teacher": "mpnet" if name == "b" else "same", "weight": 1}
+        (folder / "result.json").write_text(json.dumps(read))
+    same = "tiny prune=none quant=none T=2"
+    assert set(comparison.compared([tmp_path]).names) == {
+        same, f"{same} teacher=mpnet seed=1", f"{same} student.epochs=3", f"{same} teacher.epochs=3"
+    }  # fmt: skip
 
 
 def at(run_id: str, wrong: int, *, of: int, quant: str = "none") -> finished.Finished:

@@ -31,10 +31,11 @@ def progress(tmp_path):
     """Three points that each lack a file, on a machine on which one file took 10 s before; and what is said."""
     cache, results, said = tmp_path / "cache", tmp_path / "results", io.StringIO()
     stage(cache, Wanted("file", {"of": "an earlier sweep"}), 10.0)
-    job = SimpleNamespace(cfg={"seed": 0}, choices={"model": "tiny", "quant": "int8"}, cache_dir=cache,
-                          results_dir=results)  # fmt: skip
+    jobs = [SimpleNamespace(cfg={"seed": 0}, choices={"model": "tiny", "quant": "int8"}, cache_dir=cache,
+                            results_dir=results, overrides=["model=tiny", "distill.join=0", f"fit.student.epochs={i}"])
+            for i in range(3)]  # fmt: skip
     steps = [SimpleNamespace(wanted=Wanted("file", {"of": i}), kind="file") for i in range(3)]
-    points = [Planned(job, f"point{i}", False, [steps[i]]) for i in range(3)]  # pyright: ignore[reportArgumentType]
+    points = [Planned(jobs[i], f"point{i}", False, [steps[i]]) for i in range(3)]  # pyright: ignore[reportArgumentType]
     planned = SimpleNamespace(points=points, todo=points)
     return Progress(planned, said), cache, results, said  # pyright: ignore[reportArgumentType]
 
@@ -58,14 +59,15 @@ def test_the_time_left_follows_the_pace_of_this_sweep(progress):
     stage(cache, Wanted("file", {"of": 0}), 20.0)
     watched.clock = time.perf_counter() - 10
     watched.look()
-    assert re.fullmatch(r"point 1 of 3, about 15 s left: tiny-int8-s0 0\.9000, [\d.]+ MB, [\d.]+ ms\n", said.getvalue())
+    told = r"point 1 of 3, about 15 s left: tiny-int8-s0 fit\.student\.epochs=0 0\.9000, [\d.]+ MB, [\d.]+ ms\n"
+    assert re.fullmatch(told, said.getvalue()), "with the key that tells it from the others"
 
 
 def test_a_failed_point_is_counted_and_nothing_is_waited_for_from_it(progress):
     watched, _, results, said = progress
     fail(results / "point1")
     watched.look()
-    assert said.getvalue() == "point 1 of 3, about 20 s left, 1 failed: tiny-int8-s0 failed\n"
+    assert said.getvalue() == "point 1 of 3, about 20 s left, 1 failed: tiny-int8-s0 fit.student.epochs=1 failed\n"
     watched.look()
     assert len(said.getvalue().splitlines()) == 1, "a point is told of once"
 
@@ -83,7 +85,7 @@ def test_the_last_point_is_told_of_when_the_launcher_is_done(progress):
     with watched:
         for i in range(3):
             fail(results / f"point{i}")
-    assert said.getvalue().splitlines()[-1] == "point 3 of 3, 3 failed: tiny-int8-s0 failed"
+    assert said.getvalue().splitlines()[-1] == "point 3 of 3, 3 failed: tiny-int8-s0 fit.student.epochs=2 failed"
 
 
 def test_a_time_that_nothing_is_known_of_is_not_guessed(tmp_path, progress):
