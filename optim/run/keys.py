@@ -51,6 +51,7 @@ def identity(point: Point) -> dict[str, Any]:
         "data": point.source.fingerprint(),
         "model": point.checkpoint.fingerprint(),
         "teachers": [_taught(point, teacher) for teacher in point.teachers],
+        **_own_key(point),
         "seed": point.seed,
         **export_key(point),
     }
@@ -65,6 +66,13 @@ def _taught(point: Point, teacher: Teacher) -> dict[str, Any]:
     """A teacher: of what, by which seed and recipe."""
     recipe = point.schedule.teacher_of(teacher.checkpoint.name)
     return {**teacher.checkpoint.fingerprint(), "fit_seed": teacher.seed, "recipe": without(as_json(recipe), ONCE)}
+
+
+def _own_key(point: Point) -> dict[str, Any]:
+    """The student's own fine-tuning, which it is cut out of where others teach it; empty where there is none."""
+    if not point.surgery.changes or point.self_taught:
+        return {}
+    return {"own": _taught(point, Teacher(point.checkpoint, point.teachers[0].seed))}
 
 
 def loss_key(spec: Mapping[str, Any]) -> dict[str, Any]:

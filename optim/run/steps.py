@@ -130,7 +130,8 @@ def untaught(point: Point, corpus: Corpus, cache_dir: Path) -> FitStep:
     """
     own = Teacher(point.checkpoint, point.teachers[0].seed if point.starts_fitted else point.seed)
     loss = HardLabels(teachers=(SAME,), teacher_seeds=(own.seed,))
-    plain = replace(point, loss=loss, teachers=(own,), specs={**point.specs, "distill": LABELS})
+    specs = {**point.specs, "distill": LABELS}
+    plain = replace(point, loss=loss, teachers=(own,), specs=specs, augment=None, unlabelled=None)
     return steps_of(plain, corpus, cache_dir).student
 
 

@@ -15,6 +15,7 @@ from conftest import DEV_COUNT, TRAIN_COUNT, Runs
 from whole_points import made, point
 
 from optim.run import result, teaching
+from optim.run.keys import run_id_of
 from optim.run.result import Result
 from optim.run.steps import steps_of, untaught
 from optim.run.teaching import teaching_of
@@ -128,15 +129,35 @@ def test_whether_the_teacher_helps_is_not_known_before_the_student_without_it_is
 
 
 @pytest.mark.parametrize(
-    "words", [("prune=fixed50", "seed=1", "distill.teacher_seed=0"), ("distill.teacher=tiny", "model.seed=5"), ()]
+    "words",
+    [
+        ("prune=fixed50", "seed=1", "distill.teacher_seed=0"),
+        ("distill.teacher=tiny", "model.seed=5"),
+        ("distill.augment.copies=1",),
+        ("prune=fixed50", "distill.augment.copies=1", "distill.unlabelled={file}"),
+        (),
+    ],
 )
 def test_the_student_without_its_teachers_is_that_of_distill_none(words, runs):
     """One key: what the command makes is what is looked for."""
-    chosen = point(runs, *words, "distill.temperature=4")
+    file = runs.cache.parent / "more.txt"
+    file.write_text("one more film\nand one more\n")
+    chosen = point(runs, *(word.format(file=file) for word in words), "distill.temperature=4")
     corpus = chosen.source.load(runs.cache)
-    plain = [word for word in words if not word.startswith("distill.teacher=")]
+    answered = ("distill.teacher=", "distill.augment", "distill.unlabelled")  # by a teacher
+    plain = [word for word in words if not word.startswith(answered)]
     none = steps_of(point(runs, *plain, "distill=none"), corpus, runs.cache).student
     assert untaught(chosen, corpus, runs.cache).wanted == none.wanted
+
+
+def test_the_id_of_a_cut_student_knows_how_the_model_that_it_is_cut_from_was_fitted(runs):
+    """Its teacher has a recipe of its own, so that `other` is the student's alone; of a whole one it makes nothing."""
+    usual = "+fit.usual.tiny={epochs: 1, batch_size: 8, learning_rate: 1e-3, warmup: 0}"
+    words = ("distill.teacher=tiny", "model.name=mine", "model.seed=5", usual)
+    ids = {(cut, warmup): run_id_of(point(runs, *words, cut, f"fit.usual.other.warmup={warmup}"))
+           for cut in ("slim=slim50", "slim=none") for warmup in (0.3, 0.4)}  # fmt: skip
+    assert ids["slim=slim50", 0.3] != ids["slim=slim50", 0.4]
+    assert ids["slim=none", 0.3] == ids["slim=none", 0.4]
 
 
 def test_a_student_starts_from_its_teacher_and_keeps_the_slice_that_this_one_has_not_seen(runs):
