@@ -17,6 +17,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -42,15 +43,23 @@ def bundle(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(bundle) -> Iterator[str]:
+    with serving(bundle, "--workers", "2") as address:
+        yield address
+
+
+@contextmanager
+def serving(bundle: Path, *options: str) -> Iterator[str]:
     """Its address; what it says on stderr until it ends is looked at then."""
-    command = [sys.executable, "-m", "optim.serve", str(bundle), "--port", "0", "--workers", "2"]
+    command = [sys.executable, "-m", "optim.serve", str(bundle), "--port", "0", *options]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as program:
         assert program.stderr
         found = re.search(r"http://127\.0\.0\.1:\d+", program.stderr.readline())
         assert found
-        yield found.group()
-        program.send_signal(signal.SIGINT)
-        said = program.communicate(timeout=30)[1]
+        try:
+            yield found.group()
+        finally:
+            program.send_signal(signal.SIGINT)
+            said = program.communicate(timeout=30)[1]
     assert "Traceback" not in said, said
 
 
@@ -79,6 +88,11 @@ def test_one_sentence_and_several_are_answered_as_predict_does(server):
         (b'{"text": "a fi', 400, "The body is no JSON. POST /classify takes JSON"),
         (b"\xff\xfe", 400, "no JSON"),
         (b"", 400, "no JSON"),
+        (b"[" * 100_000, 400, "The body is nested too deep. POST /classify takes JSON"),
+        (b'{"text": ' * 100_000, 400, "nested too deep"),
+        (rb'{"text": "a \ud83d film"}', 422, "Sentence 1 is no Unicode: it has one half of a surrogate pair."),
+        ({"texts": ["a film", "\ude00"]}, 422, "Sentence 2 is no Unicode"),
+        (b'{"text": "a \xed\xa0\xbd film"}', 422, "Sentence 1 is no Unicode"),
         ({}, 422, 'POST /classify takes JSON: {"text": "a sentence"}'),
         ([], 422, "POST /classify takes JSON"),
         ({"text": 7}, 422, "POST /classify takes JSON"),
@@ -90,14 +104,22 @@ def test_one_sentence_and_several_are_answered_as_predict_does(server):
         ({"text": "film " * 10_000}, 413, "A sentence has 50,000 characters, and 20,000 may be."),
         ({"text": "film " * 2_000_000}, 413, "The body has more than 1,000,000 bytes."),
     ],
-    ids=["broken", "bytes", "nothing", "no text", "a list", "a number", "none", "blank", "one blank", "many", "unknown",
-         "long", "10 MB"],
+    ids=["broken", "bytes", "nothing", "deep", "deep texts", "half an emoji", "the other half", "half in bytes",
+         "no text", "a list", "a number", "none", "blank", "one blank", "many", "unknown", "long", "10 MB"],
 )  # fmt: skip
 def test_a_bad_request_is_refused_in_a_line_and_the_next_one_is_answered(server, body, status, said):
     found, answer = asked(server, body)
     assert found == status
     assert said in answer["error"]
     assert asked(server, {"text": "dull"})[1]["label"] == "negative"
+
+
+def test_more_sentences_than_may_ever_wait_are_refused_for_good(bundle):
+    """503 would ask the client to come again, and each time it would be sent away."""
+    with serving(bundle, "--workers", "1", "--queue", "2") as address:
+        status, answer = asked(address, {"texts": ["dull"] * 3})
+        assert (status, answer["error"]) == (413, "3 sentences in one request, and 2 may be.")
+        assert asked(address, {"texts": ["dull"] * 2})[0] == 200
 
 
 def test_a_body_that_only_claims_to_be_large_is_not_waited_for(server):

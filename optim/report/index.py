@@ -6,11 +6,15 @@ import csv
 import io
 import json
 import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from optim.report.comparison import Comparison
 from optim.report.finished import factors, read_all
+from optim.run.result import Result
 
 COLUMNS = {
     "quality": ("accuracy_fraction", "ci95_low", "ci95_high", "examples", "mcc", "macro_f1",
@@ -56,23 +60,30 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what makes a spreadsheet take a te
 
 # Index
 def write_index(results_dir: Path) -> Path:
-    """Rebuilds the SQLite index of every result under `results_dir`: table `points`, one row for each run."""
+    """Rebuilds the SQLite index of every result under `results_dir`: table `points`, one row for each run.
+
+    Each call fills a file of its own, since sweeps may end together: the index is the one that is put in place last.
+    """
     points, failed, _ = read_all([results_dir])
-    path, part = results_dir / INDEX, results_dir / f".{INDEX}"
-    part.unlink(missing_ok=True)
-    columns = [c for part_ in COLUMNS.values() for c in part_]
-    groups = ("model", "data", "slim", "vocab", "prune", "distill", "quant", "fit")
-    database = sqlite3.connect(part)
-    with database:
-        names = ", ".join(
-            f'"{c}"' for c in ["run_id", "status", "error", *groups, "seed", "machine", *columns, "command", "cfg"]
-        )
-        database.execute(f"create table points ({names})")
-        for r in [*(p.result for p in points), *failed]:
-            figures = [getattr(r, part_).get(c) for part_, cs in COLUMNS.items() for c in cs]
-            row = [r.run_id, r.status, r.error, *(r.choices.get(g) for g in groups), r.seed, r.machine.get("id"),
-                   *figures, r.command, json.dumps(r.cfg)]  # fmt: skip
-            database.execute(f"insert into points values ({', '.join('?' * len(row))})", row)
-    database.close()
-    part.replace(path)
+    path, part = results_dir / INDEX, results_dir / f".{INDEX}.{uuid4().hex}"
+    try:
+        with closing(sqlite3.connect(part)) as database, database:
+            _fill(database, [*(p.result for p in points), *failed])
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
     return path
+
+
+def _fill(database: sqlite3.Connection, results: Sequence[Result]) -> None:
+    """Makes the table `points` of them."""
+    columns = [c for part in COLUMNS.values() for c in part]
+    groups = ("model", "data", "slim", "vocab", "prune", "distill", "quant", "fit")
+    named = ["run_id", "status", "error", *groups, "seed", "machine", *columns, "command", "cfg"]
+    names = ", ".join(f'"{c}"' for c in named)
+    database.execute(f"create table points ({names})")
+    for r in results:
+        figures = [getattr(r, part).get(c) for part, cs in COLUMNS.items() for c in cs]
+        row = [r.run_id, r.status, r.error, *(r.choices.get(g) for g in groups), r.seed, r.machine.get("id"),
+               *figures, r.command, json.dumps(r.cfg)]  # fmt: skip
+        database.execute(f"insert into points values ({', '.join('?' * len(row))})", row)

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class Limits:
 
     body_bytes: int = 1_000_000
     characters: int = 20_000  # of a sentence: the model reads its first tokens, whatever it is long
-    sentences: int = 256
+    sentences: int = 256  # or as many as may wait, where those are fewer
 
 
 class Refused(Exception):
@@ -47,6 +47,7 @@ def application(classifiers: Sequence[Classifier], *, queue: int, limits: Limits
     """The server's application. classifiers: of one bundle, each for one thread; queue: sentences that may wait."""
     workers = Workers(classifiers, queue=queue)
     limits, first, start = limits or Limits(), classifiers[0], time.monotonic()
+    limits = replace(limits, sentences=min(limits.sentences, queue))  # more would be sent away each time they come
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -98,20 +99,37 @@ async def body_of(request: Request, limit: int) -> bytes:
 
 def wanted(body: bytes, limits: Limits) -> tuple[list[str], bool]:
     """(the sentences of a body, whether it is a single one). Raises Refused for what is not as HOW says."""
-    try:
-        content = json.loads(body)
-    except ValueError as error:  # also of bytes that are no text
-        raise Refused(400, f"The body is no JSON. {HOW}.") from error
-    texts, single = _listed(content)
+    texts, single = _listed(_parsed(body))
     if not texts or not all(isinstance(text, str) for text in texts):
         raise Refused(422, f"{HOW}.")
     if blank := [i for i, text in enumerate(texts) if not text.strip()]:
         raise Refused(422, f"Sentence {blank[0] + 1} is blank.")
+    if halved := [i for i, text in enumerate(texts) if not _is_unicode(text)]:
+        raise Refused(422, f"Sentence {halved[0] + 1} is no Unicode: it has one half of a surrogate pair.")
     if len(texts) > limits.sentences:
         raise Refused(413, f"{len(texts):,} sentences in one request, and {limits.sentences} may be.")
     if (longest := max(map(len, texts))) > limits.characters:
         raise Refused(413, f"A sentence has {longest:,} characters, and {limits.characters:,} may be.")
     return texts, single
+
+
+def _parsed(body: bytes) -> Any:
+    """What a body holds. Raises Refused where it can't be read."""
+    try:
+        return json.loads(body)
+    except ValueError as error:  # also of bytes that are no text
+        raise Refused(400, f"The body is no JSON. {HOW}.") from error
+    except RecursionError as error:
+        raise Refused(400, f"The body is nested too deep. {HOW}.") from error
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a string has a UTF-8 form. One with half of a surrogate pair, which JSON can spell, has none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _listed(content: Any) -> tuple[list[Any], bool]:

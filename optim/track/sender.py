@@ -199,11 +199,16 @@ class _Sender:
         self.send("record", result=result, folder=folder and os.path.abspath(folder))
 
     def send(self, kind: str, **body: Any) -> None:
-        """Queues one message as it is now: the caller may change its dicts afterwards."""
+        """Queues one message as it is now: the caller may change its dicts afterwards.
+
+        Secrets are taken out of its strings, not out of the line: there JSON writes some characters otherwise, and the
+        digits of a number may be those of a secret.
+        """
         if self.broken:
             return
         try:
-            self.lines.put(masked(json.dumps({"kind": kind, **body}, default=_plain)) + "\n")
+            plain = json.loads(json.dumps(body, default=_plain))
+            self.lines.put(json.dumps({"kind": kind, **masked(plain)}) + "\n")
         except (TypeError, ValueError) as error:  # a key that is no string, a cycle
             self.broken = True
             warn(f"tracking stops at a {kind}: {one_line(error)}")

@@ -538,6 +538,45 @@ def test_row_that_is_no_json_is_one_line_and_the_rest_is_closed(fake, tmp_path, 
     assert calls.read_text().split("\n")[:3] == ["import", "init", "finish"]
 
 
+# ---- what goes to the process that writes ----
+
+COPY = "import sys; from pathlib import Path; Path('sent.txt').write_text(sys.stdin.read(), encoding='utf-8')"
+
+
+@pytest.fixture
+def copied(tmp_path, monkeypatch):
+    """Puts a copier in the place of the process that writes; gives the messages that it got, once it has ended."""
+
+    def start(module: str, function: str) -> subprocess.Popen[str]:
+        return subprocess.Popen([sys.executable, "-c", COPY], stdin=subprocess.PIPE, cwd=tmp_path, encoding="utf-8")
+
+    def messages() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (tmp_path / "sent.txt").read_text(encoding="utf-8").splitlines()]
+
+    monkeypatch.setattr(sender, "start_apart", start)
+    return messages
+
+
+@pytest.mark.parametrize("secret", ['pa"ssword', "back\\slash", "schlüssel", "two\nlines"])
+def test_no_secret_is_sent_whatever_json_makes_of_it(secret, copied, tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_API_KEY", secret)
+    cfg = CFG | {"data": {"path": Path(f"a/{secret}/b"), "columns": [secret]}}
+    with tracker(tmp_path).run(run_id="point", cfg=cfg, choices=CHOICES, job_type="student") as run:
+        run.record({"command": f"python train.py x={secret}", secret: 1}, folder=None)
+    opened, recorded, _ = copied()
+    assert opened["config"]["cfg"]["data"] == {"path": "a/***MY_API_KEY***/b", "columns": ["***MY_API_KEY***"]}
+    assert recorded["result"] == {"command": "python train.py x=***MY_API_KEY***", "***MY_API_KEY***": 1}
+
+
+def test_a_number_with_the_digits_of_a_secret_is_sent_as_it_is(copied, tmp_path, monkeypatch):
+    monkeypatch.setenv("MAX_TOKENS", "100000")
+    with tracker(tmp_path).run(run_id="point", cfg=CFG, choices=CHOICES, job_type="student") as run:
+        run.curve("teacher", {"step": 100000, "loss": 0.100000, "n": np.int64(1000001)})
+    _, row, closed = copied()
+    assert row["row"] == {"step": 100000, "loss": 0.1, "n": 1000001}
+    assert closed == {"kind": "close", "exit_code": 0}
+
+
 # ---- online ----
 
 
