@@ -7,8 +7,8 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -24,6 +24,7 @@ from optim.run import result
 from optim.sweep.settings import Settings
 
 DAY_S = 86400
+SPARED_S = DAY_S  # between the stages of a run that is under way it holds no lock, but not for long
 RULE = "clean must be unused, older:DAYSd (older:30d) or all"
 
 
@@ -35,7 +36,8 @@ class Kept:
     kind: str  # the kind of stage, `package`, or `unfinished`
     bytes: int
     age_s: float  # since it was made
-    used: bool  # some result names it
+    used: bool  # some result names it, or it is no stage
+    spared: bool = False  # a run that is under way may need it
 
 
 @method("sweep", "cache")
@@ -74,15 +76,15 @@ class Cache:
 
 def kept_in(cache_dir: Path, results_dir: Path) -> list[Kept]:
     """Everything in the cache. Used is a stage that a result under `results_dir` names, or that one of those names."""
-    wanted = used_keys(cache_dir, results_dir)
     now = time.time()
     stages = [path for path in (cache_dir / "stages").glob("[!.]*") if (path / SUMS).is_file()]
+    ages = {path.name: now - (path / SUMS).stat().st_mtime for path in stages}
+    wanted, spared = used_keys(cache_dir, results_dir), spared_keys(cache_dir, ages)
     entries = [
-        Kept(
-            path, path.name.rsplit("-", 1)[0], bytes_of(path), now - (path / SUMS).stat().st_mtime, path.name in wanted
-        )
+        Kept(path, path.name.rsplit("-", 1)[0], bytes_of(path), ages[path.name], path.name in wanted,
+             path.name in spared)
         for path in stages
-    ]
+    ]  # fmt: skip
     packages = [path for path in (cache_dir / "packages").glob("[!.]*") if path.is_dir()]
     # A package is what checkpoints and data are unpacked from: downloaded again when it is wanted.
     entries += [Kept(path, "package", bytes_of(path), now - path.stat().st_mtime, True) for path in packages]
@@ -94,19 +96,35 @@ def kept_in(cache_dir: Path, results_dir: Path) -> list[Kept]:
 
 def used_keys(cache_dir: Path, results_dir: Path) -> set[str]:
     """Keys of the stages that results name, and of those that these name in their own keys, and so on."""
-    waiting: list[str] = []
+    named: list[str] = []
     for path in results_dir.glob(f"**/{result.FILE}"):
         with suppress(OSError, ValueError, KeyError, AttributeError):
-            waiting += json.loads(path.read_text(encoding="utf-8"))["cost"]["stages"]
-    used: set[str] = set()
+            named += json.loads(path.read_text(encoding="utf-8"))["cost"]["stages"]
+    return _with_inputs(cache_dir, named)
+
+
+def spared_keys(cache_dir: Path, ages: Mapping[str, float]) -> set[str]:
+    """Keys of the stages that a run under way may need, which names them in its result, at its end.
+
+    While one is being built that may be any. Else those made within SPARED_S, and what these were made from. ages:
+    key -> seconds since it was made.
+    """
+    if any(_is_held(lock) for lock in (cache_dir / "stages").glob("*.lock")):
+        return set(ages)
+    return _with_inputs(cache_dir, [key for key, age_s in ages.items() if age_s < SPARED_S])
+
+
+def _with_inputs(cache_dir: Path, keys: Iterable[str]) -> set[str]:
+    """Those, and the stages that these name in their own keys, and so on."""
+    waiting, found = list(keys), set()
     while waiting:
         key = waiting.pop()
-        if key not in used:
-            used.add(key)
+        if key not in found:
+            found.add(key)
             with suppress(OSError, ValueError):
                 record = (cache_dir / "stages" / key / SUMS).read_text(encoding="utf-8")
                 waiting += re.findall(r'"([a-z0-9_]+-[0-9a-f]{16})"', record)
-    return used
+    return found
 
 
 def to_remove(entries: Sequence[Kept], clean: str) -> list[Kept]:
@@ -114,25 +132,48 @@ def to_remove(entries: Sequence[Kept], clean: str) -> list[Kept]:
     if clean == "all":
         return list(entries)
     if clean == "unused":
-        return [entry for entry in entries if not entry.used]
+        return [entry for entry in entries if not (entry.used or entry.spared)]
     if older := re.fullmatch(r"older:(\d+)d", clean):
         return [entry for entry in entries if entry.age_s > int(older[1]) * DAY_S]
     raise UserError(f"{RULE}; got {clean!r}.")
 
 
 def remove(path: Path) -> bool:
-    """Whether the folder is gone; False where a process holds it. A reader that comes later makes it anew."""
-    lock = FileLock(f"{path.with_name(path.name.removeprefix(SCRATCH))}.lock")  # of a scratch folder: its stage's
+    """Whether the folder is gone; False where a process holds it, or a file of a package.
+
+    What wants it later makes it anew, but not a run that has found it before: it reads the files and holds no lock.
+    """
+    own, *inside = _locks_of(path)
     try:
-        with lock.acquire(timeout=0):
+        with ExitStack() as held:
+            for lock in (own, *inside):
+                held.enter_context(FileLock(lock).acquire(timeout=0))
             gone = path.with_name(f".partial-removed-{path.name}")
             shutil.rmtree(gone, ignore_errors=True)
             path.rename(gone)  # whole or not at all
             shutil.rmtree(gone, ignore_errors=True)
-            Path(lock.lock_file).unlink(missing_ok=True)
+            own.unlink(missing_ok=True)
     except (Timeout, OSError):
         return False
     return True
+
+
+def _locks_of(path: Path) -> list[Path]:
+    """The lock files of a folder: its own, of a scratch folder its stage's, and those that packages.py takes in it."""
+    own = path.with_name(f"{path.name.removeprefix(SCRATCH)}.lock")
+    if path.parent.name != "packages":
+        return [own]
+    return [own, *sorted({file.with_name(f"{file.name.removesuffix('.lock')}.lock") for file in path.glob("[!.]*")})]
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a process holds it; one that a killed process left is removed."""
+    try:
+        with FileLock(lock).acquire(timeout=0):
+            lock.unlink(missing_ok=True)
+    except (Timeout, OSError):
+        return True
+    return False
 
 
 def _agreed(chosen: Sequence[Kept]) -> bool:
@@ -152,8 +193,17 @@ def listing(entries: Sequence[Kept], cache_dir: Path, results_dir: Path) -> str:
         left = f"{len(unused)}, {_size(unused)}" if unused else "-"
         lines.append(f"  {kind:<16}{len(own):>7}{_size(own):>12}{_age(max(ages)):>10}{_age(min(ages)):>10}   {left}")
     unused = [entry for entry in entries if not entry.used]
-    lines += ["", f"  {_size(unused)} are named by no result under {results_dir}: clean=unused removes them.", ""]
-    return "\n".join(lines)
+    lines += ["", f"  {_size(unused)} are named by no result under {results_dir}: clean=unused removes them."]
+    return "\n".join([*lines, *_exception([entry for entry in unused if entry.spared]), ""])
+
+
+def _exception(spared: Sequence[Kept]) -> list[str]:
+    """What `unused` leaves alone, why, and what takes it all the same."""
+    if not spared:
+        return []
+    return [f"  But not {_size(spared)} of them, which a run under way may need: it names them only at its end, and",
+            "  they were made within a day, or some stage is being built now. clean=all takes them too, and",
+            "  clean=older:DAYSd goes by age alone."]  # fmt: skip
 
 
 def _size(entries: Sequence[Kept]) -> str:

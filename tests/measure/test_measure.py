@@ -204,6 +204,32 @@ def test_the_mix_is_timed_length_by_length_and_a_change_of_length_is_told_apart(
     assert 95 <= found["length_change_p50_ms"] <= 103, "sorted, one of five calls has another length"
 
 
+@pytest.mark.parametrize("token_ms", [0.05, 0.3, 1.3, 3.7, 10.0])
+def test_sentences_count_alike_in_both_orders_however_slow_the_file(token_ms, monkeypatch):
+    """A change of length costs nothing here. 3 s hold 1.1 rounds of 1.3 ms a token; at 10 ms a call fills a turn."""
+    clock = FakeClock()
+
+    def score(row):
+        clock.now_ns += round(1e6 * token_ms * len(row))
+
+    monkeypatch.setattr(device, "time", clock)
+    counts = np.bincount(np.clip(np.random.default_rng(1).gamma(4, 6, 872).astype(int), 4, 60)).tolist()
+    bench = replace(QUICK, warmup_calls=10, min_calls=100, min_seconds=3.0)
+    found = device.over_mix({"file": lambda: score}, np.arange(5000), counts, bench)["file"]
+    lengths = device.mixed_lengths(counts, 100)
+    assert found["length_change_p50_ms"] == pytest.approx(0, abs=1e-6)
+    assert found["dev_mix_latency_p50_ms"] == pytest.approx(token_ms * np.median(lengths))
+    assert found["dev_mix_latency_p99_ms"] == pytest.approx(token_ms * np.percentile(lengths, 99), rel=0.05)
+
+
+def test_the_free_call_of_a_turn_repeats_the_row_before():
+    seen = []
+    call = device.InOrder(lambda: seen.append, [np.array([i]) for i in range(3)])
+    for one in (call, call.again, call, call, call.again, call):
+        one()
+    assert [int(row[0]) for row in seen] == [0, 0, 1, 2, 2, 0]
+
+
 def test_each_file_has_its_own_mix(monkeypatch):
     clock = FakeClock()
     monkeypatch.setattr(device, "time", clock)

@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from optim.common import cache_size
 from optim.common.errors import UserError
+from optim.common.files import exclusive
 from optim.common.stages import SUMS, Wanted, stage
 from optim.sweep import cache
 
@@ -136,6 +137,61 @@ def test_what_a_killed_build_left_is_listed_and_goes_when_it_is_old(filled):
         assert not cache.remove(scratch)
     assert cache.remove(scratch)
     assert left(cache_dir) == set(keys.values())
+
+
+def removable(cache_dir: Path, results_dir: Path, clean: str = "unused") -> set[str]:
+    return {entry.path.name for entry in cache.to_remove(cache.kept_in(cache_dir, results_dir), clean)}
+
+
+def test_what_a_run_under_way_has_made_stays_until_its_result_names_it(filled):
+    """Its teacher is done, its student isn't begun: no lock is held, and no result names either yet."""
+    cache_dir, results_dir, keys = filled
+    teacher = put(cache_dir, "teacher", bytes_=9000)
+    assert removable(cache_dir, results_dir) == {keys["other"]}
+    assert teacher in removable(cache_dir, results_dir, "all")
+    shown = sweep_cache(cache_dir, results_dir).stdout
+    assert "But not 0.0 MB of them, which a run under way may need" in shown
+    assert "clean=all" in shown
+    assert max(map(len, shown[shown.index("  But not") :].splitlines())) <= 100
+
+
+def test_nothing_that_a_stage_may_be_built_from_goes_and_what_it_was_built_from_stays(filled):
+    cache_dir, results_dir, keys = filled
+    old = put(cache_dir, "teacher", days=40)
+    assert removable(cache_dir, results_dir) == {old, keys["other"]}
+    during = []
+
+    def build(folder: Path, scratch: Path) -> None:
+        during.append(removable(cache_dir, results_dir))
+        (folder / "f").write_text("x")
+
+    new = stage(cache_dir, Wanted("student", {"teacher": old}), build).folder
+    assert during == [set()]
+    assert removable(cache_dir, results_dir) == {keys["other"]}, "the young student names its teacher"
+    os.utime(new / SUMS, (0, 0))
+    assert removable(cache_dir, results_dir) == {new.name, old, keys["other"]}
+
+
+def test_the_lock_file_of_a_killed_build_spares_nothing(filled):
+    cache_dir, results_dir, keys = filled
+    lock = cache_dir / "stages" / "student-0123456789abcdef.lock"
+    lock.touch()
+    assert removable(cache_dir, results_dir) == {keys["other"]}
+    assert not lock.exists()
+
+
+def test_a_package_that_is_downloaded_stays(filled):
+    """packages.py holds the lock of the file, not of its folder."""
+    cache_dir, *_ = filled
+    folder = cache_dir / "packages" / "0123456789abcdef"
+    folder.mkdir(parents=True)
+    (folder / "there-1.0.whl").write_text("x")
+    for name in ("there-1.0.whl", "coming-1.0.whl"):
+        with exclusive(folder / name):
+            assert not cache.remove(folder)
+        assert (folder / "there-1.0.whl").is_file()
+    assert cache.remove(folder)
+    assert not list(folder.parent.iterdir())
 
 
 def test_a_run_says_that_the_cache_holds_more_than_it_may(filled, caplog):
