@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,6 +108,13 @@ def _answer(points: Sequence[Finished], budget: Budget) -> str:
         what = "machines" if best.machine != second.machine else "lengths or threads"
         lines.append(f"      Their latencies come from different {what}: python sweep.py sweep=measure first.")
     return "\n".join(lines)
+
+
+def on_same_data(results_dir: Path, run_ids: Collection[str]) -> list[Finished]:
+    """All finished points under a folder that were scored on the sentences of these runs."""
+    points = finished_points(results_dir)
+    sets = {data_of(point) for point in points if point.result.run_id in run_ids}
+    return [point for point in points if data_of(point) in sets]
 
 
 def finished_points(results_dir: Path, machine: str | None = None) -> list[Finished]:

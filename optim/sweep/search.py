@@ -32,10 +32,11 @@ class Answer:
     excess: dict[str, float]  # bound of the budget -> how far above it; at most 0 inside
 
 
-def study_in(journal: Path, *, sampler: str, seed: int):
-    """The Optuna study in a journal file, new or going on; several processes may share it.
+def study_in(journal: Path, *, name: str, sampler: str, seed: int):
+    """The Optuna study `name` in a journal file, new or going on; several processes may share it.
 
-    Raises UserError for an unknown sampler.
+    A study is one question. Options, and what a finished trial was told of the budget, can't be changed in it: another
+    space, other words of train.py and another budget need another name. Raises UserError for an unknown sampler.
     """
     import optuna
     from optuna.storages import JournalStorage
@@ -43,7 +44,7 @@ def study_in(journal: Path, *, sampler: str, seed: int):
 
     journal.parent.mkdir(parents=True, exist_ok=True)
     storage = JournalStorage(JournalFileBackend(str(journal)))
-    return optuna.create_study(storage=storage, study_name="search", sampler=_sampler(sampler, seed),
+    return optuna.create_study(storage=storage, study_name=name, sampler=_sampler(sampler, seed),
                                directions=list(DIRECTIONS), load_if_exists=True)  # fmt: skip
 
 

@@ -83,7 +83,8 @@ class Report:
             raise UserError(f"results_dir {settings.results_dir} holds no finished point{by}.")
         folder += f"-{machine}" if machine else ""
         if settings.dry_run:
-            print(f"{settings.name} would compare what is in {settings.results_dir / folder}.")
+            into = settings.results_dir / folder
+            print(f"{settings.name} would compare what is under {settings.results_dir}, into {into}.")
             return 0
         compare_all(settings, folder, group=None)
         if not machine:
@@ -139,14 +140,16 @@ class Measure:
             raise UserError(f"results_dir {settings.results_dir} holds no finished point.")
         host = None if settings.host is None else elsewhere.host_of(settings.host, settings.host_python)
         if settings.dry_run:
-            print(f"{settings.name} would time the files of {len(points)} points on {settings.host or 'this machine'}.")
+            files = f"the files of {elsewhere.counted(len(points), 'point')}"
+            print(f"{settings.name} would time {files} on {settings.host or 'this machine'}.")
             return 0
         if host is None:
             count, found = remeasure(points, _bench(settings)), None
         else:
             found = elsewhere.taken(host.measure(points, _bench(settings)), points, str(settings.host))
             count = found.files
-        print(f"{count} files of {len(points)} points timed side by side.")
+        files = f"{elsewhere.counted(count, 'file')} of {elsewhere.counted(len(points), 'point')}"
+        print(f"{files} timed side by side.")
         return Report(folder=self.folder).run(replace(settings, machine=found.machine if found else None))
 
 
@@ -186,7 +189,12 @@ class Pick:
 
     def run(self, settings: Settings) -> int:
         """Prints it."""
-        print(pick.answer(pick.finished_points(settings.results_dir, settings.machine), settings.budget))
+        machine = settings.machine
+        points = pick.finished_points(settings.results_dir, machine)
+        if machine and not points:
+            by = f"that machine {machine} has measured"
+            raise UserError(f"results_dir {settings.results_dir} holds no finished point {by}.")
+        print(pick.answer(points, settings.budget))
         return 0
 
 
@@ -195,7 +203,8 @@ class Pick:
 class SearchSweep:
     """Finds the best points over the options of some groups, the budget as constraints.
 
-    The journal resumes, and several processes may share it; a point that was run before costs nothing.
+    The journal resumes, and several processes may share it; a point that was run before costs nothing. Other data,
+    another space and another budget are searches of their own in it.
     """
 
     space: Mapping[str, Sequence[Any]]  # key of train.py -> its options
@@ -213,20 +222,20 @@ class SearchSweep:
 
         if settings.dry_run:
             return self._show(settings)
-        study = search.study_in(settings.results_dir / self.journal, sampler=self.sampler, seed=self.seed)
         group = f"search-{digest_of([dict(self.space), settings.overrides])}"
         words = group_words(_track(settings), group)
-        self._point(settings, {key: options[0] for key, options in self.space.items()})  # a mistake ends it here
+        name = f"{group}-{self._asked(settings)}"
+        study = search.study_in(settings.results_dir / self.journal, name=name, sampler=self.sampler, seed=self.seed)
         engine = search.Search(study, self.space, identify=lambda choice: self._point(settings, choice)[1].name,
                               answer=lambda choice: self._answer(settings, choice, words), seed=self.seed)  # fmt: skip
         failed = self._trials(engine, settings)
-        known = [point_values(p) for p in pick.finished_points(settings.results_dir)]
+        known = [point_values(p) for p in pick.on_same_data(settings.results_dir, engine.known())]
         values = search.read_journal(study)
         folders = [p.folder for p in pick.finished_points(settings.results_dir)]
         measure_noisy_again(folders, _bench(settings))
         notes = [search.versus_random(values, known).line()] if values else []
         compare_all(settings, "search", group=group, notes=notes)
-        print(pick.answer(pick.finished_points(settings.results_dir), settings.budget))
+        print(pick.answer(pick.on_same_data(settings.results_dir, engine.known()), settings.budget))
         return 1 if failed else 0
 
     def _show(self, settings: Settings) -> int:
@@ -236,6 +245,17 @@ class SearchSweep:
         shown = "" if len(choices) <= PLANNED else f", of which the first {PLANNED} are planned above"
         print(f"The space has {len(choices)} points{shown}; at most {settings.trials} trials run.")
         return 0
+
+    def _asked(self, settings: Settings) -> str:
+        """A digest of what the words of a search leave open: the budget, and what data and weights are by content.
+
+        The first point stands for those. A mistake in the words, or in any option of the space, ends the search here.
+        """
+        first = {key: options[0] for key, options in self.space.items()}
+        name = self._point(settings, first)[1].name
+        for choice in ({**first, key: option} for key, options in self.space.items() for option in options[1:]):
+            self._point(settings, choice)
+        return digest_of([name, [(name, float(limit)) for name, limit, _ in settings.budget.bounds()]])
 
     def _trials(self, engine: Search, settings: Settings) -> int:
         """How many failed."""

@@ -275,6 +275,7 @@ def test_points_of_two_data_sets_are_told_apart_and_never_compared(tmp_path):
     picked = pick.answer(found.points, budget())
     assert re.findall(r"^(?:On|Best).*?[:,]", picked, re.MULTILINE) == ["On sst2,", "Best:", "On reviews,", "Best:"]
     assert pick.answer(found.points, budget(file_mb=50)).count("Best") == 1
+    assert [p.result.run_id for p in pick.on_same_data(tmp_path, ["b", "gone"])] == ["b"]
 
 
 def test_a_label_says_what_else_differs_between_the_points(tmp_path):

@@ -53,7 +53,7 @@ def test_what_fails_is_told_and_not_proposed_again_in_this_call():
 
 def test_a_journal_goes_on_and_an_unknown_sampler_is_refused(tmp_path):
     def opened() -> Search:
-        study = search.study_in(tmp_path / "log", sampler="tpe", seed=0)
+        study = search.study_in(tmp_path / "log", name="one", sampler="tpe", seed=0)
         return Search(study, SPACE, identify=identify, answer=answer, seed=0)
 
     first = opened()
@@ -62,7 +62,7 @@ def test_a_journal_goes_on_and_an_unknown_sampler_is_refused(tmp_path):
     assert opened().known().keys() == first.known().keys()
     assert len(search.read_journal(opened().study)) == 5
     with pytest.raises(UserError, match=r"sweep\.sampler must be one of tpe, nsga2, random, got 'best'"):
-        search.study_in(tmp_path / "other", sampler="best", seed=0)
+        search.study_in(tmp_path / "other", name="one", sampler="best", seed=0)
 
 
 def test_a_budget_draws_the_search_into_it():
@@ -119,6 +119,92 @@ def test_a_point_outside_the_budget_is_told_so_however_accurate(tmp_path, monkey
         excess[folder.name] = answered.excess
     assert excess["big"] == {"budget.file_mb": pytest.approx(66), "budget.drop_points": pytest.approx(-7)}
     assert excess["small"] == {"budget.file_mb": pytest.approx(-4), "budget.drop_points": pytest.approx(1)}
+
+
+class Command:
+    """sweep=search on answers that are known, with its journal in a folder."""
+
+    def __init__(self, folder, monkeypatch):
+        from optim.sweep import again, verbs
+
+        self.folder, self.verbs, self.asked, self.content, self.studies = folder, verbs, [], "", []
+        opened, versus = search.study_in, SimpleNamespace(line=lambda: "")
+
+        def study_in(*args, **more):
+            self.studies.append(opened(*args, **more))
+            return self.studies[-1]
+
+        monkeypatch.setattr(search, "study_in", study_in)
+        monkeypatch.setattr(search, "versus_random", lambda values, known: versus)
+        monkeypatch.setattr(again, "measure_noisy_again", lambda folders, bench: None)
+        for name, stand_in in (("_track", {}), ("_bench", None), ("compare_all", None)):
+            monkeypatch.setattr(verbs, name, lambda *a, found=stand_in, **k: found)
+        monkeypatch.setattr(verbs.pick, "finished_points", lambda *a: [])
+        monkeypatch.setattr(verbs.pick, "answer", lambda *a: "")
+        monkeypatch.setattr(verbs.SearchSweep, "_point", self._point)
+        monkeypatch.setattr(verbs.SearchSweep, "_answer", self._answer)
+
+    def _point(self, settings, choice, more=()):
+        return None, self.folder / " ".join([self.content, *settings.overrides, identify(choice)])
+
+    def _answer(self, settings, choice, words):
+        self.asked.append(choice)
+        values = answer(choice).values
+        return Answer(values, {name: values[2] / 1e6 - limit for name, limit, _ in settings.budget.bounds()})
+
+    def __call__(self, *words: str, trials: int, space=SPACE, file_mb: float | None = None) -> int:
+        """How many points are asked for."""
+        from optim.sweep.pick import Budget
+
+        self.asked.clear()
+        budget = Budget(file_mb=file_mb, latency_ms=None, drop_points=None)
+        settings: Any = SimpleNamespace(budget=budget, trials=trials, overrides=list(words), results_dir=self.folder,
+                                        dry_run=False, timeout_min=None)  # fmt: skip
+        assert self.verbs.SearchSweep(space=space, sampler="tpe", journal="log", seed=0).run(settings) == 0
+        return len(self.asked)
+
+
+def test_a_stopped_search_goes_on_and_another_question_begins_its_own(tmp_path, monkeypatch):
+    """Each has its own trials, in one journal: other words, other data behind the same words, one option more."""
+    command = Command(tmp_path, monkeypatch)
+    assert command("data=sst2", trials=3) == 3
+    assert command("data=sst2", trials=5) == 2
+    assert command("data=reviews", trials=3) == 3
+    assert command("data=sst2", trials=3, space={**SPACE, "quant": ["none", "int8", "fp16"]}) == 3
+    command.content = "an edited file"
+    assert command("data=sst2", trials=3) == 3
+    command.content = ""
+    assert command("data=sst2", trials=6) == 1, "the first one goes on all the same"
+
+
+@pytest.mark.parametrize("space", [{"prune": ["none", "bad"]}, {"quant": ["none", "int8"], "prune": ["none", "bad"]}])
+def test_every_option_of_a_space_is_looked_at_before_the_first_trial(space, tmp_path, monkeypatch):
+    """Each once, beside the first option of the others."""
+    command, looked = Command(tmp_path, monkeypatch), []
+
+    def point(sweep, settings, choice, more=()):
+        looked.append(choice)
+        if choice["prune"] == "bad":
+            raise UserError("prune has no option 'bad'")
+        return None, tmp_path / str(choice)
+
+    monkeypatch.setattr(command.verbs.SearchSweep, "_point", point)
+    with pytest.raises(UserError, match="no option 'bad'"):
+        command(trials=9, space=space)
+    assert not command.asked, "no point was run"
+    assert len(looked) <= 3
+    assert not list(tmp_path.iterdir()), "and no journal begun"
+
+
+def test_a_search_knows_no_point_by_another_budget(tmp_path, monkeypatch):
+    """Optuna can't be told anew how a finished trial stands to the budget: 91 MB fit 100, and not 30."""
+    command = Command(tmp_path, monkeypatch)
+    assert command(trials=8, file_mb=100) == 8
+    assert command(trials=14, file_mb=30) > 0
+    assert command(trials=14, file_mb=30.0) == 0
+    told = [t for t in command.studies[-1].trials if t.values]
+    assert all(t.constraints == {"budget.file_mb": t.values[2] / 1e6 - 30} for t in told)
+    assert {t.values[2] for t in command.studies[-1].best_trials} == {23e6}
 
 
 def test_hypervolume_by_hand():
