@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from optim.common.build import method
-from optim.common.errors import UserError, require_count, require_fraction, require_positive
+from optim.common.errors import UserError, require_count, require_fraction, require_positive, require_seed
 from optim.cut.budget import Cost, smallest, within_budget
 from optim.cut.importance import Importance
 from optim.cut.kept import Kept, cut_shape
@@ -71,6 +71,7 @@ class Criterion:
             raise UserError(f"slim.importance must be {' or '.join(CRITERIA)}, got {self.importance!r}.")
         for name in ("samples", "steps"):
             require_count(f"slim.{name}", getattr(self, name))
+        require_seed("slim.seed", self.seed)
 
 
 @dataclass(frozen=True)

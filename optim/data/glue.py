@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from optim.common.build import method
-from optim.common.errors import UserError, require_count
+from optim.common.errors import UserError, require_count, require_seed
 from optim.data.corpus import Corpus, Sentences, Source, _check_max_length, _corpus, _labelled
 from optim.data.phrases import MIN_WORDS, parts_of
 from optim.data.sets import hub_set, split_cells
@@ -43,6 +43,7 @@ def glue(
     scored instead of dev, which is not read; rows that are part of one are left out of train.
     """
     _check_max_length(max_length)
+    require_seed("data.split_seed", split_seed)
     if held_sentences is not None:
         require_count("data.held_sentences", held_sentences)
         if not phrases:

@@ -30,6 +30,7 @@ ELSEWHERE = ("teacher", "seeds", "teacher_seed", "augment", "unlabelled")
 RECIPES = ("teacher", "usual", "student")
 CALIBRATION = ("samples", "seed", "source")
 NEUTRAL = {"source": "train", "products": "all"}  # of a quantization: what it did before there were the keys
+LAYER_DECAY = 2  # MPNet's bias of positions moves as its embeddings do; before, as its classifier
 ONCE = {"whole_copies": 1, "dropout": None}  # of a recipe, likewise
 
 
@@ -65,7 +66,7 @@ def export_key(point: Point) -> dict[str, Any]:
 def _taught(point: Point, teacher: Teacher) -> dict[str, Any]:
     """A teacher: of what, by which seed and recipe."""
     recipe = point.schedule.teacher_of(teacher.checkpoint.name)
-    return {**teacher.checkpoint.fingerprint(), "fit_seed": teacher.seed, "recipe": without(as_json(recipe), ONCE)}
+    return {**teacher.checkpoint.fingerprint(), "fit_seed": teacher.seed, "recipe": written_recipe(recipe)}
 
 
 def _own_key(point: Point) -> dict[str, Any]:
@@ -124,12 +125,18 @@ def rounding_key(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in file_key(spec).items() if key not in CALIBRATION}
 
 
+def written_recipe(recipe: Recipe) -> dict[str, Any]:
+    """A recipe without keys that change nothing; with the version of the decay from layer to layer where it has one."""
+    version = {"decay_version": LAYER_DECAY} if recipe.layer_decay < 1 else {}
+    return {**without(as_json(recipe), ONCE), **version}
+
+
 def recipe_key(spec: Mapping[str, Any], recipe: Recipe, *, judged_once: bool = False) -> dict[str, Any]:
     """What a fit takes from `conf/fit`: its own recipe, and what all fits share.
 
     Without `keep: best`, which every fit had before it could be set, and without either where both keep the same.
     """
-    own = without(as_json(recipe), {"steps": None, **ONCE})
+    own = without(written_recipe(recipe), {"steps": None})
     shared = {key: value for key, value in spec.items() if key not in RECIPES}
     if judged_once or shared.get("keep") == BEST:
         shared.pop("keep", None)

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from optim.common.errors import UserError
 from optim.data.phrases import Parts
 from optim.data.tokens import UNLABELLED, Tokens, bucketed_batches, pad
 from optim.train.average import average_of
@@ -190,8 +191,22 @@ class Fit:
             with self.average.in_place(self.stops[part], self.stack.after_epoch):
                 self._judge(part)
             self._save(part)
-        self.task.model.set_weights(self.best)
+        self.task.model.set_weights(self._kept())
         return self.fitted
+
+    def _kept(self) -> list[np.ndarray]:
+        """The weights to end with. Raises UserError if no epoch had settled, TrainingDiverged if none had a loss."""
+        if self.best is not None:
+            return self.best
+        if not self.stack.settled(1.0):
+            raise UserError(
+                f"prune must draw its last mask by the last step of the fit, {self.total_steps}, and had not. "
+                "Lower prune.begin and prune.end, or make the fit longer with fit.*.epochs or fit.*.steps."
+            )
+        raise TrainingDiverged(
+            "the loss on the held-out sentences was never a finite number: lower fit.*.learning_rate "
+            f"(now {self.settings.recipe.learning_rate:g}), or set fit.precision=float32."
+        )
 
     def _steps_of(self, part: int) -> range:
         """The steps of a part, which is an epoch, or a piece of one that is many passes over the labelled long."""

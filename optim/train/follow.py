@@ -193,6 +193,8 @@ def _states(weight: float, own: str, other: str, matrix: Any) -> Term:
 
 def _scores(weight: float, student: Inner, own: int, teacher: Inner, other: int) -> Term:
     """The attention scores of one layer against those of another."""
+    import tensorflow as tf
+
     from optim.train.states import attention_scores, score_distance
 
     def watched(inner: Inner, layer: int) -> tuple[str, ...]:
@@ -200,6 +202,8 @@ def _scores(weight: float, student: Inner, own: int, teacher: Inner, other: int)
 
     def scores(inner: Inner, layer: int, seen, mask):
         query, key, *bias = seen
+        if (columns := inner.columns[layer - 1]) is not None:
+            bias = [tf.gather(one, columns, axis=1) for one in bias]
         return attention_scores(query, key, mask, inner.heads[layer - 1], *bias)
 
     of_student, of_teacher = partial(scores, student, own), partial(scores, teacher, other)

@@ -23,6 +23,7 @@ class Inner:
     heads: tuple[int, ...]  # per layer
     bottlenecks: bool  # MobileBERT's, whose layers end under another name
     relative: bool  # whether a bias by distance is added to its scores
+    columns: tuple[tuple[int, ...] | None, ...]  # per layer, those of that bias that its heads read; None: all
 
     @property
     def depth(self) -> int:
@@ -45,7 +46,7 @@ class Inner:
     def of_shape(shape: Architecture) -> Inner:
         """That of a model which may not be built yet."""
         return Inner(shape.width, shape.head_width, shape.heads, shape.bottleneck is not None,
-                     bool(shape.relative_buckets))  # fmt: skip
+                     bool(shape.relative_buckets), shape.relative_columns or (None,) * len(shape.heads))  # fmt: skip
 
     @staticmethod
     def of_model(model: Any) -> Inner:
@@ -59,6 +60,7 @@ class Inner:
             heads=tuple(layer.heads for layer in attentions),
             bottlenecks="layer0_bottleneck_out_norm" in layers,
             relative=RELATIVE_BIAS in layers,
+            columns=tuple(None if layer.columns is None else tuple(layer.columns) for layer in attentions),
         )
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 LAYER = re.compile(r"layer(\d+)_")  # the names that `encoder/graph.py` gives to what is in a layer
-EMBEDDINGS = ("word_", "position_", "embedding")  # and to what is below the first one
+EMBEDDINGS = ("word_", "position_", "embedding", "relative_bias")  # and to what is below the first one
 
 
 class LazyAdamW(keras.optimizers.legacy.Adam):
@@ -58,9 +58,10 @@ class LazyAdamW(keras.optimizers.legacy.Adam):
 def layer_scales(model, decay: float) -> dict[Any, float]:
     """`ref()` of a weight -> decay^(depth - l), the factor of its learning rate: the nearer to the words, the smaller.
 
-    l is 0 for the embeddings, 1 for the first layer, and so on, and the depth for pooler and classifier: what a
-    checkpoint knows of words should move least, what it has no weights for moves at the full rate (Howard & Ruder
-    2018, section 3.2, arXiv:1801.06146; Clark et al. 2020, appendix B, arXiv:2003.10555).
+    l is 0 for the embeddings and for MPNet's bias by distance, which all layers share, 1 for the first layer, and so
+    on, and the depth for pooler and classifier: what a checkpoint knows of words should move least, what it has no
+    weights for moves at the full rate (Howard & Ruder 2018, section 3.2, arXiv:1801.06146; Clark et al. 2020,
+    appendix B, arXiv:2003.10555).
     """
     inner = {layer.name: found for layer in model.layers if (found := LAYER.match(layer.name))}
     levels = {name: int(found[1]) + 1 for name, found in inner.items()}

@@ -105,13 +105,18 @@ class Magnitude:
         return _Masks(model, self._steps(total_steps), total_steps)
 
     def _steps(self, total_steps: int):
-        """TFMOT's schedule in steps, counted from 1. A short fit draws its mask more often, at least ten times."""
+        """TFMOT's schedule in steps, counted from 1. A short fit draws its mask more often, at least ten times.
+
+        The last mask is drawn within the fit: a late `begin` shortens the stride, and one in the last step jumps.
+        """
         from tensorflow_model_optimization.sparsity import keras as sparsity  # type: ignore[import]
 
         every = max(1, min(self.every_steps, total_steps // 10))
         begin = 1 + math.floor(self.begin * (total_steps - 1))
-        if self.schedule == "constant":
+        left = total_steps - begin
+        if self.schedule == "constant" or left < 1:
             return sparsity.ConstantSparsity(self.sparsity, begin_step=begin, frequency=every)
+        every = min(every, left)
         turns = max(1, math.floor((self.end - self.begin) * (total_steps - 1) / every))
         return sparsity.PolynomialDecay(
             self.initial_sparsity, self.sparsity, begin_step=begin, end_step=begin + turns * every, power=self.power,

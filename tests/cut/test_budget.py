@@ -27,6 +27,12 @@ def importance_of(heads, columns, layers) -> Importance:
     return Importance(heads=arrays[0], columns=arrays[1], layers=np.array(layers, float), width=ones, pooled=ones)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**31])
+def test_a_seed_that_draws_nothing_is_refused(seed):
+    with pytest.raises(UserError, match=rf"slim\.seed must be a whole number from 0 to 2147483647, got {seed}"):
+        replace(CRITERION, seed=seed)
+
+
 def test_what_matters_least_for_its_cost_goes_first(monkeypatch):
     """Two layers of two heads and four columns, in groups of two: 1 + 2 * (2 + 2 + 1) = 11 ms by COUNTS."""
     monkeypatch.setattr(budget, "TOGETHER", 2)

@@ -115,6 +115,7 @@ def test_another_seed_holds_other_sentences_out(folder):
     [
         ({"held_sentences": 60}, "data.held_sentences must be below 60, .* at least 6 words, got 60"),
         ({"held_sentences": 0}, "data.held_sentences must be above 0, got 0"),
+        ({"split_seed": -1}, "data.split_seed must be a whole number from 0 to 2147483647, got -1"),
         ({"phrases": False}, "data.held_sentences needs data.phrases=true"),
     ],
 )

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import yaml
 from hub_standin import Hub, ask_in_a_process, serving
+from hydra import compose, initialize_config_dir
 
 from optim.common.errors import UserError
 from optim.data import corpus, glue, reviews, tokens
@@ -89,6 +90,13 @@ def test_reviews_split_by_their_seed_and_count(package_cache):
     assert len(other.dev.texts) == 100
     assert len(set(other.dev.texts) & set(first.dev.texts)) < 40  # 15 % of them by chance
     assert other.digest != first.digest
+
+
+@pytest.mark.parametrize("fit", sorted(path.stem for path in (ROOT / "conf" / "fit").glob("*.yaml")))
+def test_reviews_take_one_epoch_whatever_the_fit_says(fit):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        recipes = compose("train", overrides=["model=tiny", "data=reviews", f"fit={fit}"]).fit
+    assert [(recipes[of].epochs, recipes[of].steps) for of in ("teacher", "student")] == [(1, None)] * 2
 
 
 @pytest.mark.parametrize(("change", "part"), [({"dev_count": 0}, "data.dev_count"), ({"dev_count": 10043}, "10043")])

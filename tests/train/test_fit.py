@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from small_fit import FIXED, RECIPE, SCHEDULE, NoBar, fit_of, new_model, tokens_of
 
+from optim.common.errors import UserError
 from optim.train.fit import (
     TrainingDiverged,
     logits_of,
@@ -76,6 +77,20 @@ def test_the_epoch_is_kept_that_is_asked_for(keep, kept, tmp_path):
     assert fitted.best_epoch == kept
     held = tokens.take(fit.held)
     assert np.mean(logits_of(model, held).argmax(1) == held.labels) == fitted.holdout_accuracy_fraction
+
+
+@pytest.mark.parametrize(
+    ("settled", "error", "said"),
+    [(False, UserError, r"prune must draw its last mask by the last step of the fit, 2, .* Lower prune\.begin"),
+     (True, TrainingDiverged, r"was never a finite number: lower fit\.\*\.learning_rate \(now 0\.01\)")],
+)  # fmt: skip
+def test_a_fit_that_has_nothing_to_keep_says_why(settled, error, said, tmp_path, monkeypatch):
+    monkeypatch.setattr("optim.train.fit.cross_entropy", lambda labels, logits: math.nan)
+    recipe, best = dataclasses.replace(RECIPE, steps=2), dataclasses.replace(SCHEDULE, keep="best")
+    fit = fit_of(new_model(), tokens_of(60), tmp_path, recipe=recipe, schedule=best)
+    fit.stack.settled = lambda progress: settled
+    with pytest.raises(error, match=said):
+        fit.run()
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_fit import RECIPE, SHAPE, fit_of, new_model, tokens_of
+from small_fit import RECIPE, SHAPE, filled, fit_of, new_model, random_weights, tokens_of
 
 from optim.common.errors import UserError
 from optim.data.alignment import Alignment
@@ -91,6 +91,26 @@ def test_each_term_counts_by_its_weight_and_a_layer_by_its_share():
     assert both == pytest.approx((first + last) / 2, rel=1e-3)
     whole = value_of(HIDDEN, student, teacher, tokens, rows) - soft
     assert whole == pytest.approx(sum(part(**{name: 1.0}) for name in none), rel=1e-3)
+
+
+@pytest.mark.parametrize("layer", [1, 2])
+@pytest.mark.parametrize("columns", [((0,), (1,)), ((0, 1), (2, 3)), ((1, 0), (0, 1))])
+def test_scores_have_the_bias_of_the_heads_that_are_left(columns, layer):
+    """MPNet: a layer whose heads read some columns of the shared bias scores as one that has those alone.
+
+    Values are 0, so that the layers see the same whatever the scores are.
+    """
+    shape = replace(SHAPE, family="mpnet", relative_buckets=8, heads=(len(columns[0]),) * 2, relative_columns=columns)
+    weights = {name: value * ("_value/" not in name) for name, value in random_weights(shape).items()}
+    table = next(name for name in weights if name.startswith("relative_bias"))
+    alone = {**weights, table: weights[table][:, columns[layer - 1]]}
+    student = filled(shape, weights, whole=True)
+    teacher = filled(replace(shape, relative_columns=None), alone, whole=True)
+    own = replace(HIDDEN, embeddings_weight=0.0, hidden_weight=0.0, layers=tuple(
+        layer if place == layer else None for place in (1, 2)))  # fmt: skip
+    without, with_ = (value_of(replace(own, attention_weight=weight), student, teacher, tokens_of(20), np.arange(6))
+                      for weight in (1e-12, 1.0))  # fmt: skip
+    np.testing.assert_allclose(with_, without, atol=1e-6)
 
 
 def test_each_relation_counts_by_its_weight():

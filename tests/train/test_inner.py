@@ -79,6 +79,14 @@ def test_uneven_layers_are_counted_one_by_one():
     assert (inner.heads, inner.features(1), inner.features(2)) == ((2, 1), 16, 8)
 
 
+def test_heads_of_mpnet_that_are_left_read_the_columns_of_their_shape():
+    shape = replace(SHAPE, family="mpnet", relative_buckets=8, heads=(1, 2), relative_columns=((2,), (0, 1)))
+    inner = Inner.of_model(graph.classifier(shape, whole=True))
+    assert inner == Inner.of_shape(shape)
+    assert inner.columns == ((2,), (0, 1))
+    assert Inner.of_shape(SHAPE).columns == (None, None)
+
+
 def test_a_model_that_is_watched_without_its_answers_computes_nothing_beyond():
     import tensorflow as tf
     import tf_keras as keras

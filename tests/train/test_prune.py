@@ -94,6 +94,46 @@ def test_the_polynomial_draws_its_last_mask_before_the_end():
         assert float(schedule(schedule.end_step)[1]) == pytest.approx(0.8)
 
 
+@pytest.mark.parametrize(
+    ("begin", "end", "total", "steps"),
+    [(0.92, 1.0, 1000, (920, 1000, 80)), (0.92, 1.0, 50, (46, 50, 4)), (0.999, 1.0, 10, (9, 10, 1)),
+     (0.0, 0.6, 1, (1, -1, 1)), (0.9, 0.95, 1000, (900, 1000, 100)), (0.1, 0.7, 1000, (100, 600, 100)),
+     (0.0, 1.0, 37, (1, 37, 3)), (0.0, 0.6, 2, (1, 2, 1))],
+)  # fmt: skip
+def test_a_late_begin_shortens_the_stride_and_no_other(begin, end, total, steps):
+    """First step, last step, stride, by hand. -1: a constant schedule, for a fit with no step left to grow in."""
+    pruner = Magnitude(schedule="polynomial", sparsity=0.8, **{**FIXED, "begin": begin, "end": end})
+    schedule = pruner._steps(total)
+    assert (schedule.begin_step, schedule.end_step, schedule.frequency) == steps
+    due, sparsity = schedule(total if steps[1] < 0 else steps[1])
+    assert (bool(due), float(sparsity)) == (True, pytest.approx(0.8))
+
+
+@given(st.floats(0, 1, exclude_max=True), st.floats(0, 1), st.integers(1, 3000), st.integers(1, 200))
+def test_every_polynomial_ends_within_its_fit(begin, share, total, every):
+    end = begin + share * (1 - begin)
+    pruner = Magnitude(schedule="polynomial", sparsity=0.8, **{**FIXED, "begin": begin, "end": end,
+                                                               "every_steps": every})  # fmt: skip
+    schedule = pruner._steps(total)
+    assert 1 <= schedule.begin_step <= total
+    assert schedule.end_step <= total
+
+
+LATE = ("prune.begin=0.97", "prune.end=1")  # of 24 steps, each mask after the second: the first is drawn in the 23rd
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "steps"),
+    [("poly50", (), 1), ("movement", LATE, 24),
+     pytest.param("poly50", LATE, 24, marks=SLOW), pytest.param("movement", (), 1, marks=SLOW)],
+)  # fmt: skip
+def test_a_mask_that_comes_late_is_there_at_the_end(name, more, steps, tmp_path):
+    model, pruner = new_model(), pruner_of(name, *more)
+    recipe = dataclasses.replace(RECIPE, steps=steps)
+    fit_of(model, tokens_of(60), tmp_path, wrappers=[pruner], recipe=recipe).run()
+    pruner.check(model)
+
+
 def test_a_lost_mask_is_noticed():
     model = new_model()
     with pytest.raises(RuntimeError, match="did not hold: 13 kernels"):
