@@ -40,6 +40,7 @@ HOMES = {
         "optim.sweep.sensitivity",
     ),
 }
+TOP = "train"  # the setting that is the config of train.py itself: its keys stand alone on a command line
 _registered: dict[str, dict[str, Method]] = {}
 Factory = typing.TypeVar("Factory", bound=Callable[..., Any])
 
@@ -133,7 +134,12 @@ def _arguments(factory: Callable[..., Any], values: Mapping[str, Any], setting: 
     parameters = inspect.signature(factory).parameters
     _require_keys(set(parameters), values, setting)
     hints = typing.get_type_hints(factory.__init__ if isinstance(factory, type) else factory)
-    return {name: _converted(f"{setting}.{name}", values[name], hints[name]) for name in parameters}
+    return {name: _converted(_key(setting, name), values[name], hints[name]) for name in parameters}
+
+
+def _key(setting: str, name: str) -> str:
+    """A key of `setting` as on a command line."""
+    return name if setting == TOP else f"{setting}.{name}"
 
 
 def _require_keys(allowed: set[str], values: Mapping[str, Any], setting: str) -> None:
@@ -148,7 +154,7 @@ def _require_keys(allowed: set[str], values: Mapping[str, Any], setting: str) ->
         listed = ", ".join(sorted(allowed)) or "none"
         raise UnknownKey(f"{setting} has no key {unknown[0]!r}; it has {listed}.", f"{setting}.{unknown[0]}")
     if missing := sorted(allowed - set(values)):
-        raise UserError(f"{setting}.{missing[0]} is missing.")
+        raise UserError(f"{_key(setting, missing[0])} is missing.")
 
 
 def _converted(setting: str, value: Any, wanted: Any) -> Any:

@@ -130,16 +130,21 @@ def writing(cache_dir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise_if_disk(error, f"cache_dir {cache_dir}", "cache_dir=DIR moves it")
+        raise_if_disk(error, f"cache_dir {cache_dir}", "cache_dir=DIR moves it", cache_dir)
         raise
 
 
-def raise_if_disk(error: OSError, place: str, fix: str) -> None:
-    """Raises UserError if `error` says that `place` cannot be written."""
+def raise_if_disk(error: OSError, place: str, fix: str, folder: Path | None = None) -> None:
+    """Raises UserError if `error` says that `place` cannot be written.
+
+    A file that is not there counts only where `folder`, the one of `place`, is not there: it could not be made.
+    """
     full = (errno.ENOSPC, errno.EDQUOT)
     if error.errno in full:
         raise UserError(f"{place}: no space left on the disk. Free some; {fix}.") from error
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+    forbidden = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+    not_made = error.errno == errno.ENOENT and folder is not None and not folder.is_dir()
+    if error.errno in forbidden or not_made:
         raise UserError(f"{place} cannot be written ({error.strerror}: {error.filename}). {fix}.") from error
 
 

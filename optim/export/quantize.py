@@ -89,7 +89,8 @@ class Calibration:
 
     samples: int
     seed: int  # that draws them
-    source: str  # train: any row | whole: whole sentences, where rows are phrases | held_out: what chose the epoch
+    # train: any row | whole: whole sentences, where rows are phrases | held_out: the held-out slice of train
+    source: str
 
     def __post_init__(self) -> None:
         require_count("quant.samples", self.samples)
@@ -192,8 +193,8 @@ def mixed(*, max_disagreement: float, max_drop_points: float, block: int | None)
     """`quant=mixed`: int4 for the kernels that bear it, int8 for the others, by the table `sensitivity`.
 
     The table takes kernels to int4 one after another, those first whose answers change least, and says what accuracy is
-    lost with each more, on the slice of train that chose the epoch. The most are taken that lose no more than
-    max_drop_points there.
+    lost with each more, on the held-out slice of train. The most are taken that lose no more than max_drop_points
+    there.
     """
     require_not_negative("quant.max_drop_points", max_drop_points)
     _require_block(block)

@@ -1,7 +1,7 @@
 """Which parts of a fitted model bear what: each changed alone, without training, and scored on held-out sentences.
 
-The sentences are those of train that chose the epoch and that no weight has learnt from; dev is never looked at, since
-what this says decides something (`quant=mixed`). Every figure is against the unchanged model on the same sentences:
+The sentences are the held-out slice of train, from which no weight has learnt; dev is never looked at, since what this
+says decides something (`quant=mixed`). Every figure is against the unchanged model on the same sentences:
 percentage points of accuracy with a 95 % interval, how many answers change, and the mean Kullback-Leibler divergence of
 the answers in nats, which tells parts apart where no answer changes.
 

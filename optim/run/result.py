@@ -107,7 +107,7 @@ def require_writable(results_dir: Path, folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise_if_disk(error, f"results_dir {results_dir}", "results_dir=DIR moves it")
+        raise_if_disk(error, f"results_dir {results_dir}", "results_dir=DIR moves it", folder)
         raise
 
 
@@ -118,7 +118,7 @@ def require_space(cache_dir: Path, *, free_gb: float) -> None:
         with tempfile.TemporaryFile(dir=cache_dir):
             pass
     except OSError as error:
-        raise_if_disk(error, f"cache_dir {cache_dir}", "cache_dir=DIR moves it")
+        raise_if_disk(error, f"cache_dir {cache_dir}", "cache_dir=DIR moves it", cache_dir)
         raise
     left_gb = shutil.disk_usage(cache_dir).free / 1e9
     if left_gb < free_gb:

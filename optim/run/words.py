@@ -118,7 +118,7 @@ def explained(error: Exception) -> str:
     said = str(error)
     if found := re.match(r"Could not override '([^']+)'", said):
         return f"{found[1]} is no key here.{hint(found[1])}"
-    if found := re.search(r"Could not find '([^']+)/([^/']+)'", said):
+    if found := re.search(r"Could not find '([^']+)/([^/']*)'", said):
         return _unknown_option(found[1], found[2], list(getattr(error, "options", None) or options_of(found[1])))
     if "interval" in said.lower():
         return interval_refused(sys.argv[1:])
@@ -153,3 +153,14 @@ def require_known_words(words: Sequence[str]) -> None:
                 f"hydra/sweeper={value} is refused: it wants one number of a run and other packages than this program. "
                 "Optuna searches here too, within a budget: sweep.py sweep=search budget.file_mb=24."
             )
+
+
+def unread_epochs(words: Sequence[str]) -> list[str]:
+    """A line for each fit whose words give it epochs, and steps, which win over them."""
+    given = {key.lstrip("+"): value for key, _, value in (word.partition("=") for word in words)}
+    lines = []
+    for fit in ("teacher", "student"):
+        epochs, steps = (given.get(f"fit.{fit}.{name}", "null") for name in ("epochs", "steps"))
+        if "null" not in (epochs, *steps.split(",")):
+            lines.append(f"fit.{fit}.epochs={epochs} is not read: fit.{fit}.steps={steps} is the length of that fit.")
+    return lines

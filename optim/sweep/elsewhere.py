@@ -178,12 +178,13 @@ class Taken:
 
     def line(self) -> str:
         """For the screen."""
-        more = f" {_count(self.others, 'file')} in it of no point here." if self.others else ""
-        own = f"{_count(self.files, 'file')} of {_count(self.points, 'point')}"
+        more = f" {counted(self.others, 'file')} in it of no point here." if self.others else ""
+        own = f"{counted(self.files, 'file')} of {counted(self.points, 'point')}"
         return f"Machine {self.machine} ({self.cpu}): {own}.{more}"
 
 
-def _count(number: int, what: str) -> str:
+def counted(number: int, what: str) -> str:
+    """A number and what it counts: 1 file, 2 files."""
     return f"{number} {what}{'s' * (number != 1)}"
 
 

@@ -76,11 +76,11 @@ class Plan:
             lines += [f"  {'stage':<10}{'to build':>9}{'at hand':>9}{'each about':>12}"]
             for kind in (kind for kind in STAGES if self.build[kind] or self.at_hand[kind]):
                 times = self._times(self.build[kind])
-                shown = "not known" if times is None else spoken(mean(times)) if times else "-"
+                shown = "not known" if times is None else _about(mean(times)).removeprefix("about ") if times else "-"
                 lines.append(f"  {kind:<10}{len(self.build[kind]):>9}{len(self.at_hand[kind]):>9}{shown:>12}")
             total = self.total_s
             lines += ["", "  About how long is not known: some of these stages were never timed here." if total is None
-                      else f"  About {spoken(total)} one after another."]  # fmt: skip
+                      else f"  {_about(total).capitalize()} one after another."]  # fmt: skip
             lines += ["", *(f"  {line}" for line in self.fits)] if self.fits else []
         return "\n".join(lines) + "\n"
 
@@ -90,7 +90,7 @@ def plan(jobs: Sequence[Job]) -> Plan:
     if not jobs:
         raise UserError("The sweep is empty: it names no point. Give at least one value for each key.")
     corpora: dict[str, Corpus] = {}
-    points = [_planned(job, corpora) for job in jobs]
+    points = [_planned(job, corpora, alone=len(jobs) == 1) for job in jobs]
     distinct = {step.wanted.key: step for p in points for step in p.steps}
     cache_dir = jobs[0].cache_dir
     build: dict[str, list[Wanted]] = {kind: [] for kind in STAGES}
@@ -109,7 +109,12 @@ def _forecast(missing: Sequence[Step], cache_dir: Path) -> tuple[dict[str, float
     for step in missing:
         if isinstance(step, FitStep | LogitsStep):
             lines.setdefault(named(step), []).append(seconds[step.wanted.key])
-    return seconds, [f"{name}: {len(each)} to build, each about {spoken(mean(each))}" for name, each in lines.items()]
+    return seconds, [f"{name}: {len(each)} to build, each {_about(mean(each))}" for name, each in lines.items()]
+
+
+def _about(seconds: float) -> str:
+    """A duration that is an estimate, as people say it."""
+    return f"about {spoken(seconds)}" if seconds >= 1 else "under 1 s"
 
 
 def seconds_of(steps: Sequence[Step], cache_dir: Path, forecast: Forecast) -> dict[str, float | None]:
@@ -124,7 +129,8 @@ def seconds_of(steps: Sequence[Step], cache_dir: Path, forecast: Forecast) -> di
     }
 
 
-def _planned(job: Job, corpora: dict[str, Corpus]) -> Planned:
+def _planned(job: Job, corpora: dict[str, Corpus], *, alone: bool) -> Planned:
+    """alone: there is no other point, so a mistake needs no word on whose it is."""
     try:
         point = point_of(job.cfg)
         planned = Planned(job, run_id_of(point), False)
@@ -132,7 +138,8 @@ def _planned(job: Job, corpora: dict[str, Corpus]) -> Planned:
         if not planned.done:
             planned.steps = _steps(point, job.cache_dir, corpora)
     except UserError as error:
-        raise UserError(f"{told(error)}\nIn the point: {job.command}") from error
+        where = "" if alone else f"\nIn the point: {job.command}"
+        raise UserError(f"{told(error)}{where}") from error
     return planned
 
 

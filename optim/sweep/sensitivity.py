@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import textwrap
 from dataclasses import dataclass
 from typing import ClassVar
 
 from optim.common.build import method
+from optim.common.screen import width
 from optim.export.quantize import SENSITIVITY
 from optim.run.exports import TableStep
 from optim.run.forecast import Forecast
@@ -48,7 +50,7 @@ class Sensitivity:
         folder = settings.results_dir / sensitivity.FOLDER / table.wanted.key
         made = {"title": title, "command": _command(settings), **table.read(stages)}
         write_sensitivity(folder, made)
-        print(f"\n{sensitivity.headline(made)}\n\n  {folder / sensitivity.PAGE}\n")
+        print(f"\n{textwrap.fill(sensitivity.headline(made), width())}\n\n  {folder / sensitivity.PAGE}\n")
         return 0
 
 

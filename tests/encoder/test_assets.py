@@ -362,6 +362,15 @@ def test_cache_that_cannot_be_written_is_named(tmp_path):
         make("tiny").fetch(file / "cache")
 
 
+def test_a_file_that_is_missing_is_no_fault_of_the_cache(tmp_path, monkeypatch):
+    def missing(*_, **__):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "words.txt")
+
+    monkeypatch.setattr(tiny, "make_tokenizer", missing)
+    with pytest.raises(FileNotFoundError, match=r"words\.txt"):
+        make("tiny").fetch(tmp_path)
+
+
 # --- a folder of the user's
 
 

@@ -56,7 +56,7 @@ def test_the_fastest_of_the_accurate_ones_is_the_file_and_the_result_says_so(run
     assert tuple(rows) == NAMES
     assert [name for name in NAMES if rows[name]["taken"]] == ["int8_emb4"]
     assert [rows[name]["latency_p50_ms"] for name in NAMES] == [9, 9, 9, 3]
-    assert {row["examples"] for row in rows.values()} == {108}, "what chose the epoch: a fifth of train's sentences"
+    assert {row["examples"] for row in rows.values()} == {108}, "the held-out slice: a fifth of train's sentences"
     assert all(row["accuracy_fraction"] > 0.9 and row["agreement_fraction"] > 0.9 for row in rows.values())
     assert rows["int8_emb4"]["file_bytes"] == result["size"]["file_bytes"] < rows["int8"]["file_bytes"]
     folder = runs.results / result["run_id"]

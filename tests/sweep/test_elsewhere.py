@@ -252,6 +252,18 @@ def test_each_point_gets_the_figures_of_its_own_file(points, figures):
 
 
 @pytest.mark.timeout(60)
+def test_a_number_and_what_it_counts_agree():
+    assert [elsewhere.counted(number, "point") for number in (0, 1, 2)] == ["0 points", "1 point", "2 points"]
+
+
+def test_a_single_point_is_one_point(points, tmp_path):
+    one = copy(points)
+    one.results = tmp_path
+    path = next(points.results.glob("*/result.json")).parent
+    shutil.copytree(path, tmp_path / path.name)
+    assert "would time the files of 1 point on this machine" in sweep(one, "sweep=measure", "sweep.dry_run=true").stdout
+
+
 def test_figures_of_many_files_do_not_fill_the_pipe():
     code = "import sys; print('x' * 10**6); print('told', file=sys.stderr)"
     assert len(elsewhere._run([sys.executable, "-c", code], "board")) == 10**6 + 1
@@ -262,7 +274,9 @@ def test_a_dry_run_of_either_writes_nothing(points, figures, tools):
     (tools / "f.json").write_text(figures)
     for words, told in ((["sweep=import", f"file={tools / 'f.json'}"], "would take the figures in "),
                         (["sweep=measure", "host=me@board"], "would time the files of 2 points on me@board"),
-                        (["sweep=measure"], "would time the files of 2 points on this machine")):  # fmt: skip
+                        (["sweep=measure"], "would time the files of 2 points on this machine"),
+                        (["sweep=report"], f"sweep=report would compare what is under {points.results}, into "
+                                           f"{points.results / 'report'}.")):  # fmt: skip
         done = sweep(points, *words, "sweep.dry_run=true")
         assert done.returncode == 0, done.stderr
         assert told in done.stdout
@@ -275,6 +289,8 @@ def test_import_without_a_file_and_a_report_of_an_unknown_machine(points, tmp_pa
     assert "cannot be read" in sweep(points, "sweep=import", f"file={tmp_path / 'none.json'}").stderr
     told = sweep(points, "sweep=report", "machine=feedbeef").stderr
     assert "holds no finished point that machine feedbeef has measured" in told
+    told = sweep(points, "sweep=pick", "machine=feedbeef").stderr
+    assert told == f"Error: results_dir {points.results} holds no finished point that machine feedbeef has measured.\n"
     assert "has 8 hexadecimal digits" in sweep(points, "sweep=report", "machine=../x").stderr
 
 

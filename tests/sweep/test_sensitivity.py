@@ -53,8 +53,16 @@ def test_it_leaves_the_table_of_the_student_that_train_makes(folder, runs):
     assert stages.made[folder.name].cached
     left = json.loads((folder / sensitivity.JSON).read_text())
     assert left["rows"] == table.read(stages)["rows"]
-    assert left["examples"] == 108, "a fifth of the whole sentences of train: what chose the epoch"
+    assert left["examples"] == 108, "a fifth of the whole sentences of train: the held-out slice"
     assert outcome.quality["agreement_fraction"] >= 0.9
+
+
+def test_its_sentence_is_wrapped_as_wide_as_other_output(folder, runs, capsys):
+    assert Sensitivity().run(settings(runs, "prune=fixed50")) == 0
+    told = capsys.readouterr().out.strip().split("\n\n")[0]
+    assert " ".join(told.split()) == sensitivity.headline(json.loads((folder / sensitivity.JSON).read_text()))
+    assert len(told.splitlines()) > 1
+    assert max(map(len, told.splitlines())) <= 100
 
 
 def test_its_page_and_its_text_have_every_part(folder):
@@ -82,9 +90,15 @@ def test_a_cell_says_points_and_their_interval():
              "together_int4": [{"kernels": ["layer0_key"], **row}]}  # fmt: skip
     assert sensitivity.heat_table(table).rows == [["layer0_key", "-0.50 (-1.25 to +0.25)"]]
     assert sensitivity.headline(table) == (
-        "tiny: hurt most by layer0_key, weights int4: -0.50 (-1.25 to +0.25) points of 90.00 % on 200 held-out "
-        "sentences."
+        "tiny: no part surely hurts. The lowest is layer0_key, weights int4: -0.50 (-1.25 to +0.25) points of 90.00 % "
+        "on 200 held-out sentences."
     )
+    less = {**row, "part": "layer0_value", "accuracy_points": -0.4, "low": -0.7, "high": -0.1}
+    assert sensitivity.headline({**table, "rows": [row, less]}) == (
+        "tiny: hurt most by layer0_value, weights int4: -0.40 (-0.70 to -0.10) points of 90.00 % on 200 held-out "
+        "sentences."
+    ), "of those whose interval does not hold 0"
+    assert "the sentences are the held-out slice of train." in sensitivity.notes(table)[0]
     points, divergence = sensitivity.heat_maps(table)
     assert points.data[0].z[0][0] == -0.5
     assert divergence.data[0].z[0][0] == pytest.approx(-2.69897)
