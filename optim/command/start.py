@@ -1,14 +1,41 @@
-"""What both command lines share: how they start, and how they end when something is wrong."""
+"""What both command lines share: how they are read and start, and how they end when something is wrong."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from optim.run.process import INTERRUPTED, guarded
 
 FULL = "HYDRA_FULL_ERROR"
+# Hydra's flags that take the word after them; that of INFO may be left out.
+TAKING = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
+          "--experimental-rerun")  # fmt: skip
+INFO = ("--info", "-i")
+
+
+def flags_first(words: Sequence[str]) -> list[str]:
+    """The words with the flags before the others: Hydra's parser takes no others on both sides of a flag.
+
+    A flag that lacks its word stays the last one, for the parser to say so.
+    """
+    flags, others, rest = [], [], list(words)
+    while rest:
+        word = rest.pop(0)
+        takes = _is_one_of(word, TAKING)
+        (flags if word.startswith("-") and (rest or not takes) else others).append(word)
+        if takes and rest:
+            flags.append(rest.pop(0))
+        elif _is_one_of(word, INFO):
+            named = rest and "=" not in rest[0] and not rest[0].startswith(("-", "~"))
+            flags.append(rest.pop(0) if named else "all")
+    return [*flags, *others]
+
+
+def _is_one_of(word: str, flags: Sequence[str]) -> bool:
+    """Whether the word is a flag or, as argparse has it, the beginning of one."""
+    return any(word == flag or (len(word) > 2 and flag.startswith(word)) for flag in flags)
 
 
 def started(main: Callable[[], object], check: Callable[[], object]) -> int:

@@ -9,7 +9,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from optim.command.start import started
+from optim.command.start import flags_first, started
 from optim.common.build import build, typed
 from optim.common.errors import UserError
 from optim.common.files import ROOT
@@ -90,6 +90,6 @@ def _list() -> int:
 
 def start() -> int:
     """The program; its exit code."""
-    words = sys.argv[1:]
+    words = flags_first(sys.argv[1:])
     sys.argv[1:], _passed[:] = split(words)
     return started(main, lambda: require_known_words(words))

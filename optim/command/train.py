@@ -11,14 +11,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from optim.command.start import started
+from optim.command.start import flags_first, started
 from optim.common.files import ROOT
-from optim.common.screen import log_to
+from optim.common.screen import log_to, say
 from optim.run import config
 from optim.run.config import Job
 from optim.run.places import CONF, PRIMARY, use_sources
 from optim.run.process import guarded, run, run_apart
-from optim.run.words import require_known_words
+from optim.run.words import require_known_words, unread_epochs
 
 OURS = "optim"  # of hydra/sweeper: it plans and counts itself
 if str(ROOT) not in sys.path:  # for hydra_plugins, also in the processes of a launcher
@@ -65,4 +65,12 @@ def _one_of_many(job: Job, *, counts: bool) -> None:
 
 def start() -> int:
     """The program; its exit code."""
-    return started(main, lambda: require_known_words(sys.argv[1:]))
+    sys.argv[1:] = flags_first(sys.argv[1:])
+    return started(main, lambda: _check(sys.argv[1:]))
+
+
+def _check(words: list[str]) -> None:
+    """Raises UserError for words that are known to be wrong, and says which ones change nothing."""
+    require_known_words(words)
+    for line in unread_epochs(words):
+        say(line, sys.stderr)

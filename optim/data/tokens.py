@@ -16,6 +16,7 @@ from optim.data.corpus import Sentences
 
 UNLABELLED = -1
 BLOCK = 10_000  # sentences tokenized at once: the library's answer for each takes a kilobyte
+LENGTHS = 8  # what divides the length of a batch: few lengths, few graphs
 WINDOW_BATCHES = 50  # sentences are sorted by length inside so many batches, shuffled beyond
 
 
@@ -134,7 +135,7 @@ def bucketed_batches(lengths: np.ndarray, batch_size: int, rng: np.random.Genera
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def pad(tokens: Tokens, index: np.ndarray, multiple: int = 8) -> tuple[np.ndarray, np.ndarray]:
+def pad(tokens: Tokens, index: np.ndarray, multiple: int = LENGTHS) -> tuple[np.ndarray, np.ndarray]:
     """(ids, mask) of the sentences of `index`: int32 [batch, length], 0 for padding; `multiple` divides length."""
     chosen = tokens.take(index)
     width = -(-int(chosen.lengths.max()) // multiple) * multiple

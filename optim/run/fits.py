@@ -142,7 +142,7 @@ class FitStep(Step):
         answers = [step.read(stages) for step in self.answers]
         self._require_tuned(answers, stages)
         prepare_tensorflow()
-        shape = self._shape(stages)
+        shape = self.start.shape(stages, self.classes)
         model = self._fresh(self._trained(shape), stages)
         task = Task(
             model=model, tokens=self.tokens.read(stages, "train"), loss=self.loss, wrappers=self.wrappers,
@@ -176,15 +176,6 @@ class FitStep(Step):
                                  seed=step.teacher.holdout_seed, parts=parts)  # fmt: skip
             weights = class_weights(labels[fitted], self.classes, schedule.class_weights)
             require_tuned(step.teacher.model_name, labels[held], logits[held], weights)
-
-    def _shape(self, stages: Stages) -> Architecture:
-        shape = self.start.shape(stages, self.classes)
-        if self.tokens.max_length > shape.position_count:
-            raise UserError(
-                f"data.max_length must be at most {shape.position_count}, the positions of the model, "
-                f"got {self.tokens.max_length}."
-            )
-        return shape
 
     def _trained(self, shape: Architecture) -> Architecture:
         """The shape with the recipe's dropout. What is kept has its own: a student of this model may want another."""

@@ -3,14 +3,13 @@
 A fit computes 6 operations for every weight and every token that it sees, forward and backward; a teacher's answers
 take 2 (Kaplan et al. 2020, section 2.1, arXiv:2001.08361). Word embeddings are looked up: they cost no product.
 What an operation takes is read off the cache, from stages of the same kind and model; where it has none, off a
-matrix product that is timed here for half a second.
+matrix product that is timed on one core for half a second.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from optim.common.stages import SUMS
 from optim.encoder import store
 from optim.encoder.architecture import Architecture
 from optim.run.fits import PARTS, FitStep, LogitsStep, TokensStep
+from optim.run.product import product_rate
 from optim.run.step import Step
 from optim.run.surgery import shape_before
 from optim.run.transfer import AugmentedStep, TransferTokensStep
@@ -34,7 +34,6 @@ FIT_OPERATIONS, ANSWER_OPERATIONS = 6, 2  # for each weight and token
 PIECES = 1.15  # tokens for each word of SST-2, in BERT's vocabulary: 13.3 a sentence, as many as were counted
 SPECIAL = 2  # tokens around a sentence
 START_S = 5.0  # before the first step: TensorFlow is imported and the step compiled
-MEASURE_S = 0.5
 # Operations of a fit in a second, over those of a float32 product of matrices. On a busy processor with AVX-512 and its
 # bfloat16, encoders of 6 x 384 and 12 x 768 had 0.9 to 1.4 of them in float32, and 1.2 to 3.4 in bfloat16.
 SHARE = {"float32": 1.0, "bfloat16": 1.5}
@@ -154,20 +153,6 @@ def spoken(seconds: float) -> str:
 def weights_of(shape: Architecture) -> int:
     """Parameters without those of the word embeddings."""
     return replace(shape, vocabulary_size=0).parameters
-
-
-def product_rate() -> float:
-    """Operations in a second of the fastest of many small float32 products, so that what runs beside counts little.
-
-    In NumPy, and so in float32 alone: TensorFlow, which has bfloat16, takes seconds to import.
-    """
-    rows, width = 128, 768  # the fastest takes about a millisecond
-    one, other = np.ones((rows, width), np.float32), np.ones((width, width), np.float32)
-    out, times, end = one @ other, [], time.perf_counter() + MEASURE_S
-    while (start := time.perf_counter()) < end:
-        np.matmul(one, other, out=out)
-        times.append(time.perf_counter() - start)
-    return 2.0 * rows * width * width / min(times)
 
 
 def _counted(folder: Path) -> Count | None:

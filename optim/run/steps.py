@@ -19,6 +19,7 @@ from pathlib import Path
 from optim.common.errors import UserError
 from optim.common.stages import Wanted
 from optim.data.corpus import Corpus
+from optim.data.tokens import LENGTHS
 from optim.encoder.kernels import prunable_shapes
 from optim.run.alignment import AlignmentStep
 from optim.run.exports import CandidatesStep, CompressedStep, FigureStep, FileStep, Float32Step
@@ -28,7 +29,7 @@ from optim.run.latency_model import LatencyStep
 from optim.run.point import Point, Teacher
 from optim.run.starts import TOKENIZER, FromCheckpoint, FromStep, Start
 from optim.run.step import Step
-from optim.run.surgery import SurgeryStep
+from optim.run.surgery import SurgeryStep, shape_before
 from optim.run.transfer import AugmentedStep, TextsStep, TransferTokensStep, UnlabelledStep
 from optim.train.distill import SAME, HardLabels
 from optim.train.inner import Inner
@@ -74,12 +75,30 @@ class Steps:
 
 
 def steps_of(point: Point, corpus: Corpus, cache_dir: Path) -> Steps:
-    """The steps. Raises UserError for methods that do not go together."""
+    """The steps. Raises UserError for methods that do not go together, and for sentences too long for a model."""
     teachers = [_teacher(point, teacher, corpus, cache_dir) for teacher in point.teachers]
     student = _student(point, teachers, corpus, cache_dir)
     file = _file(point, Float32Step(student))
+    _require_positions(point, student, teachers)
     compressed = CompressedStep(point, file) if point.export.compresses else None
     return Steps(teachers, student, file, FigureStep(point, file), compressed)
+
+
+def _require_positions(point: Point, student: FitStep, teachers: Sequence[FitStep]) -> None:
+    """Raises UserError for sentences longer than a model has positions, before anything is trained.
+
+    All models read the sentences of the data, in batches whose length LENGTHS divides; what is timed is the student's
+    file alone.
+    """
+    models = {"the model": shape_before(student), **{f"the teacher {t.model_name}": shape_before(t) for t in teachers}}
+    lengths = [("data.max_length", point.source.max_length, name, LENGTHS) for name in models]
+    for setting, length, name, step in (
+        ("bench.sequence_length", point.bench.sequence_length, "the model", 1),
+        *lengths,
+    ):
+        most = models[name].position_count // step * step
+        if length > most:
+            raise UserError(f"{setting} must be at most {most}, the positions of {name}, got {length}.")
 
 
 def _file(point: Point, float32: Float32Step) -> FileStep:

@@ -49,21 +49,6 @@ class Recipe(Common):
     learning_rate: float  # at its peak
     warmup: float  # training progress at the peak, [0, 1)
 
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "whole_copies"):
-            require_count(f"fit.*.{name}", getattr(self, name))
-        if self.steps is not None:
-            require_count("fit.*.steps", self.steps)
-        require_positive("fit.*.learning_rate", self.learning_rate)
-        for name in ("warmup", "weight_decay", "average", "label_smoothing"):
-            require_fraction(f"fit.*.{name}", getattr(self, name))
-        require_positive("fit.*.layer_decay", self.layer_decay)
-        require_fraction("fit.*.layer_decay", self.layer_decay, one=True)
-        require_not_negative("fit.*.r_drop", self.r_drop)
-        for name in ("dropout", "head_dropout"):
-            if getattr(self, name) is not None:
-                require_fraction(f"fit.*.{name}", getattr(self, name))
-
     def dropouts(self) -> dict[str, float]:
         """Of an architecture's rates of dropout, those that the recipe sets."""
         all_rates: dict[str, float] = {} if self.dropout is None else dict.fromkeys(DROPOUTS, self.dropout)
@@ -90,6 +75,28 @@ class OpenRecipe(Common):
         return Recipe(**{**own, **{name: value for name, value in asdict(usual).items() if own[name] is None}})
 
 
+def _require_decay(setting: str, value: float) -> None:
+    require_positive(setting, value)
+    require_fraction(setting, value, one=True)
+
+
+CHECKS = {  # key of a recipe -> what refuses a wrong value
+    **dict.fromkeys(("epochs", "steps", "batch_size", "whole_copies"), require_count),
+    **dict.fromkeys(("warmup", "weight_decay", "average", "label_smoothing"), require_fraction),
+    **dict.fromkeys(("dropout", "head_dropout"), require_fraction),
+    "learning_rate": require_positive,
+    "layer_decay": _require_decay,
+    "r_drop": require_not_negative,
+}
+
+
+def _require_all(setting: str, recipe: Usual | OpenRecipe | Recipe) -> None:
+    """Raises UserError for a value out of its range; None is a value that is left open."""
+    for name, value in asdict(recipe).items():
+        if value is not None:
+            CHECKS[name](f"{setting}.{name}", value)
+
+
 @method("fit", "adamw")
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
@@ -109,8 +116,9 @@ class Schedule:
             raise UserError(
                 f"fit.usual must have {OTHER}, for models that it does not name; it has {list(self.usual)}."
             )
-        for name in self.usual:
-            self.teacher_of(name)  # raises what is wrong with it
+        usual = {f"fit.usual.{name}": recipe for name, recipe in self.usual.items()}
+        for setting, recipe in {**usual, "fit.teacher": self.teacher, "fit.student": self.student}.items():
+            _require_all(setting, recipe)
         require_fraction("fit.holdout", self.holdout)
         if self.keep not in KEEPS:
             raise UserError(f"fit.keep must be {' or '.join(KEEPS)}, got {self.keep!r}.")

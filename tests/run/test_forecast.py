@@ -17,10 +17,11 @@ from whole_points import point
 
 from optim.common.stages import SUMS
 from optim.encoder.architecture import Architecture
-from optim.run import forecast
+from optim.run import product
 from optim.run.fits import FitStep, LogitsStep
 from optim.run.forecast import SHARE, START_S, Forecast, spoken, weights_of
 from optim.run.steps import Steps, steps_of
+from optim.sweep import plan
 
 # 2 layers of 10: 4 * (10 * 10 + 10) + (10 * 20 + 20) + (20 * 10 + 10) + 2 * 20 = 910 each; 8 positions and 2 types
 # and norms, 100; pooler 110; classifier 22. The 1,000 words of 10 count nothing.
@@ -162,12 +163,28 @@ def test_durations_are_said_as_people_say_them():
     assert [spoken(s) for s in (3.2, 99, 240, 3900, 7200)] == ["3 s", "99 s", "4 min", "65 min", "2.0 h"]
 
 
+def test_a_plan_says_under_a_second_and_not_about_none():
+    assert [plan._about(s) for s in (0.0, 0.9, 1.2, 240)] == ["under 1 s", "under 1 s", "about 1 s", "about 4 min"]
+
+
 @pytest.mark.timed
 def test_the_product_takes_half_a_second_and_is_a_rate():
     start = time.perf_counter()
-    rate = forecast.product_rate()
+    rate = product.product_rate()
     assert time.perf_counter() - start < 2
     assert 1e8 < rate < 1e14
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="only Linux lists the threads of a process")
+def test_the_product_is_timed_on_one_thread_and_counts_for_each_core(monkeypatch):
+    """Several threads wait for each other: on a busy machine the slowest of them is all that a clock sees."""
+    threads = (
+        "import os; from optim.run import product; product.core_rate(0.01); print(len(os.listdir('/proc/self/task')))"
+    )
+    honest = subprocess.run
+    monkeypatch.setattr(product, "cores", lambda: 3)
+    monkeypatch.setattr(product.subprocess, "run", lambda _, **how: honest([sys.executable, "-c", threads], **how))
+    assert product.product_rate() == 3 * 1
 
 
 def test_train_and_sweep_say_it_before_they_start_and_import_nothing_heavy_for_it(runs):

@@ -38,6 +38,7 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 CASES = {
     "an unknown option": (["prune=fixed51"], "prune has no option 'fixed51'", "The nearest: fixed50."),
+    "no option": (["prune="], "prune has no option ''; it has block1x4, fixed50, fixed80,"),
     "an unknown key": (
         ["prune=fixed50", "prune.sparsty=0.5"],
         "prune.sparsty is no key here. The nearest: prune.sparsity.",
@@ -74,16 +75,17 @@ CASES = {
         "distill.unlabelled: ",
         "4 of the 150 sentences that are scored",
     ),
-    "a fit of no steps": (["fit.student.steps=0"], "fit.*.steps must be above 0, got 0"),
+    "a fit of no steps": (["fit.student.steps=0"], "fit.student.steps must be above 0, got 0"),
     "half an epoch": (["fit.teacher.epochs=0.5"], "fit.teacher.epochs must be a whole number, got 0.5"),
     "copies of no sentence": (
         ["data.phrases=false", "fit.student.whole_copies=3"],
         "fit.student.whole_copies needs data whose rows are phrases",
         "got 3",
     ),
-    "none of the whole sentences": (["fit.student.whole_copies=0"], "fit.*.whole_copies must be above 0, got 0"),
-    "a seed that is a word": (["seed=x"], "seed must be a whole number"),
-    "no epochs": (["fit.teacher.epochs=0"], "fit", "epochs must be above 0"),
+    "none of the whole sentences": (["fit.student.whole_copies=0"], "fit.student.whole_copies must be above 0, got 0"),
+    "a seed that is a word": (["seed=x"], "Error: seed must be a whole number, got 'x'."),
+    "no epochs": (["fit.teacher.epochs=0"], "fit.teacher.epochs must be above 0, got 0"),
+    "no epochs that are usual": (["fit.usual.mpnet.epochs=0"], "fit.usual.mpnet.epochs must be above 0, got 0"),
     "an unknown precision": (["fit.precision=int3"], "fit.precision must be auto, float32 or bfloat16"),
     "a missing folder": (["data.path={bad}/nowhere"], "nowhere"),
     "a missing file": (["data=csv", "data.train_path={bad}/nowhere.csv"], "nowhere.csv"),
@@ -113,7 +115,7 @@ CASES = {
     ),
     "a target that ends the program": (["+track._target_=sys.exit"], "track._target_ is refused"),
     "a target below": (["+fit.teacher._target_=os.system"], "fit.teacher._target_ is refused"),
-    "a target where nothing is made": (["+measure.x._target_=os.system"], "train.measure has no key 'x'"),
+    "a target where nothing is made": (["+measure.x._target_=os.system"], "Error: measure has no key 'x'"),
     "arguments by position": (["+prune._args_=[1]"], "prune._args_ is refused"),
     "a partial object": (["+quant._partial_=true"], "quant._partial_ is refused"),
     "a recursive flag": (["+bench._recursive_=false"], "bench._recursive_ is refused"),
@@ -161,7 +163,7 @@ CASES = {
     "an interval": (["distill.temperature=interval(1,4)"], "an interval has endless points", "distill.temperature=1,2"),
     "a value that is none": (["prune=["], "'prune=[' cannot be read"),
     "a sweeper of others": (["hydra/sweeper=optuna"], "hydra/sweeper=optuna is refused", "sweep.py sweep=search"),
-    "an unknown key below": (["+sweep.colour=red"], "train.sweep has no key 'colour'"),
+    "an unknown key below": (["+sweep.colour=red"], "Error: sweep has no key 'colour'"),
     "an unknown key of a group": (["+distill.colour=red"], "distill has no key 'colour'"),
     "a list for a number": (["distill.temperature=[1,2]"], "distill.temperature must be a number"),
     "a truth for a number": (["bench.threads=true"], "bench.threads must be a whole number"),
@@ -181,8 +183,47 @@ CASES = {
     "seeds beyond the last": (["distill.seeds=2", "distill.teacher_seed=2147483647"], "from 0 to 2147483646"),
     "an unwritable results folder": (["results_dir={bad}/file/results"], "results_dir"),
     "an unwritable cache": (["cache_dir={bad}/file/cache"], "cache_dir"),
+    "a results folder that cannot be made": (
+        ["results_dir=/proc/made"],
+        "results_dir /proc/made cannot be written (No such file or directory: /proc/made). results_dir=DIR moves it.",
+    ),
+    "a cache that cannot be made": (
+        ["cache_dir=/proc/made"],
+        "cache_dir /proc/made cannot be written (No such file or directory: /proc/made). cache_dir=DIR moves it.",
+    ),
     "a full disk": (["cache_free_gb=1e9"], "cache_free_gb", "GB left"),
-    "more tokens than positions": (["data.max_length=4096"], "data.max_length", "512"),
+    "more tokens than positions": (
+        ["data.max_length=4096"],
+        "data.max_length must be at most 512, the positions of the model, got 4096.",
+    ),
+    "more tokens than the student has positions for": (
+        ["model.position_count=48", "model.seed=1", "distill.teacher=tiny", "data.max_length=64"],
+        "data.max_length must be at most 48, the positions of the model, got 64.",
+    ),
+    "as many tokens as positions, which eight does not divide": (
+        ["model.position_count=50", "data.max_length=50"],
+        "data.max_length must be at most 48, the positions of the model, got 50.",
+    ),
+    "more tokens than the teacher has positions for": (
+        ["model.position_count=1024", "distill.teacher=tiny", "data.max_length=600"],
+        "data.max_length must be at most 512, the positions of the teacher tiny, got 600.",
+    ),
+    "more tokens in a plan than positions": (
+        ["data.max_length=1000000", "sweep.dry_run=true"],
+        "data.max_length must be at most 512, the positions of the model, got 1000000.",
+    ),
+    "a timed sentence longer than the model": (
+        ["bench.sequence_length=100000"],
+        "bench.sequence_length must be at most 512, the positions of the model, got 100000.",
+    ),
+    "a timed sentence longer than the model, in a plan": (
+        ["bench.sequence_length=513", "sweep.dry_run=true"],
+        "bench.sequence_length must be at most 512, the positions of the model, got 513.",
+    ),
+    "a timed sentence longer than what is cut out": (
+        ["slim=heads50", "bench.sequence_length=513"],
+        "bench.sequence_length must be at most 512, the positions of the model, got 513.",
+    ),
     "wandb without a key": (["track=wandb"], "WANDB_API_KEY"),
     "a calibration without sentences": (["quant=int8_static", "quant.samples=0"], "quant.samples must be above 0"),
     "a calibration larger than train": (
@@ -270,6 +311,19 @@ def require_refused(done: subprocess.CompletedProcess[str], name: str) -> None:
     assert "teacher   " not in said
     lines = [line for line in done.stderr.splitlines() if line.startswith("Error:")]
     assert len(lines) == 1, said
+
+
+def test_a_sentence_as_long_as_the_model_is_planned(runs: Runs):
+    words = runs.overrides("bench.sequence_length=512", "data.max_length=512", "slim=heads50", "sweep.dry_run=true")
+    done = called("train.py", *words)
+    assert (done.returncode, "1 point: 0 done, 1 to run" in done.stdout) == (0, True), done.stderr
+
+
+def test_a_teacher_may_have_fewer_positions_than_the_timed_sentence(runs: Runs):
+    """What is timed is the student's file alone."""
+    words = runs.overrides("model.position_count=1024", "distill.teacher=tiny", "bench.sequence_length=1000")
+    done = called("train.py", *words, "sweep.dry_run=true")
+    assert (done.returncode, "1 point: 0 done, 1 to run" in done.stdout) == (0, True), done.stderr
 
 
 @pytest.mark.parametrize("name", CASES)

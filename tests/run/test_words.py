@@ -16,6 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from optim.command import sweep, train
+from optim.command.start import flags_first
 from optim.common import hub
 from optim.run import places, words
 from optim.run.point import point_of
@@ -72,6 +73,18 @@ def test_a_sweep_names_the_point_and_the_nearest_key(said, runs: Runs):
     code, _, err = said(train, "-m", *runs.overrides("+epochs=1", "quant=none,int8"))
     assert code == 2
     assert "The nearest: fit.teacher.epochs, fit.student.epochs.\nIn the point: python train.py" in err
+
+
+def test_a_plan_of_one_point_does_not_say_which_point_has_the_mistake(said, runs: Runs):
+    code, _, err = said(train, *runs.overrides("seed=-1", "sweep.dry_run=true"))
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert err.startswith("Error: seed must be a whole number from 0")
+
+
+def test_help_says_where_the_keys_of_other_options_are(said):
+    _, shown, _ = said(train, "--help")
+    assert "Another option brings its own: python train.py slim=budget --help\nmodel:\n" in shown
+    assert "  latency_ms: null" in said(train, "slim=budget", "--help")[1]
 
 
 def test_hydras_own_form_of_an_error_is_there_for_who_asks(said, monkeypatch):
@@ -155,6 +168,57 @@ def test_words_of_the_launcher_go_to_train_py():
     ]
     assert passed == ["hydra/launcher=joblib", "hydra.launcher.n_jobs=4", "hydra.searchpath=[file://x]", "cache_dir=c",
                       "prune=none"]  # fmt: skip
+
+
+# ---- flags ----
+
+
+@pytest.mark.parametrize(
+    ("given", "parsed"),
+    [
+        ("a=1 -m b=1,2", "-m a=1 b=1,2"),
+        ("-m a=1 b=1,2", "-m a=1 b=1,2"),
+        ("a=1 --config-dir x=y b=1 -cn z c=1", "--config-dir x=y -cn z a=1 b=1 c=1"),
+        ("a=1 --cfg job b=1 -p fit c=1", "--cfg job -p fit a=1 b=1 c=1"),
+        ("a=1 --config-dir=x b=1 -cp y c=1", "--config-dir=x -cp y a=1 b=1 c=1"),
+        ("a=1 --info b=1", "--info all a=1 b=1"),
+        ("a=1 -i defaults-tree b=1", "-i defaults-tree a=1 b=1"),
+        ("a=1 --config-d x b=1 --inf", "--config-d x --inf all a=1 b=1"),
+        ("a=1 ~b --resolve c=-1", "--resolve a=1 ~b c=-1"),
+        ("a=1 b=1 --config-dir", "a=1 b=1 --config-dir"),
+    ],
+)  # fmt: skip
+def test_flags_stand_before_the_other_words_with_what_they_take(given, parsed):
+    assert flags_first(given.split()) == parsed.split()
+
+
+def test_a_flag_may_stand_between_words(said, runs: Runs, own):
+    words = runs.overrides("seed=41", "sweep.dry_run=true")
+    code, out, err = said(train, "prune=fixed50", "-m", "quant=none,int8", *words)
+    assert (code, "2 points: 0 done, 2 to run" in out) == (0, True), err
+    code, out, err = said(train, "prune=fixed50", "--help", "quant=int8")
+    assert (code, "sparsity: 0.5" in out) == (0, True), err
+    code, out, err = said(train, "prune=fixed50", "--cfg", "job", "seed=77")
+    assert (code, "seed: 77" in out) == (0, True), err
+    code, out, err = said(sweep, "quant=int8", "--config-dir", str(own), "sweep=small", "--help", "trials=7")
+    assert (code, "trials: 7" in out) == (0, True), err
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["fit.teacher.epochs=20", "fit.teacher.steps=3"], ["fit.teacher.epochs=20 is not read"]),
+        (["fit.student.steps=3", "fit.student.epochs=2,4", "fit.teacher.epochs=1"], ["fit.student.epochs=2,4 is not"]),
+        (["fit.student.steps=null", "fit.student.epochs=2"], []),
+        (["fit.student.steps=null,3", "fit.student.epochs=2"], []),
+        (["fit.student.steps=3", "fit.teacher.epochs=2"], []),
+    ],
+)
+def test_epochs_beside_steps_are_told_to_be_not_read(said, runs: Runs, given, told):
+    assert [line[: len(part)] for line, part in zip(words.unread_epochs(given), told, strict=True)] == told
+    code, _, err = said(train, *runs.overrides(*given, "quant=none,int8"), "-m", "sweep.dry_run=true")
+    assert code == 0, err
+    assert all(part in err for part in told)
 
 
 # ---- dry runs ----

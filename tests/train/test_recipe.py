@@ -9,7 +9,7 @@ import re
 
 import numpy as np
 import pytest
-from small_fit import FIXED, RECIPE, SHAPE, fit_of, tokens_of
+from small_fit import FIXED, OPEN, RECIPE, SCHEDULE, SHAPE, USUAL, fit_of, tokens_of
 
 from optim.common.errors import UserError
 from optim.data.tokens import bucketed_batches, pad
@@ -106,6 +106,10 @@ def test_each_setting_changes_what_is_learnt(tmp_path, change, plain):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        ({"epochs": 0}, "fit.*.epochs must be above 0, got 0."),
+        ({"steps": 0}, "fit.*.steps must be above 0, got 0."),
+        ({"learning_rate": 0.0}, "fit.*.learning_rate must be above 0, got 0."),
+        ({"warmup": 1.0}, "fit.*.warmup must be a fraction in [0, 1), got 1."),
         ({"average": 1.0}, "fit.*.average must be a fraction in [0, 1), got 1."),
         ({"layer_decay": 0.0}, "fit.*.layer_decay must be above 0, got 0."),
         ({"layer_decay": 1.1}, "fit.*.layer_decay must be a fraction in [0, 1], got 1.1."),
@@ -115,9 +119,16 @@ def test_each_setting_changes_what_is_learnt(tmp_path, change, plain):
         ({"dropout": -0.1}, "fit.*.dropout must be a fraction in [0, 1), got -0.1."),
     ],
 )
-def test_a_setting_out_of_range_is_refused(change, said):
-    with pytest.raises(UserError, match=re.escape(said)):
-        dataclasses.replace(RECIPE, **change)
+def test_a_setting_out_of_range_is_refused_by_its_whole_name(change, said):
+    for fit, recipe in (("teacher", OPEN), ("student", RECIPE)):
+        with pytest.raises(UserError, match=re.escape(said.replace("*", fit))):
+            dataclasses.replace(SCHEDULE, **{fit: dataclasses.replace(recipe, **change)})
+
+
+def test_what_is_usual_for_a_model_is_refused_by_the_name_of_that_model():
+    wrong = dataclasses.replace(USUAL["other"], batch_size=0)
+    with pytest.raises(UserError, match=re.escape("fit.usual.mpnet.batch_size must be above 0, got 0.")):
+        dataclasses.replace(SCHEDULE, usual={**USUAL, "mpnet": wrong})
 
 
 # average
@@ -192,6 +203,13 @@ def test_the_factors_of_a_model_of_two_layers_by_hand():
                "layer0_query": 1 / 4, "layer0_ffn_norm": 1 / 4, "layer1_attention_output": 1 / 2,
                "layer1_ffn_out": 1 / 2, "pooler": 1.0, "classifier": 1.0}  # fmt: skip
     assert {name: found[name] for name in by_hand} == by_hand
+
+
+def test_the_bias_that_all_layers_share_moves_as_embeddings_do():
+    """MPNet's, by the distance of two words: its checkpoint knows it, and it lies below the first layer."""
+    model = new_model(dataclasses.replace(SHAPE, family="mpnet", relative_buckets=8))
+    (bias,) = model.get_layer("relative_bias").trainable_weights
+    assert layer_scales(model, 0.5)[bias.ref()] == 1 / 8
 
 
 @pytest.mark.parametrize(
