@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from optim.common.errors import UserError
 from optim.cut.importance import Importance
 from optim.cut.kept import Kept, cut_shape
 from optim.encoder.architecture import Architecture
@@ -57,12 +58,17 @@ def within_budget(shape: Architecture, importance: Importance, *, cost: Cost, bu
     A group of columns matters as one gate for all of them would, if what they do to the loss were independent: by the
     root of the sum of their squares. A layer matters by its own gate, or by what its parts come to, if that is more.
     A layer keeps a head and a group of columns, or goes as a whole; one layer stays.
+    Raises UserError for a budget below that.
     """
     state = _State(shape, importance)
     while cost(state.shape()) > budget:
         options = state.options(cost)
         if not options:
-            raise ValueError(f"nothing is left to remove at {cost(state.shape()):g}, the budget is {budget:g}")
+            least = cost(state.shape())
+            raise UserError(
+                f"slim.parameters or slim.latency_ms must be at least {least:,.10g}: nothing is left to remove but "
+                f"words and the hidden size; got {budget:,.10g}. Cut vocab or slim.width too."
+            )
         state = min(options, key=lambda option: option[0])[1]
     return state.kept()
 

@@ -122,7 +122,9 @@ class Removal:
     def check(self, shape: Architecture, tokenizer: Path) -> None:
         """Of both."""
         if self.vocabulary.changes:
-            self.vocabulary.check(Words.read(tokenizer))
+            words = Words.read(tokenizer)
+            self.vocabulary.check(words)
+            shape = replace(shape, vocabulary_size=len(words.needed()))  # the fewest that may stay
         self.slim.check(shape)
 
     def after(self, shape: Architecture) -> Architecture:

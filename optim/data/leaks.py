@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from optim.common.errors import UserError
 from optim.data import signs
@@ -46,20 +46,29 @@ def seen(scored: Sequence[str], learnt: Iterable[str]) -> dict[int, str]:
     whole: dict[str, list[int]] = {}
     for i, text in enumerate(scored):
         whole.setdefault(joined_form(text), []).append(i)
+    found: dict[str, str] = {}
+    for text, keys in _standing(whole, learnt):
+        for key in keys:
+            found.setdefault(key, text)
+    return {i: text for key, text in found.items() for i in whole[key]}
+
+
+def without_scored(scored: Sequence[str], learnt: Iterable[str]) -> list[str]:
+    """The learnt texts in which no scored sentence stands, as `seen` has it."""
+    return [text for text, keys in _standing(dict.fromkeys(map(joined_form, scored)), learnt) if not keys]
+
+
+def _standing(scored: Mapping[str, object], learnt: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+    """Each learnt text, and which of the scored ones, by their joined forms, stand in it."""
     starts: dict[str, list[str]] = {}
-    for key in whole:
+    for key in scored:
         if len(key) >= MIN_LETTERS:
             starts.setdefault(key[:PREFIX_LETTERS], []).append(key)
-    found: dict[str, str] = {}
     for text in learnt:
         words = _words(text)
         joined = _joined(words, text)
-        if joined in whole:
-            found.setdefault(joined, text)
-        if len(joined) > MIN_LETTERS:
-            for key in _held(joined, words, starts):
-                found.setdefault(key, text)
-    return {i: text for key, text in found.items() for i in whole[key]}
+        own = [joined] if joined in scored else []
+        yield text, own + (list(_held(joined, words, starts)) if len(joined) > MIN_LETTERS else [])
 
 
 def require_unseen(scored: Sequence[str], learnt: Iterable[str], setting: str) -> int:

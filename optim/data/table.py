@@ -121,19 +121,19 @@ def _stratified(
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """(train, dev): `fraction` of every class in dev, at least one sentence, and never the last of a class.
 
-    Copies of a text, with other capitals and marks too, go to the same side: dev holds nothing that was trained on.
+    Copies of a text, with other capitals and marks or another label too, go to the same side: dev holds nothing that
+    was trained on.
     """
     order = _hash_order([text for text, _ in rows], seed)
     forms = [joined_form(text) for text, _ in rows]
     members: dict[str, list[int]] = defaultdict(list)
     for i in order:
         members[rows[i][1]].append(i)
-    dev: set[int] = set()
+    chosen = {forms[i] for some in members.values() for i in some[: max(1, round(fraction * len(some)))]}
     for indices in members.values():
-        chosen = {forms[i] for i in indices[: max(1, round(fraction * len(indices)))]}
-        taken = [i for i in indices if forms[i] in chosen]
-        if len(taken) < len(indices):
-            dev.update(taken)
+        if all(forms[i] in chosen for i in indices):
+            chosen -= {forms[i] for i in indices}
+    dev = {i for i, form in enumerate(forms) if form in chosen}
     if not dev:
         raise UserError(f"data.dev_fraction={fraction:g} of {len(rows)} rows leaves none for dev. Give data.dev_path.")
     return [row for i, row in enumerate(rows) if i not in dev], [row for i, row in enumerate(rows) if i in dev]

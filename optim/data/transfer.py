@@ -5,7 +5,7 @@ arXiv:1503.02531: the transfer set): the user's file, and the file in which a st
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,19 +88,20 @@ class _named:
 
 
 class Filter:
-    """Lets every sentence through once, and none of those that it was told of, by their normal forms.
+    """Lets every sentence through once, and none of those that it was told of, by their forms.
 
     It keeps 8 bytes for each sentence. Two that share them by chance, one pair in 10^19, would count as one.
     """
 
-    def __init__(self, train: Iterable[str], dev: Iterable[str]) -> None:
-        self.dev = np.unique(_digests(dev))
-        self.seen = np.unique(np.concatenate([_digests([""]), _digests(train)]))
+    def __init__(self, train: Iterable[str], dev: Iterable[str], form: Callable[[str], str] = normal_form) -> None:
+        self.form = form
+        self.dev = np.unique(self._digests(dev))
+        self.seen = np.unique(np.concatenate([self._digests([""]), self._digests(train)]))
         self.left_out = {"repeated": 0, "as_dev": 0}
 
     def __call__(self, block: Block) -> Block:
         """What is left of a block; the rest is counted."""
-        digests = _digests(block.texts)
+        digests = self._digests(block.texts)
         scored = np.isin(digests, self.dev)
         fresh = np.zeros(len(digests), bool)
         fresh[np.unique(digests, return_index=True)[1]] = True
@@ -110,11 +111,10 @@ class Filter:
         self.left_out["repeated"] += int((~kept & ~scored).sum())
         return Block([text for text, keep in zip(block.texts, kept, strict=True) if keep], block.parents[kept])
 
-
-def _digests(texts: Iterable[str]) -> np.ndarray:
-    """uint64 [n]: 8 bytes of a hash of each normal form."""
-    raw = [hashlib.blake2b(normal_form(text).encode(), digest_size=8).digest() for text in texts]
-    return np.frombuffer(b"".join(raw), np.uint64)
+    def _digests(self, texts: Iterable[str]) -> np.ndarray:
+        """uint64 [n]: 8 bytes of a hash of each form."""
+        raw = [hashlib.blake2b(self.form(text).encode(), digest_size=8).digest() for text in texts]
+        return np.frombuffer(b"".join(raw), np.uint64)
 
 
 def save(path: Path, blocks: Iterable[Block]) -> int:

@@ -15,7 +15,7 @@ from optim.common.screen import bar
 from optim.data import transfer
 from optim.data.augment import Augment, Maker
 from optim.data.corpus import Corpus
-from optim.data.leaks import require_unseen
+from optim.data.leaks import joined_form, require_unseen, without_scored
 from optim.data.tokens import Tokens, tokenize_blocks
 from optim.data.transfer import Block, Filter, UnlabelledFile
 from optim.encoder.words import word_table
@@ -41,9 +41,13 @@ class TextsStep(Step):
         """What the sentences are, before any is left out."""
         raise NotImplementedError
 
+    def filter(self) -> Filter:
+        """What is left out of them."""
+        return Filter(self.corpus.train.texts, self.corpus.dev.texts)
+
     def build(self, folder: Path, scratch: Path, stages: Stages) -> None:
         """Writes them, a block at a time."""
-        unseen = Filter(self.corpus.train.texts, self.corpus.dev.texts)
+        unseen = self.filter()
         count = transfer.save(folder / TEXTS, (unseen(block) for block in self.blocks()))
         counts = {"examples": count, "left_out": unseen.left_out}
         (folder / COUNTS).write_text(json.dumps(counts) + "\n", encoding="utf-8")
@@ -100,14 +104,18 @@ class UnlabelledStep(TextsStep):
         self.file = file
 
     def key(self) -> Mapping[str, Any]:
-        """The file's content, and what it may not repeat."""
-        return {"corpus": self.corpus.digest, "file": self.file.fingerprint()}
+        """The file's content, and what it may not repeat. Version 2 leaves out what is spelt apart too (`does n't`)."""
+        return {"corpus": self.corpus.digest, "file": self.file.fingerprint(), "version": 2}
+
+    def filter(self) -> Filter:
+        """By forms without spaces: the user's file may spell the sentences of the data otherwise."""
+        return Filter(self.corpus.train.texts, self.corpus.dev.texts, form=joined_form)
 
     def blocks(self) -> Iterator[Block]:
         """All of it. Raises UserError if it holds more sentences of dev than chance brings; the few are left out."""
-        texts = self.file.texts()
-        require_unseen(self.corpus.dev.texts, texts, f"{transfer.SETTING}: {self.file.path}")
-        yield transfer.from_nobody(texts)
+        texts, scored = self.file.texts(), self.corpus.dev.texts
+        require_unseen(scored, texts, f"{transfer.SETTING}: {self.file.path}")
+        yield transfer.from_nobody(without_scored(scored, texts))
 
 
 class TransferTokensStep(Step):

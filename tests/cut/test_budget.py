@@ -100,6 +100,12 @@ def test_a_budget_that_nothing_keeps_is_refused_before_anything_is_trained():
         fast.check_latency(SHAPE, COUNTS)
 
 
+def test_a_budget_that_the_words_that_stay_exceed_is_told_in_a_line():
+    same = importance_of([[1, 1], [1, 1]], [[1] * SHAPE.ffn_widths[0]] * 2, [1, 1])
+    with pytest.raises(UserError, match=r"slim\.parameters or slim\.latency_ms must be at least 12: .*; got 3\."):
+        within_budget(SHAPE, same, cost=COUNTS, budget=3)
+
+
 def even(**chosen) -> Even:
     return Even(**{"heads": 0.0, "ffn": 0.0, "layers": None, "width": None, "criterion": CRITERION, **chosen})
 

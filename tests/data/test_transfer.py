@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from optim.common.errors import UserError
-from optim.data.leaks import normal_form, require_unseen
+from optim.data.leaks import normal_form, require_unseen, without_scored
 from optim.data.transfer import Block, Filter, UnlabelledFile, from_nobody, parents_of, save, texts_of
+from optim.run.transfer import UnlabelledStep
 
 
 def test_normal_form_by_hand():
@@ -36,6 +38,21 @@ def test_the_filter_by_hand():
     assert unseen.left_out == {"repeated": 3, "as_dev": 1}
     assert unseen(from_nobody(["newer", "newest"])).texts == ["newest"], "a later block repeats an earlier one"
     assert unseen.left_out == {"repeated": 4, "as_dev": 1}
+
+
+def test_a_file_that_spells_sentences_otherwise_or_holds_them_is_left_out():
+    """SST-2's `does n't` is the file's `doesn't`; a longer text that holds a scored sentence goes too."""
+    train, dev = ("it is n't bad", "fine"), ("it does n't make for a completely honest evening of film",)
+    corpus = SimpleNamespace(digest="d", train=SimpleNamespace(texts=train), dev=SimpleNamespace(texts=dev * 60))
+    texts = ["It isn't bad!", "He said it doesn't make for a completely honest evening of film.", "a new one"]
+    file = SimpleNamespace(path="x.txt", texts=lambda: texts, fingerprint=dict)
+    step = UnlabelledStep(corpus, file)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UserError, match="60 of the 60"):
+        list(step.blocks())
+    corpus.dev.texts = (*dev, *(f"another {i}" for i in range(60)))
+    kept = step.filter()
+    assert [text for block in step.blocks() for text in kept(block).texts] == ["a new one"]
+    assert without_scored(dev, [dev[0], "It does n't."]) == ["It does n't."]
 
 
 def test_what_was_saved_is_read(tmp_path, monkeypatch):

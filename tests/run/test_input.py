@@ -326,6 +326,14 @@ def test_a_teacher_may_have_fewer_positions_than_the_timed_sentence(runs: Runs):
     assert (done.returncode, "1 point: 0 done, 1 to run" in done.stdout) == (0, True), done.stderr
 
 
+def test_a_budget_is_held_against_the_words_that_may_stay(runs: Runs):
+    """Whole, tiny's words alone exceed it; cut, they leave room for a layer."""
+    words = runs.overrides("slim=budget", "slim.parameters=30000", "sweep.dry_run=true")
+    whole, cut = called("train.py", *words), called("train.py", *words, "vocab=top", "vocab.size=150")
+    assert (whole.returncode, "slim.parameters must be at least 3" in whole.stderr) == (2, True), whole.stderr
+    assert (cut.returncode, "1 point: 0 done, 1 to run" in cut.stdout) == (0, True), cut.stderr
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_bad_input_gets_a_line_and_no_training(runs: Runs, bad: Path, name: str):
     require_refused(called("train.py", *command(runs, bad, name)), name)
