@@ -1,7 +1,7 @@
 # make demo: the whole way on real data, minutes on two cores.   make test: every check but the slow ones.
 PYTHON ?= python3
 BIN := .venv/bin
-WORKERS ?= 2  # processes of `make test`: each takes up to a gigabyte
+WORKERS ?= 2  # processes of `make test` and `make test-slow`: each takes up to a gigabyte
 # Without --no-compile pip compiles every module of every package, most of which nobody imports.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 
@@ -14,7 +14,8 @@ test: .venv/.test
 	$(BIN)/python -m pytest -q -m "timed and not slow"
 
 test-slow: .venv/.ray
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "slow and not timed"
+	$(BIN)/python -m pytest -q -m "slow and timed"
 
 lint: .venv/.test
 	$(BIN)/ruff check .
