@@ -408,10 +408,11 @@ def test_help_and_typos_answer_within_a_second_or_so(arguments):
         subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, timeout=60)
         return time.perf_counter() - start
 
-    # The best of ten: a busy machine may slow some of them, not all; a heavy import slows every one. Hydra alone takes
-    # a third of a second where the limit is 1.5 s; a machine slower than that is allowed as much more.
-    slower = max(1.0, min(took_s("-c", "import hydra") for _ in range(3)) / 0.35)
-    assert any(took_s("train.py", *arguments) <= 1.5 * slower for _ in range(10))
+    # Any of ten: a busy machine may slow some of them, not all; a heavy import slows every one. Hydra alone takes a
+    # third of a second where the limit is 1.5 s; a machine slower than that is allowed as much more. In turns, as the
+    # speed of some machines changes within seconds.
+    turns = ((took_s("-c", "import hydra"), took_s("train.py", *arguments)) for _ in range(10))
+    assert any(took <= 1.5 * max(1.0, hydra / 0.35) for hydra, took in turns)
 
 
 def test_help_names_groups_and_loads_nothing_heavy():
