@@ -53,9 +53,9 @@ def seen(scored: Sequence[str], learnt: Iterable[str]) -> dict[int, str]:
     return {i: text for key, text in found.items() for i in whole[key]}
 
 
-def without_scored(scored: Sequence[str], learnt: Iterable[str]) -> list[str]:
-    """The learnt texts in which no scored sentence stands, as `seen` has it."""
-    return [text for text, keys in _standing(dict.fromkeys(map(joined_form, scored)), learnt) if not keys]
+def holding(scored: Sequence[str], learnt: Iterable[str]) -> list[str]:
+    """The learnt texts in which a scored sentence stands, as `seen` has it."""
+    return [text for text, keys in _standing(dict.fromkeys(map(joined_form, scored)), learnt) if keys]
 
 
 def _standing(scored: Mapping[str, object], learnt: Iterable[str]) -> Iterator[tuple[str, list[str]]]:

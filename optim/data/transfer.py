@@ -35,6 +35,9 @@ def from_nobody(texts: list[str]) -> Block:
     return Block(texts, np.full((len(texts), 2), NOBODY, np.int32))
 
 
+LEFT_OUT = 2  # version of what is left out of a user's file; 2 leaves out what is spelt apart too (`does n't`)
+
+
 @dataclass(frozen=True)
 class UnlabelledFile:
     """`distill.unlabelled`: a .txt file with a sentence a line, or a table with a column of them."""
@@ -47,7 +50,8 @@ class UnlabelledFile:
         suffix = _format_of(self.path)
         with _named():
             digest = file_sha256(self.path)
-        return {"sha256": digest, "format": suffix, **({} if suffix == ".txt" else {"column": self.column})}
+        how = {"sha256": digest, "format": suffix, "version": LEFT_OUT}
+        return {**how, **({} if suffix == ".txt" else {"column": self.column})}
 
     def texts(self) -> list[str]:
         """The sentences. Raises UserError, with the line, for what is no such file."""

@@ -15,7 +15,7 @@ from optim.common.screen import bar
 from optim.data import transfer
 from optim.data.augment import Augment, Maker
 from optim.data.corpus import Corpus
-from optim.data.leaks import joined_form, require_unseen, without_scored
+from optim.data.leaks import holding, normal_form, require_unseen
 from optim.data.tokens import Tokens, tokenize_blocks
 from optim.data.transfer import Block, Filter, UnlabelledFile
 from optim.encoder.words import word_table
@@ -94,6 +94,10 @@ class AugmentedStep(TextsStep):
                 shown.update(1)
 
 
+def _unspaced(text: str) -> str:
+    return normal_form(text).replace(" ", "")
+
+
 class UnlabelledStep(TextsStep):
     """`distill.unlabelled`: the sentences of the user's file."""
 
@@ -104,18 +108,19 @@ class UnlabelledStep(TextsStep):
         self.file = file
 
     def key(self) -> Mapping[str, Any]:
-        """The file's content, and what it may not repeat. Version 2 leaves out what is spelt apart too (`does n't`)."""
-        return {"corpus": self.corpus.digest, "file": self.file.fingerprint(), "version": 2}
+        """The file's content, and what it may not repeat."""
+        return {"corpus": self.corpus.digest, "file": self.file.fingerprint()}
 
     def filter(self) -> Filter:
         """By forms without spaces: the user's file may spell the sentences of the data otherwise."""
-        return Filter(self.corpus.train.texts, self.corpus.dev.texts, form=joined_form)
+        dev = self.corpus.dev.texts
+        return Filter(self.corpus.train.texts, [*dev, *holding(dev, self.file.texts())], form=_unspaced)
 
     def blocks(self) -> Iterator[Block]:
         """All of it. Raises UserError if it holds more sentences of dev than chance brings; the few are left out."""
         texts, scored = self.file.texts(), self.corpus.dev.texts
         require_unseen(scored, texts, f"{transfer.SETTING}: {self.file.path}")
-        yield transfer.from_nobody(without_scored(scored, texts))
+        yield transfer.from_nobody(texts)
 
 
 class TransferTokensStep(Step):

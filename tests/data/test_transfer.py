@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from optim.common.errors import UserError
-from optim.data.leaks import normal_form, require_unseen, without_scored
+from optim.data.leaks import holding, normal_form, require_unseen
 from optim.data.transfer import Block, Filter, UnlabelledFile, from_nobody, parents_of, save, texts_of
 from optim.run.transfer import UnlabelledStep
 
@@ -44,7 +44,7 @@ def test_a_file_that_spells_sentences_otherwise_or_holds_them_is_left_out():
     """SST-2's `does n't` is the file's `doesn't`; a longer text that holds a scored sentence goes too."""
     train, dev = ("it is n't bad", "fine"), ("it does n't make for a completely honest evening of film",)
     corpus = SimpleNamespace(digest="d", train=SimpleNamespace(texts=train), dev=SimpleNamespace(texts=dev * 60))
-    texts = ["It isn't bad!", "He said it doesn't make for a completely honest evening of film.", "a new one"]
+    texts = ["It isn't bad!", "He said it doesn't make for a completely honest evening of film.", "a new one", "..."]
     file = SimpleNamespace(path="x.txt", texts=lambda: texts, fingerprint=dict)
     step = UnlabelledStep(corpus, file)  # pyright: ignore[reportArgumentType]
     with pytest.raises(UserError, match="60 of the 60"):
@@ -52,7 +52,8 @@ def test_a_file_that_spells_sentences_otherwise_or_holds_them_is_left_out():
     corpus.dev.texts = (*dev, *(f"another {i}" for i in range(60)))
     kept = step.filter()
     assert [text for block in step.blocks() for text in kept(block).texts] == ["a new one"]
-    assert without_scored(dev, [dev[0], "It does n't."]) == ["It does n't."]
+    assert kept.left_out == {"repeated": 2, "as_dev": 1}
+    assert holding(dev, [dev[0], "It does n't."]) == [dev[0]]
 
 
 def test_what_was_saved_is_read(tmp_path, monkeypatch):
