@@ -310,7 +310,7 @@ def guarded(work) -> int:
         say(f"Error: {str(error).splitlines()[0]}", sys.stderr)
         return USER_MISTAKE
     except KeyboardInterrupt:
-        print("\nStopped. The same command goes on from the last finished epoch.", file=sys.stderr)
+        print("\nStopped. The same command goes on from what it saved last.", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of stdout, `head` for one, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -41,7 +41,7 @@ def remeasure(points: Sequence[Finished], bench: Bench) -> int:
         for point in group:
             digest = sha256_of(_file(point))
             found = {"machine": here, "speed": {**times.speed(point, bench), **worth[digest]}}
-            found |= {"memory": weight[digest]} if digest in weight else {}
+            found |= {"memory": weight[digest]} if _is_away(point, here["id"]) else {}
             write_text(point.folder / REMEASURED, json.dumps(found, indent=2) + "\n")
     return len({sha256_of(_file(point)) for point in points})
 
@@ -106,15 +106,15 @@ def _worth(points: Sequence[Finished], ids: np.ndarray, bench: Bench) -> dict[st
 
 def _weight(points: Sequence[Finished], here: str, ids: np.ndarray, bench: Bench) -> dict[str, dict[str, int]]:
     """sha256 -> what it takes here, of each file that has a point whose own run was on another machine."""
-    away = {sha256_of(_file(p)): _file(p) for p in points if _first_machine(p) != here}
+    away = {sha256_of(_file(p)): _file(p) for p in points if _is_away(p, here)}
     windows = device.token_windows(ids, bench.sequence_length)
     return {digest: peak_memory(path, windows=windows, threads=bench.threads) for digest, path in away.items()}
 
 
-def _first_machine(point: Finished) -> str | None:
-    """Of its own run, whatever was measured since."""
+def _is_away(point: Finished, here: str) -> bool:
+    """Whether its own run was on another machine, whatever was measured since."""
     found = read(point.folder)
-    return None if found is None else found.machine.get("id")
+    return found is None or found.machine.get("id") != here
 
 
 def _file(point: Finished) -> Path:

@@ -1,12 +1,14 @@
 """The only training loop: a task, settings and a journal in; the weights of the epoch to keep and the curve out.
 
 Pruning, distillation and what else wraps the model are values handed to it (`train/wrap.py`, `train/objective.py`).
-A fit that is killed goes on from its last finished epoch, and ends with the weights that it would have had: batches are
-drawn by (seed, epoch), dropout by (seed, step), and everything that is trained is in the journal.
+A fit that is killed goes on from what it last saved, after an epoch or within a long one, and ends with the weights
+that it would have had: batches are drawn by (seed, epoch), dropout by (seed, step), and everything that is trained is
+in the journal.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -32,6 +34,9 @@ from optim.train.rows import stops, unlabelled_rows, with_copies
 from optim.train.wrap import Stack, Wrapper
 
 SCORE_BATCH = 256
+SAVE_SECONDS = 600.0  # between two savings within an epoch: MPNet's takes an hour, and a saving seconds
+LOG_STEPS = 50
+SAVED = "half.npz"
 CurveRow = dict[str, float]  # a row of the training curve
 
 
@@ -47,7 +52,7 @@ class Fitted:
     best_epoch: int = -1  # the one that was kept
     holdout_accuracy_fraction: float = -1.0
     holdout_loss: float = math.inf
-    steps_per_second: float = 0.0  # median over the last epoch
+    steps_per_second: float = 0.0  # median over what was run of the last epoch
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary that `Fitted(**...)` reads back."""
@@ -185,12 +190,13 @@ class Fit:
         """Trains what is left of the parts; keeps the last, or the best, in which all wrappers have settled."""
         first = self._restore()
         self.journal.bar.reset(total=self.total_steps)
-        self.journal.bar.update(self._steps_of(first).start)
-        for part in range(first, len(self.stops)):
-            self._epoch(part)
-            with self.average.in_place(self.stops[part], self.stack.after_epoch):
-                self._judge(part)
-            self._save(part)
+        self.journal.bar.update(first)
+        for start, stop in itertools.pairwise([0, *self.stops]):
+            if first < stop:
+                self._train(range(max(first, start), stop))
+                with self.average.in_place(stop, self.stack.after_epoch):
+                    self._judge(stop)
+                self._save(stop)
         self.task.model.set_weights(self._kept())
         return self.fitted
 
@@ -208,21 +214,21 @@ class Fit:
             f"(now {self.settings.recipe.learning_rate:g}), or set fit.precision=float32."
         )
 
-    def _steps_of(self, part: int) -> range:
-        """The steps of a part, which is an epoch, or a piece of one that is many passes over the labelled long."""
-        ends = [0, *self.stops, self.total_steps]
-        return range(ends[part], ends[part + 1])
-
-    def _epoch(self, part: int) -> None:
-        times, losses, steps = [], [], self._steps_of(part)
+    def _train(self, steps: range) -> None:
+        """Those of an epoch, or of a piece of one that is many passes over the labelled long, or what is left of it."""
+        times, losses, saved = [], [], time.monotonic()
         for step in steps:
             start, (epoch, number) = time.perf_counter(), divmod(step, self.epoch_steps)
             losses.append(self._step(self._batches(epoch)[number], step))
             times.append(time.perf_counter() - start)
             self.journal.bar.update(1)
-            if step % 50 == 0 or step + 1 == steps.stop:
+            if step % LOG_STEPS == 0 or step + 1 == steps.stop:
                 self._log({"step": step, "epoch": epoch, "loss": float(np.mean(losses)), **self._state(step)})
                 losses = []
+                # Only here: no loss is left over that the curve of a fit which goes on would lack.
+                if step + 1 < steps.stop and time.monotonic() - saved > SAVE_SECONDS:
+                    self._save(step + 1)
+                    saved = time.monotonic()
         self.stack.after_epoch()
         self.fitted.steps_per_second = 1 / float(np.median(times))
 
@@ -268,8 +274,8 @@ class Fit:
         stored = self.task.teacher_logits
         return np.zeros((len(index), 0, len(self.weights)), np.float32) if stored is None else stored[index]
 
-    def _judge(self, part: int) -> None:
-        last = self.stops[part] - 1
+    def _judge(self, stop: int) -> None:
+        last = stop - 1
         epoch = last // self.epoch_steps
         held = self.task.tokens.take(self.held)
         logits = logits_of(self.task.model, held)
@@ -292,18 +298,18 @@ class Fit:
         return [*self.stack.model.variables, *self.objective.variables, *self.optimizer.variables(),
                 *self.average.variables]  # fmt: skip
 
-    def _save(self, epoch: int) -> None:
-        """Everything that the next epoch needs, written beside the last and then put in its place."""
+    def _save(self, done: int) -> None:
+        """Everything that is needed to go on after `done` steps, written beside the last and then put in its place."""
         arrays = {f"variable{i}": v.numpy() for i, v in enumerate(self._variables())}
         arrays |= {f"best{i}": v for i, v in enumerate(self.best or [])}
         arrays |= {f"range:{name}": value for name, value in self.ranges.items()}
-        part = self.journal.scratch / "epoch.part.npz"
-        np.savez(part, epoch=epoch, fitted=json.dumps(self.fitted.to_json()), **arrays)
-        os.replace(part, self.journal.scratch / "epoch.npz")
+        part = self.journal.scratch / f"part.{SAVED}"
+        np.savez(part, done=done, fitted=json.dumps(self.fitted.to_json()), **arrays)
+        os.replace(part, self.journal.scratch / SAVED)
 
     def _restore(self) -> int:
-        """The first epoch, or part of one, still to be run."""
-        path = self.journal.scratch / "epoch.npz"
+        """How many steps are done."""
+        path = self.journal.scratch / SAVED
         if not path.is_file():
             return 0
         with np.load(path) as saved:
@@ -318,7 +324,7 @@ class Fit:
             self.ranges = {name[6:]: saved[name] for name in saved.files if name.startswith("range:")}
             for row in self.fitted.rows:
                 self.journal.on_row(row)
-            return int(saved["epoch"]) + 1
+            return int(saved["done"])
 
 
 def _train_step(fit: Fit):

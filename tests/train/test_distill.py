@@ -119,7 +119,7 @@ def test_balanced_classes_move_the_answer_to_the_rare_one(tmp_path):
         schedule = dataclasses.replace(SCHEDULE, class_weights=how)
         model = new_model()
         fit_of(model, tokens, tmp_path, recipe=dataclasses.replace(RECIPE, epochs=6), schedule=schedule).run()
-        (tmp_path / "epoch.npz").unlink()
+        (tmp_path / "half.npz").unlink()
         logits = logits_of(model, tokens)[0]
         shares[how] = 1 / (1 + math.exp(logits[0] - logits[1]))
     assert shares["none"] == pytest.approx(0.25, abs=0.1)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from small_fit import RECIPE, SHAPE, filled, fit_of, new_model, random_weights, tokens_of
 
+import optim.train.fit
 from optim.common.errors import UserError
 from optim.data.alignment import Alignment
 from optim.encoder import graph
@@ -213,25 +214,32 @@ class Killed(Exception):
     pytest.param(HIDDEN, EVERYTHING, id="hidden"),
     pytest.param(RELATIONS, RECIPE, id="relations", marks=pytest.mark.slow),
 ])  # fmt: skip
-def test_a_kill_in_the_middle_changes_no_bit(loss, recipe, tmp_path):
-    """Neither of the model nor of the projections, which are in the journal."""
+def test_a_kill_in_the_middle_changes_no_bit(loss, recipe, tmp_path, monkeypatch):
+    """Neither of the model nor of the projections, which are in the journal; nor of the curve."""
+    monkeypatch.setattr(optim.train.fit, "SAVE_SECONDS", -1)
+    monkeypatch.setattr(optim.train.fit, "LOG_STEPS", 3)
 
-    def ends(name: str, *, killed: bool) -> list[np.ndarray]:
+    def ends(name: str, *, killed: bool) -> tuple[list[np.ndarray], list[dict[str, float]]]:
         (tmp_path / name).mkdir()
         model = model_of(DROPPING)
         fit = taught(model, loss, tmp_path / name, recipe=recipe)
         if killed:
-            honest = fit._epoch
-            fit._epoch = lambda part: honest(part) if part == 0 else _kill()
+            at = fit.total_steps - 1  # in the second epoch, in which the tenth step is saved
+            honest = fit._step
+            fit._step = lambda index, step: honest(index, step) if step < at else _kill()
             with pytest.raises(Killed):
                 fit.run()
             model = model_of(DROPPING, seed=9)  # all that it ends with must come from the journal
             fit = taught(model, loss, tmp_path / name, recipe=recipe)
-        fit.run()
-        return [*model.get_weights(), *(v.numpy() for v in fit.objective.variables)]
+            assert fit.epoch_steps < fit._restore() == 3 * ((at - 1) // 3) + 1 < at
+            fit = taught(model, loss, tmp_path / name, recipe=recipe)
+        fitted = fit.run()
+        return [*model.get_weights(), *(v.numpy() for v in fit.objective.variables)], fitted.rows
 
-    for one, other in zip(ends("whole", killed=False), ends("killed", killed=True), strict=True):
+    (whole, curve), (killed, again) = ends("whole", killed=False), ends("killed", killed=True)
+    for one, other in zip(whole, killed, strict=True):
         np.testing.assert_array_equal(one, other)
+    assert curve == again
 
 
 def _kill() -> None:
