@@ -193,7 +193,7 @@ class Fit:
         self.journal.bar.update(first)
         for start, stop in itertools.pairwise([0, *self.stops]):
             if first < stop:
-                self._train(range(max(first, start), stop))
+                self._epoch(range(max(first, start), stop))
                 with self.average.in_place(stop, self.stack.after_epoch):
                     self._judge(stop)
                 self._save(stop)
@@ -214,7 +214,7 @@ class Fit:
             f"(now {self.settings.recipe.learning_rate:g}), or set fit.precision=float32."
         )
 
-    def _train(self, steps: range) -> None:
+    def _epoch(self, steps: range) -> None:
         """Those of an epoch, or of a piece of one that is many passes over the labelled long, or what is left of it."""
         times, losses, saved = [], [], time.monotonic()
         for step in steps:

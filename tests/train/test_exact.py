@@ -39,11 +39,11 @@ def fitted(folder, *, seed_of_start: int = 0, kept: Path | None = None, **more) 
     fit = fit_of(model, tokens_of(60), folder, **more)
     honest = fit._epoch
 
-    def epoch(part: int) -> None:
-        if part == 1 and kept:
+    def epoch(steps: range) -> None:
+        if steps.start == fit.epoch_steps and kept:
             shutil.copytree(folder, kept)
-        epochs.append(part)
-        honest(part)
+        epochs.append(steps.start // fit.epoch_steps)
+        honest(steps)
 
     fit._epoch = epoch
     fit.run()

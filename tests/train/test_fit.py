@@ -67,9 +67,9 @@ def test_the_epoch_is_kept_that_is_asked_for(keep, kept, tmp_path):
     fit = fit_of(model, tokens, tmp_path, schedule=dataclasses.replace(SCHEDULE, keep=keep))
     honest = fit._epoch
 
-    def epoch(number: int) -> None:
-        honest(number)
-        if number == 1:
+    def epoch(steps: range) -> None:
+        honest(steps)
+        if steps.start == fit.epoch_steps:
             model.set_weights([np.zeros_like(w) for w in model.get_weights()])
 
     fit._epoch = epoch
@@ -107,16 +107,16 @@ def test_a_killed_fit_goes_on_from_its_last_epoch(tmp_path):
 
     first = fit_of(new_model(), tokens, tmp_path / "b", wrappers=[pruner])
     honest = first._epoch
-    first._epoch = lambda number: honest(number) if number == 0 else (_ for _ in ()).throw(Killed())
+    first._epoch = lambda steps: honest(steps) if steps.start == 0 else (_ for _ in ()).throw(Killed())
     with pytest.raises(Killed):
         first.run()
     resumed, bar = new_model(seed=9), NoBar()  # another start: what it ends with must come from the file
     second = fit_of(resumed, tokens, tmp_path / "b", wrappers=[pruner], bar=bar)
     ran = []
     honest_epoch = second._epoch
-    second._epoch = lambda number: ran.append(number) or honest_epoch(number)
+    second._epoch = lambda steps: ran.append(steps) or honest_epoch(steps)
     second.run()
-    assert ran == [1]
+    assert ran == [range(first.epoch_steps, first.total_steps)]
     assert bar.done == bar.total
     np.testing.assert_allclose(logits_of(resumed, tokens), logits_of(whole, tokens), atol=1e-3)
 

@@ -322,8 +322,8 @@ def test_what_a_mask_hides_goes_on_after_an_epoch(tmp_path):
     fit = fit_of(model, tokens, tmp_path, wrappers=[pruner_of("movement", "prune.begin=0", "prune.end=0.2")])
     seen, layer, honest = [], fit.stack.parts[0].layers[0], fit._epoch
 
-    def epoch(part: int) -> None:
-        honest(part)
+    def epoch(steps: range) -> None:
+        honest(steps)
         seen.append([value.numpy() for value in (layer.hidden, layer.layer.kernel, layer.mask, layer.scores)])
 
     fit._epoch = epoch
