@@ -37,6 +37,11 @@ def width() -> int:
     return max(NARROWEST, min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns))
 
 
+def counted(number: int, what: str) -> str:
+    """A number and what it counts: 1 file, 2 files."""
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
 def beside(lead: str, text: str, tail: str = "", *, room: int | None = None) -> str:
     """`lead`, then `text` wrapped in a column of its own, with `tail` after its first line; `room`: of that column."""
     room = room or max(1, width() - len(lead) - len(tail))

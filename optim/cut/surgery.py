@@ -140,6 +140,7 @@ class Removal:
         shape, weights = read_architecture(patient.folder), load_file(patient.folder / WEIGHTS)
         words = self._words(patient, shape)
         goal = replace(shape, vocabulary_size=len(words))
+        self.slim.check(goal)  # only now it is known how many words stay
         kept = self.slim.choose(goal, lambda now: self._score(patient, shape, weights, now), patient.latency)
         smaller = cut_weights(weights, shape, kept)
         smaller[EMBEDDING] = np.ascontiguousarray(smaller[EMBEDDING][words])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from optim.common.errors import UserError
-from optim.common.screen import bar
+from optim.common.screen import bar, counted
 from optim.common.stages import Stage
 from optim.data.corpus import Corpus
 from optim.data.leaks import names_learnt
@@ -143,7 +143,7 @@ class FitStep(Step):
         self._require_tuned(answers, stages)
         prepare_tensorflow()
         shape = self.start.shape(stages, self.classes)
-        model = self._fresh(self._trained(shape), stages)
+        model = self._fresh(self.trained(shape), stages)
         task = Task(
             model=model, tokens=self.tokens.read(stages, "train"), loss=self.loss, wrappers=self.wrappers,
             parts=self.tokens.parts(stages),
@@ -177,8 +177,11 @@ class FitStep(Step):
             weights = class_weights(labels[fitted], self.classes, schedule.class_weights)
             require_tuned(step.teacher.model_name, labels[held], logits[held], weights)
 
-    def _trained(self, shape: Architecture) -> Architecture:
-        """The shape with the recipe's dropout. What is kept has its own: a student of this model may want another."""
+    def trained(self, shape: Architecture) -> Architecture:
+        """The shape with the recipe's dropout. What is kept has its own: a student of this model may want another.
+
+        Raises UserError for a recipe that needs dropout, and a model that has none.
+        """
         shape = replace(shape, **self.recipe.dropouts())
         if self.recipe.r_drop and not any(getattr(shape, rate) for rate in DROPOUTS):
             raise UserError(
@@ -207,9 +210,8 @@ class FitStep(Step):
         with bar(self.kind) as shown:
             journal = Journal(scratch=scratch, on_row=lambda row: stages.curve(self.kind, row), bar=shown)
             fit = Fit(task, settings, journal)
-            length = (
-                f"{self.recipe.epochs} epochs" if self.recipe.steps is None else f"{self.recipe.steps} steps, epochs"
-            )
+            epochs, steps = counted(self.recipe.epochs, "epoch"), counted(self.recipe.steps or 0, "step")
+            length = epochs if self.recipe.steps is None else f"{steps}, epochs"
             log.info("%-9s %s of %d steps, %s", self.kind, length, fit.epoch_steps, self.point.schedule.precision)
             fitted = fit.run()
         if self.transfer:

@@ -65,9 +65,10 @@ class Count:
 
         An epoch has `shares` sentences for each of train, as long as they are on average, and `copied` tokens more.
         """
+        passes = 2 if recipe.get("r_drop") else 1  # each sentence under two draws of dropout
         if recipe.get("steps"):
-            return recipe["steps"] * recipe["batch_size"] * self.tokens / self.sentences
-        return (shares * self.tokens + copied) * recipe["epochs"]
+            return passes * recipe["steps"] * recipe["batch_size"] * self.tokens / self.sentences
+        return passes * (shares * self.tokens + copied) * recipe["epochs"]
 
 
 class Forecast:

@@ -80,6 +80,8 @@ def steps_of(point: Point, corpus: Corpus, cache_dir: Path) -> Steps:
     student = _student(point, teachers, corpus, cache_dir)
     file = _file(point, Float32Step(student))
     _require_positions(point, student, teachers)
+    for step in (*teachers, student):
+        step.trained(shape_before(step))
     compressed = CompressedStep(point, file) if point.export.compresses else None
     return Steps(teachers, student, file, FigureStep(point, file), compressed)
 

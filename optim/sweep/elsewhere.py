@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from optim.common.errors import UserError
 from optim.common.files import sha256_of, write_text
+from optim.common.screen import counted
 from optim.export.bundle import BUNDLE, model_in
 from optim.measure import device
 from optim.measure.latency import Bench
@@ -181,11 +182,6 @@ class Taken:
         more = f" {counted(self.others, 'file')} in it of no point here." if self.others else ""
         own = f"{counted(self.files, 'file')} of {counted(self.points, 'point')}"
         return f"Machine {self.machine} ({self.cpu}): {own}.{more}"
-
-
-def counted(number: int, what: str) -> str:
-    """A number and what it counts: 1 file, 2 files."""
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def taken(found: dict[str, Any], points: Sequence[Finished], source: str) -> Taken:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from optim.common.build import build, method
 from optim.common.errors import UserError
 from optim.common.files import environment
+from optim.common.screen import counted
 from optim.common.stages import digest_of
 from optim.run.config import Job
 from optim.run.keys import run_id_of
@@ -140,7 +141,7 @@ class Measure:
             raise UserError(f"results_dir {settings.results_dir} holds no finished point.")
         host = None if settings.host is None else elsewhere.host_of(settings.host, settings.host_python)
         if settings.dry_run:
-            files = f"the files of {elsewhere.counted(len(points), 'point')}"
+            files = f"the files of {counted(len(points), 'point')}"
             print(f"{settings.name} would time {files} on {settings.host or 'this machine'}.")
             return 0
         if host is None:
@@ -148,7 +149,7 @@ class Measure:
         else:
             found = elsewhere.taken(host.measure(points, _bench(settings)), points, str(settings.host))
             count = found.files
-        files = f"{elsewhere.counted(count, 'file')} of {elsewhere.counted(len(points), 'point')}"
+        files = f"{counted(count, 'file')} of {counted(len(points), 'point')}"
         print(f"{files} timed side by side.")
         return Report(folder=self.folder).run(replace(settings, machine=found.machine if found else None))
 

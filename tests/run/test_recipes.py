@@ -54,16 +54,20 @@ def test_all_of_a_recipe_goes_with_pruning_distillation_class_weights_bfloat16_a
 
 def test_r_drop_without_any_dropout_is_refused(runs):
     chosen = point(runs, "fit.teacher.r_drop=0.5")
-    step = steps_of(chosen, chosen.source.load(runs.cache), runs.cache).teachers[0]
+    corpus = chosen.source.load(runs.cache)
+    step = steps_of(chosen, corpus, runs.cache).teachers[0]
     shape = step.start.shape(None, 2)  # type: ignore[arg-type]
     still = replace(shape, hidden_dropout=0.0, attention_dropout=0.0, head_dropout=0.0)
-    assert step._trained(shape) == shape
+    assert step.trained(shape) == shape
     with pytest.raises(UserError, match=re.escape("fit.teacher.r_drop compares two draws of dropout")):
-        step._trained(still)
+        step.trained(still)
     for kind in ("hidden_dropout", "attention_dropout", "head_dropout"):  # one of them is enough
-        assert getattr(step._trained(replace(still, **{kind: 0.1})), kind) == 0.1
+        assert getattr(step.trained(replace(still, **{kind: 0.1})), kind) == 0.1
     step.recipe = replace(step.recipe, head_dropout=0.2)
-    assert step._trained(still).head_dropout == 0.2
+    assert step.trained(still).head_dropout == 0.2
+    long = point(runs, "prune=fixed50", "fit=long", "fit.student.r_drop=0.5")
+    with pytest.raises(UserError, match=re.escape("fit.student.r_drop compares two draws of dropout")):
+        steps_of(long, corpus, runs.cache)  # before the teacher is fitted
 
 
 @pytest.mark.parametrize(
@@ -78,5 +82,5 @@ def test_r_drop_without_any_dropout_is_refused(runs):
 def test_a_recipe_sets_the_dropout_of_its_fit(runs, words, rates):
     chosen = point(runs, "prune=fixed50", *(f"fit.student.{key}={value}" for key, value in words.items()))
     step = steps_of(chosen, chosen.source.load(runs.cache), runs.cache).student
-    shape = step._trained(step.start.shape(Stages(runs.cache, lambda fit, row: None), 2))
+    shape = step.trained(step.start.shape(Stages(runs.cache, lambda fit, row: None), 2))
     assert (shape.hidden_dropout, shape.attention_dropout, shape.head_dropout) == rates
