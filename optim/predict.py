@@ -15,6 +15,7 @@ A bundle is a folder with
 from __future__ import annotations
 
 import argparse
+import codecs
 import json
 import math
 import os
@@ -39,6 +40,7 @@ from optim.measure.device import cores
 TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 BLOCK = 1024  # sentences that are sorted by length together, and answered before the next ones are read
 PIECE = 32  # of these, neighbours in length, that one interpreter answers in a row
+INTERRUPTED = 130  # exit code, as a shell says SIGINT
 RATED = 100  # sentences: a rate of fewer says nothing
 
 
@@ -197,7 +199,7 @@ def sentences(arguments: Sequence[str]) -> Iterator[str]:
 
 def _lines(arguments: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """(what it is, its bytes) of each argument, of each line of a file, or of stdin."""
-    for line in () if arguments else sys.stdin.buffer:
+    for line in () if arguments else _unmarked(sys.stdin.buffer):
         yield "A sentence", line
     for argument in arguments:
         if not _is_file(argument):
@@ -205,8 +207,14 @@ def _lines(arguments: Sequence[str]) -> Iterator[tuple[str, bytes]]:
             yield "A sentence", argument.encode("utf-8", "surrogateescape")
             continue
         with open(argument, "rb") as file:
-            for line in file:
+            for line in _unmarked(file):
                 yield f"A line of {argument}", line
+
+
+def _unmarked(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines without the mark that some editors put before the first one of UTF-8."""
+    for number, line in enumerate(lines):
+        yield line if number else line.removeprefix(codecs.BOM_UTF8)
 
 
 def _is_file(argument: str) -> bool:
@@ -252,6 +260,8 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # the way out of a stdin that is a terminal
+        return INTERRUPTED
     except BrokenPipeError:  # the reader of stdout, `head` for one, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

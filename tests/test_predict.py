@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +123,30 @@ def test_what_comes_before_a_line_that_cannot_be_read_is_answered(whole, tmp_pat
     code, out, err = run(whole, tmp_path / "bad.txt")
     assert (code, "is not UTF-8 text" in err) == (2, True)
     assert [json.loads(line)["label"] for line in out.splitlines()] == ["positive", "negative"]
+
+
+@pytest.mark.parametrize("way", ["file", "stdin"])
+def test_the_mark_before_utf8_is_no_part_of_the_first_sentence(whole, tmp_path, way):
+    (tmp_path / "marked.txt").write_bytes(b"\xef\xbb\xbfa charming film\r\ndull\r\n")
+    words = [str(tmp_path / "marked.txt")] if way == "file" else []
+    with (tmp_path / "marked.txt").open("rb") as stdin:
+        command = [sys.executable, "-m", "optim.predict", str(whole), *words]
+        done = subprocess.run(command, stdin=stdin, capture_output=True, cwd=ROOT)
+    assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["a charming film", "dull"]
+
+
+def test_an_interrupt_ends_it_without_a_traceback(whole):
+    command = [sys.executable, "-m", "optim.predict", str(whole)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True) as program:  # fmt: skip
+        assert program.stdin
+        assert program.stdout
+        assert program.stderr
+        program.stdin.write("charming\n")
+        program.stdin.flush()
+        assert json.loads(program.stdout.readline())["label"] == "positive"
+        program.send_signal(signal.SIGINT)
+        assert (program.wait(30), program.stderr.read()) == (130, "")
 
 
 def test_a_pipe_has_each_answer_before_it_writes_the_next_line(whole):

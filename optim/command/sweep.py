@@ -62,22 +62,35 @@ def _run(cfg: DictConfig) -> int:
     chosen = {key: value for key, value in cfg.sweep.items() if key != "dry_run"}
     settings = Settings(
         name=f"sweep={HydraConfig.get().runtime.choices['sweep']}",
-        results_dir=Path(cfg.results_dir).expanduser(),
-        cache_dir=Path(cfg.cache_dir).expanduser(),
-        clean=cfg.clean,
-        yes=bool(cfg.yes),
-        dry_run=bool(cfg.sweep.dry_run),
+        results_dir=_folder(cfg, "results_dir"),
+        cache_dir=_folder(cfg, "cache_dir"),
+        yes=cfg.yes,
+        dry_run=cfg.sweep.dry_run,
         budget=typed(Budget, cfg.budget, "budget"),
         trials=cfg.trials,
         timeout_min=cfg.timeout_min,
-        **{key: None if cfg[key] is None else str(cfg[key]) for key in ("run", "repo", "host", "file", "machine")},
-        host_python=str(cfg.host_python),
+        **{key: _text(cfg, key) for key in ("clean", "run", "repo", "host", "file", "machine")},
+        host_python=_text(cfg, "host_python") or "",
         overrides=list(_passed),
         composed=composed,
     )
     sweep = build(OmegaConf.create(chosen), "sweep")
     settings.check(sweep)
     return sweep.run(settings)
+
+
+def _text(cfg: DictConfig, key: str) -> str | None:
+    """A key as it was written: Hydra reads an id such as 1234e567 as a number, and that one as infinity."""
+    if cfg[key] is None or isinstance(cfg[key], str):
+        return cfg[key]
+    words = [word.lstrip("+").split("=", 1) for word in HydraConfig.get().overrides.task]
+    return next((value for name, value in reversed(words) if name == key), str(cfg[key]))
+
+
+def _folder(cfg: DictConfig, key: str) -> Path:
+    if not (text := _text(cfg, key)):
+        raise UserError(f"{key} must name a folder, got {text!r}.")
+    return Path(text).expanduser()
 
 
 def _list() -> int:

@@ -4,6 +4,7 @@ has fewer numbers and its kernels fewer rows, unlike zeros (`conf/prune`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -129,7 +130,7 @@ class Even:
                 what = "head" if name == "heads" else "feed-forward column"
                 raise UserError(
                     f"slim.{name} {share:g} leaves no {what} in a layer that has {min(counts)}; "
-                    f"at most {1 - 1 / min(counts):.3f} leaves one."
+                    f"at most {math.floor(1000 * (1 - 1 / min(counts))) / 1000:.3f} leaves one."
                 )
         if self.layers is not None and self.layers > len(shape.heads):
             raise UserError(f"slim.layers must be at most {len(shape.heads)}, what the model has, got {self.layers}.")
@@ -224,8 +225,8 @@ class Budget:
         least = latency(smallest(self.narrowed(shape)))
         if self.latency_ms is not None and self.latency_ms < least:
             raise UserError(
-                f"slim.latency_ms must be at least {least:.2f}, what one layer of one head takes on this machine; "
-                f"got {self.latency_ms:g}."
+                f"slim.latency_ms must be at least {math.ceil(100 * least) / 100:.2f}, what one layer of one head "
+                f"takes on this machine; got {self.latency_ms:g}."
             )
 
     def choose(self, shape: Architecture, score: Score, latency: Cost | None) -> Kept:

@@ -142,7 +142,8 @@ class Removal:
         goal = replace(shape, vocabulary_size=len(words))
         self.slim.check(goal)  # only now it is known how many words stay
         kept = self.slim.choose(goal, lambda now: self._score(patient, shape, weights, now), patient.latency)
-        smaller = cut_weights(weights, shape, kept)
+        # Words can be cut out of every family, structure only out of some.
+        smaller = cut_weights(weights, shape, kept) if self.slim.changes else weights
         smaller[EMBEDDING] = np.ascontiguousarray(smaller[EMBEDDING][words])
         save_file(smaller, folder / WEIGHTS)
         _write(folder / ARCHITECTURE, cut_shape(goal, kept).to_json())

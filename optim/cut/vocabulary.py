@@ -133,8 +133,9 @@ class Words:
         return cls(json.loads(path.read_text(encoding="utf-8")), str(path))
 
     def _require_specials(self) -> None:
-        named = {self.content["model"]["unk_token"], *self._framing()}
-        if missing := sorted(named - set(self.ids) - {one["content"] for one in self._added()}):
+        unknown = self.content["model"]["unk_token"]  # WordPiece looks for it among its own pieces alone
+        added = {one["content"] for one in self._added()} - {unknown}
+        if missing := sorted({unknown, *self._framing()} - set(self.ids) - added):
             raise UserError(f"vocab: {self.name} has no {', '.join(missing)} in its vocabulary, which it needs.")
         if len(self._framing()) < 2:
             raise UserError(f"vocab: {self.name} frames a sentence by no two special tokens, as [CLS] and [SEP] are.")

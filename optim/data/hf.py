@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,7 @@ class HubSet:
     @property
     def name(self) -> str:
         """OWNER/NAME and the configuration; of a folder without such a name, its own."""
-        base = self.hub_id or (self.path.name if self.path else "")
+        base = self.hub_id or (Path(os.path.abspath(self.path)).name if self.path else "")
         return f"{base}/{self.config}" if self.config else base
 
     def fingerprint(self) -> dict[str, Any]:
@@ -94,13 +95,14 @@ class HubSet:
     def load(self, cache_dir: Path) -> Corpus:
         """Both splits, or one and a slice of it. Classes are those that the set names, else the labels of train."""
         loaded = self._loaded()
-        (train_split, dev_split), named = self.splits, self._class_names(loaded)
+        (train_split, dev_split), named = self.splits, self._class_names(loaded, self.splits[0])
         train_rows = self._rows(loaded, train_split, named)
         names = named or _sorted_labels({label for _, label in train_rows})
         if dev_split is None:
             train_rows, dev_rows = _stratified(train_rows, self.dev_fraction, self.split_seed)
         else:
-            dev_rows = self._rows(loaded, dev_split, named)
+            own = self._class_names(loaded, dev_split)  # a saved split may name its classes in another order
+            dev_rows = self._rows(loaded, dev_split, own if set(own) & set(names) else named)
         ids = {name: i for i, name in enumerate(names)}
         train = _labelled(train_rows, ids, f"{self.name} {train_split}", "train")
         return _corpus(self.name, train, _labelled(dev_rows, ids, f"{self.name} {dev_split}", "train"), names)
@@ -110,12 +112,12 @@ class HubSet:
             return folder_set(self.path, self.config, split=self.splits[0])
         return hub_set(self.hub_id, self.config, self.revision, data="data.name", way_out=NO_HUB)
 
-    def _class_names(self, loaded: Any) -> tuple[str, ...]:
-        """The names of the classes where the set has them, else none. Raises UserError for what is no single label."""
+    def _class_names(self, loaded: Any, split: str) -> tuple[str, ...]:
+        """The names of the classes where the split has them, else none. Raises UserError for several labels a row."""
         from datasets import ClassLabel, Value
 
-        train = loaded.get(self.splits[0])
-        feature = train.features.get(self.columns[1]) if train is not None else None
+        rows = loaded.get(split)
+        feature = rows.features.get(self.columns[1]) if rows is not None else None
         if isinstance(feature, ClassLabel):
             return tuple(map(_label_text, feature.names or ()))
         if feature is not None and not isinstance(feature, Value):
@@ -136,6 +138,8 @@ def _meaning(named: tuple[str, ...]) -> Callable[[Any], Any]:
     """What a stored label means: its name where classes have names; nothing for -1, which marks a missing one there."""
 
     def name_of(label: Any) -> Any:
-        return named[label] if label is not None and 0 <= label < len(named) else None
+        if not isinstance(label, int):  # another split may hold the names themselves
+            return label
+        return named[label] if 0 <= label < len(named) else None
 
     return name_of if named else lambda label: label

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +48,7 @@ def read_rows(path: Path, text_column: str, label_column: str) -> list[tuple[str
     except UnicodeDecodeError as error:
         raise UserError(f"data: {path} is not UTF-8 (byte {error.start}). Save it as UTF-8.") from error
     except OSError as error:
-        raise UserError(f"data: {path} cannot be read ({error.strerror}).") from error
+        raise UserError(f"data: {path} cannot be read ({error.strerror or first_line(error)}).") from error
     if not rows:
         raise UserError(f"data: {path} has no rows.")
     return checked(rows, f"data: {path}, line", text_column, label_column)
@@ -61,6 +62,8 @@ def checked(rows: list[Cells], where: str, text_column: str, label_column: str) 
             raise UserError(f"{where} {line}: {text_column!r} must be a text, got {text!r}.")
         if _is_missing(label):
             raise UserError(f"{where} {line}: {label_column!r} has no label.")
+        if isinstance(label, list | dict):
+            raise UserError(f"{where} {line}: {label_column!r} must hold one label, got {str(label)[:60]}.")
         pairs.append((text, _label_text(label)))
     return pairs
 
@@ -69,11 +72,11 @@ def _read_csv(path: Path, columns: tuple[str, str]) -> list[Cells]:
     """Rows of a comma-separated file with a header; quoted fields may hold commas and line ends."""
     limit = csv.field_size_limit(2**31 - 1)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = next(reader, [])
-            places = _places(path, header, columns)
-            return [_row(path, reader.line_num, row, header, places) for row in reader if row]
+        text = path.read_bytes().decode("utf-8-sig")  # at once: read in pieces, a bad byte is counted from its piece
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        header = next(reader, [])
+        places = _places(path, header, columns)
+        return [_row(path, reader.line_num, row, header, places) for row in reader if row]
     except csv.Error as error:
         raise UserError(f"data: {path} is no valid CSV ({error}). Is a quote left open?") from error
     finally:

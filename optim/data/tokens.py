@@ -116,7 +116,9 @@ def unknown_id(tokenizer_path: Path) -> int | None:
     """The id of the token that stands for what cannot be spelled; None for a tokenizer that spells everything."""
     content = json.loads(tokenizer_path.read_text(encoding="utf-8"))
     model = content["model"]
-    return model.get("vocab", {}).get(model.get("unk_token")) if isinstance(model.get("vocab"), dict) else None
+    if isinstance(model.get("vocab"), list):  # of Unigram
+        return model.get("unk_id")
+    return model.get("vocab", {}).get(model.get("unk_token"))
 
 
 def bucketed_batches(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:

@@ -28,6 +28,8 @@ from optim.common.stages import Wanted, stage
 
 NEEDED = ("config.json", "model.safetensors")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
+TOKENIZER_VERSION = 2  # of what `make_tokenizer` makes of a user's vocab.txt; 2 knows MPNet's special tokens
+SPECIAL = {"mpnet": {"cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>", "mask_token": "<mask>"}}
 CONVERT = "Convert it with transformers and torch: AutoModel.from_pretrained({}).save_pretrained(DIR); model.path=DIR."
 NO_HUB = "Use model=minilm, which needs no hub, or model.path=DIR, or point HF_HOME at a cache that holds it."
 log = logging.getLogger(__name__)
@@ -99,7 +101,8 @@ class LocalCheckpoint:
         files = self._files()
         if any(file.name == "tokenizer.json" for file in files):
             return self._folder()
-        return built(cache_dir, self.name, self.fingerprint(), lambda folder: assemble(folder, files))
+        key = {**self.fingerprint(), "tokenizer": TOKENIZER_VERSION}
+        return built(cache_dir, self.name, key, lambda folder: assemble(folder, files))
 
     def _folder(self) -> Path:
         return self.path.expanduser()
@@ -166,7 +169,7 @@ class HubCheckpoint:
     def _file(self, file: str, *, cached: bool, needed: bool) -> Path | None:
         """The file in the hub's cache, downloaded unless `cached`; None if it is not there and need not be."""
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
         if cached:
             for hub_id in hub.hub_names(self.hub_id):
@@ -175,6 +178,8 @@ class HubCheckpoint:
             return None
         try:
             return Path(hf_hub_download(self.hub_id, file, revision=self.revision))
+        except LocalEntryNotFoundError as error:  # no answer of the hub, which says nothing of the file
+            raise UserError(f"model={self.name}: {self._where()}, {file}: {first_line(error)} {NO_HUB}") from error
         except EntryNotFoundError as error:
             if not needed:
                 return None
@@ -241,15 +246,37 @@ def assemble(folder: Path, files: list[Path]) -> None:
 
 
 def make_tokenizer(folder: Path) -> None:
-    """Writes tokenizer.json from vocab.txt: BERT's WordPiece, uncased unless tokenizer_config.json says otherwise."""
+    """Writes tokenizer.json from vocab.txt: BERT's WordPiece, uncased unless tokenizer_config.json says otherwise.
+
+    Its special tokens are BERT's, or those of the family of `config.json` where the vocabulary has them. Raises
+    UserError for a vocabulary that has neither.
+    """
     from tokenizers import BertWordPieceTokenizer
 
-    file = folder / "tokenizer_config.json"
-    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    tokenizer = BertWordPieceTokenizer(
-        str(folder / "vocab.txt"),
-        lowercase=settings.get("do_lower_case", True),
-        strip_accents=settings.get("strip_accents"),
-        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
-    )
+    settings = _fields(folder / "tokenizer_config.json")
+    special = SPECIAL.get(str(_fields(folder / "config.json").get("model_type")), {})
+    words = set((folder / "vocab.txt").read_text(encoding="utf-8", errors="replace").split())
+    try:
+        tokenizer = BertWordPieceTokenizer(
+            str(folder / "vocab.txt"),
+            lowercase=settings.get("do_lower_case", True),
+            strip_accents=settings.get("strip_accents"),
+            handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+            **{role: word for role, word in special.items() if word in words},
+        )
+    except TypeError as error:  # of the library, for a special token that is not there
+        raise UserError(
+            f"model: vocab.txt makes no tokenizer ({first_line(error)}). Save its tokenizer.json."
+        ) from error
     tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def _fields(path: Path) -> dict[str, Any]:
+    """What a JSON file of a checkpoint says, if it is there. Raises UserError for one that is no JSON object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise UserError(f"model: {path} is not valid JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise UserError(f"model: {path} must be a JSON object, got {type(content).__name__}.")
+    return content

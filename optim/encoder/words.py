@@ -22,6 +22,8 @@ def word_table(folder: Path) -> tuple[list[str], np.ndarray]:
     folder: config.json, model.safetensors and a WordPiece tokenizer.json, in which a piece that goes on a word begins
     with `##`. Raises UserError for another kind of tokenizer, or weights without such a table.
     """
+    import ml_dtypes  # noqa: F401, by which NumPy, and so safetensors, knows weights in bfloat16
+
     pieces = _pieces(folder / "tokenizer.json")
     whole = (word for word in pieces if len(word) > 1 and word.isalpha() and word not in STUMPS)
     words = sorted(whole, key=pieces.__getitem__)

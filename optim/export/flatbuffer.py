@@ -221,7 +221,8 @@ def unfolded(content: bytes, dense: Mapping[str, tuple[np.ndarray, np.ndarray]])
             continue
         kernel, bias = dense[name]
         source, scale = _norm_of(graph, operator.inputs[0])
-        factor = _factor(graph, operator, kernel if scale is None else kernel * scale[:, None], name)
+        folded = kernel if scale is None else kernel * scale[:, None]
+        factor = _factor(graph, operator, folded, bias, name)
         operator.inputs[0] = operator.inputs[0] if source is None else source
         graph.set_constant(operator.inputs[1], np.ascontiguousarray(kernel.T * factor, np.float32))
         # A new one: layers with equal biases may share theirs.
@@ -253,13 +254,15 @@ def _norm_of(graph: Graph, tensor: int) -> tuple[int | None, np.ndarray | None]:
     return tensor, scale
 
 
-def _factor(graph: Graph, operator: Any, expected: np.ndarray, name: str) -> float:
+def _factor(graph: Graph, operator: Any, expected: np.ndarray, bias: np.ndarray, name: str) -> float:
     """The one number that makes `expected`, float [inputs, outputs], the kernel of the file.
 
+    A kernel that is pruned to the last weight tells nothing: then it is the one that makes `bias` the bias of the file.
     Raises RuntimeError where no number does: then the converter did something to the kernel that is not known here.
     """
     kernel = _floats(graph, operator.inputs[1]).reshape(graph.shape(operator.inputs[1])).T
-    factor = float(np.sum(kernel * expected) / np.sum(expected * expected))
+    held, own = (kernel, expected) if expected.any() else (_floats(graph, operator.inputs[2]), bias)
+    factor = float(np.sum(held * own) / np.sum(own * own)) if own.any() else 1.0
     if not np.allclose(kernel, factor * expected, rtol=1e-3, atol=1e-5 * float(np.abs(kernel).max())):
         raise RuntimeError(f"the converter changed the kernel of {name} in a way that quant=int8_qat does not know")
     return factor

@@ -198,13 +198,19 @@ def mixed(*, max_disagreement: float, max_drop_points: float, block: int | None)
     """
     require_not_negative("quant.max_drop_points", max_drop_points)
     _require_block(block)
+    table = sensitivity_of(block)
 
     def run(student: Student) -> bytes:
-        small = small_kernels(student.tables[SENSITIVITY], max_drop_points)
+        small = small_kernels(student.tables[table], max_drop_points)
         content = with_lookups(student.float32_path.read_bytes())
         return _blocks_file(student, content, small=small, block=block, embedding_bits=8)
 
-    return Quantizer(max_disagreement=max_disagreement, run=run, tables=(SENSITIVITY,))
+    return Quantizer(max_disagreement=max_disagreement, run=run, tables=(table,))
+
+
+def sensitivity_of(block: int | None) -> str:
+    """The name of the table `sensitivity` whose int4 has blocks of so many weights."""
+    return SENSITIVITY if block == BLOCKS[0] else f"{SENSITIVITY}_{block or 'output'}"
 
 
 def small_kernels(table: Mapping[str, Any], max_drop_points: float) -> list[str]:

@@ -43,13 +43,16 @@ CHANGES = (INT8, INT4, TOKENS, STATIC, *PRUNED, HEAD, FFN)
 OFF, BY_TOKEN, BY_RANGE, RECORD = range(4)  # what a probe does to what its layer takes
 
 
-def sensitivity_table(student: Student) -> dict[str, Any]:
-    """The table as plain lists: examples, accuracy_fraction, rows (a change of a part), order_int4, together_int4."""
+def sensitivity_table(student: Student, *, block: int | None = BLOCK) -> dict[str, Any]:
+    """The table as plain lists: examples, accuracy_fraction, rows (a change of a part), order_int4, together_int4.
+
+    block: weights of a kernel that share a scale in int4; None: all of an output.
+    """
     held = first(student.train.take(student.rows["held_out"]), EXAMPLES)
     probed = Probed(student.load_batch(), held)  # type: ignore[misc]
     seen = np.setdiff1d(np.arange(len(student.train)), student.rows["held_out"])
     probed.record(student.train.take(np.random.default_rng(0).permutation(seen)[:RANGE_EXAMPLES]))
-    changes = list(_changes(probed))
+    changes = list(_changes(probed, block))
     with bar("sensitivity", len(changes), "change") as shown:
         rows = []
         for part, layer, change, changed in changes:
@@ -60,16 +63,16 @@ def sensitivity_table(student: Student) -> dict[str, Any]:
              if row["change"] == INT4 and row["part"] in probed.kernels]  # fmt: skip
     return {
         "version": VERSION, "examples": len(held), "accuracy_fraction": float(probed.right.mean()),
-        "rows": rows, "order_int4": order, "together_int4": _together(probed, order),
+        "rows": rows, "order_int4": order, "together_int4": _together(probed, order, block),
     }  # fmt: skip
 
 
-def _together(probed: Probed, order: Sequence[str]) -> list[dict[str, Any]]:
+def _together(probed: Probed, order: Sequence[str], block: int | None) -> list[dict[str, Any]]:
     """What the first 0, 1/12, 2/12 ... of the kernels lose in int4 together: drops do not add up."""
     ends = sorted({round(len(order) * k / TOGETHER_STEPS) for k in range(TOGETHER_STEPS + 1)})
     found = []
     for end in ends:
-        with probed.weights({name: lambda kernel: rounded(kernel, 4, BLOCK) for name in order[:end]}):
+        with probed.weights({name: lambda kernel: rounded(kernel, 4, block) for name in order[:end]}):
             found.append({"kernels": list(order[:end]), **probed.against_unchanged(0)})
     return found
 
@@ -82,11 +85,11 @@ def first(tokens: Tokens, count: int) -> Tokens:
 Change = Callable[[], Any]  # -> a context in which the model is changed
 
 
-def _changes(probed: Probed) -> Iterator[tuple[str, int, str, Change]]:
+def _changes(probed: Probed, block: int | None) -> Iterator[tuple[str, int, str, Change]]:
     """(part, layer, change, context): every kernel, every layer as a whole, and the embeddings."""
     for part, names in probed.parts().items():
         layer = probed.layer_of(names[0])
-        edits = {INT8: lambda k: rounded(k, 8, None), INT4: lambda k: rounded(k, 4, BLOCK)}
+        edits = {INT8: lambda k: rounded(k, 8, None), INT4: lambda k: rounded(k, 4, block)}
         edits |= {change: (lambda k, share=share: pruned(k, share)) for change, share in PRUNED.items()}
         for change, edit in edits.items():
             yield part, layer, change, _bind(probed.weights, dict.fromkeys(names, edit))

@@ -1,7 +1,7 @@
 """What Hydra composed for one point, and the resolvers that conf asks of this machine.
 
-`register` makes `${when_hub:distilbert,minilm}`, `${user_cache:}`, `${wandb_mode:}` and `${options:train}` known before
-Hydra composes.
+`register` makes `${when_hub:distilbert,minilm}`, `${user_cache:}`, `${wandb_mode:}`, `${options:train}` and
+`${expanded:PATH}` known before Hydra composes.
 """
 
 from __future__ import annotations
@@ -28,13 +28,18 @@ def register() -> None:
     """Registers the resolvers; harmless when called again."""
     add = OmegaConf.register_new_resolver
     for name, resolver in (("when_hub", when_hub), ("user_cache", user_cache), ("wandb_mode", wandb_mode),
-                           ("options", listing)):  # fmt: skip
+                           ("options", listing), ("expanded", expanded)):  # fmt: skip
         add(name, resolver, replace=True)
 
 
 def user_cache() -> str:
     """The folder for this tool in the user's cache: `$XDG_CACHE_HOME/distilbert-optim`."""
     return str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "distilbert-optim")
+
+
+def expanded(path: object) -> str:
+    """A path with the home folder for its ~, which Hydra and its launchers would take for the name of a folder."""
+    return str(Path(str(path)).expanduser())
 
 
 POINTS, STAGES = "points", "stages"  # of verbosity
@@ -93,9 +98,9 @@ class Job:
     @property
     def results_dir(self) -> Path:
         """Where run folders lie."""
-        return Path(self.cfg.results_dir).expanduser()
+        return Path(str(self.cfg.results_dir)).expanduser()
 
     @property
     def cache_dir(self) -> Path:
         """Where finished stages lie."""
-        return Path(self.cfg.cache_dir).expanduser()
+        return Path(str(self.cfg.cache_dir)).expanduser()

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from optim.export.bundle import COMPRESSED_FILE, MODEL_FILE
 from optim.export.choice import row_text
 from optim.export.compress import compress
 from optim.export.convert import convert
-from optim.export.quantize import CANDIDATES, SENSITIVITY, Quantizer, Student
+from optim.export.quantize import BLOCKS, CANDIDATES, Quantizer, Student, sensitivity_of
 from optim.measure.candidates import VERSION as TRYING
 from optim.measure.candidates import candidates_table
 from optim.measure.device import machine_id
@@ -37,7 +38,9 @@ PRUNED_FROM = 0.001  # zeroed fraction: a weight that is 0 by chance makes no fi
 MEASURING = 3  # version of how figures are taken; raised when they mean something else
 TableMaker = Callable[[Student], Any]
 # Name -> (version, what makes it): tables that a quantizer can ask for.
-TABLES: dict[str, tuple[int, TableMaker]] = {SENSITIVITY: (VERSION, sensitivity_table)}
+TABLES: dict[str, tuple[int, TableMaker]] = {
+    sensitivity_of(block): (VERSION, partial(sensitivity_table, block=block)) for block in (*BLOCKS, None)
+}
 
 log = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from optim.common.errors import UserError
+from optim.common.stages import Stage
 from optim.cut.budget import LatencyModel
 from optim.cut.surgery import Surgery
 from optim.data.tokens import Tokens
@@ -41,7 +42,8 @@ class LatencyStep(Step):
                 "slim.latency_ms times files before anything is trained, which this quant= cannot write; "
                 "choose quant=int8 or another that needs no training, or slim.parameters."
             )
-        self.point, self.tokens, self.shape, self.surgery = point, tokens, shape, surgery
+        self.point, self.tokens, self.surgery = point, tokens, surgery
+        self.shape = surgery.after(shape)  # of the hidden size that the student will have
 
     def inputs(self) -> Sequence[Step]:
         """Sentences, to calibrate on and to time with."""
@@ -89,12 +91,14 @@ class LatencyStep(Step):
         file.write_bytes(self.point.quantizer.run(Student(load=load, float32_path=float32, train=sentences)))
         return file
 
+    def at_hand(self, done: Stage, stages: Stages) -> None:
+        """Raises UserError where not even the smallest model is fast enough: before anything is trained."""
+        self.surgery.check_latency(self.shape, self.read(stages))
+
     def read(self, stages: Stages) -> LatencyModel:
-        """What was fitted. Raises UserError where not even the smallest model is fast enough."""
+        """What was fitted."""
         content = json.loads((stages.folder(self) / MODEL).read_text(encoding="utf-8"))
-        model = LatencyModel(**content["model"])
-        self.surgery.check_latency(self.shape, model)
-        return model
+        return LatencyModel(**content["model"])
 
 
 def probes(shape: Architecture) -> list[Architecture]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from optim.common.files import PACKAGED, ROOT
+from optim.run.worded import worded
 
 GROUPS = ("model", "data", "slim", "vocab", "prune", "distill", "quant", "fit", "bench", "track")
 EXPERIMENT = "experiment"  # sets options of the groups, and is none of them
@@ -47,7 +48,7 @@ def dir_words() -> list[str]:
     named = [] if config_name() == PRIMARY else ["--config-name", config_name()]
     if len(_added) < 2:
         return [*(word for path in _added for word in ("--config-dir", str(path))), *named]
-    return [*named, f"hydra.searchpath=[{','.join(f'file://{path}' for path in _added)}]"]
+    return [*named, worded("hydra.searchpath", [f"file://{path}" for path in _added])]
 
 
 def options_of(group: str) -> dict[str, Path]:

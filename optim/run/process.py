@@ -211,7 +211,7 @@ def run_apart(job: Job, *, quiet: bool | None = None) -> bool:
         return True
     silent = job.cfg.verbosity == POINTS if quiet is None else quiet
     if _is_light(point, job.cache_dir):
-        return guarded(lambda: run(job, quiet=silent)) == 0
+        return _run_light(job, quiet=silent)
     sent = asdict(job) | {"cfg": OmegaConf.to_container(job.cfg, resolve=True), "quiet": silent}
     child = subprocess.Popen(
         [sys.executable, "-m", "optim.run.process"], stdin=subprocess.PIPE, text=True, env=environment()
@@ -228,13 +228,21 @@ def run_apart(job: Job, *, quiet: bool | None = None) -> bool:
     finally:
         with suppress(OSError):
             child.stdin.close()
-    if child.returncode < 0:
+    if child.returncode < 0 and result.read(folder) is None:  # a process may die on its way out, all done
         draft = draft_of(job, point, folder.name)
         draft.error = death(child.returncode)
         result.require_writable(job.results_dir, folder)
         result.write(draft, folder)
         say(f"Failed: {draft.error}", sys.stderr)
     return result.read(folder) is not None
+
+
+def _run_light(job: Job, *, quiet: bool) -> bool:
+    """A point in this process; whether it is done. Raises KeyboardInterrupt: Ctrl-C ends all points, not this one."""
+    code = guarded(lambda: run(job, quiet=quiet))
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    return code == 0
 
 
 def _is_light(point: Point, cache_dir: Path) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from optim.common.errors import UserError
 from optim.common.files import sha256_of
+from optim.data.alignment import read_vocabulary
 from optim.encoder.architecture import Architecture, read_config
 from optim.encoder.assets import Checkpoint
 from optim.run.step import Stages, Step
@@ -75,8 +77,16 @@ class FromCheckpoint(Start):
         return self.architecture(classes)
 
     def architecture(self, classes: int) -> Architecture:
-        """The same, which needs no stage."""
-        return read_config(self.folder, pooling=self.checkpoint.pooling, classes=classes)
+        """The same, which needs no stage. Raises UserError for a tokenizer whose ids the embedding does not have."""
+        shape = read_config(self.folder, pooling=self.checkpoint.pooling, classes=classes)
+        highest = _highest_id(self.folder / TOKENIZER, self.words_key())
+        if highest >= shape.vocabulary_size:
+            raise UserError(
+                f"model: {self.folder / TOKENIZER} has ids up to {highest:,}, the model's embedding only "
+                f"{shape.vocabulary_size:,} rows. Take the model's own tokenizer, or save the model after "
+                "model.resize_token_embeddings(len(tokenizer))."
+            )
+        return shape
 
     def fill(self, model: Any, shape: Architecture, stages: Stages) -> None:
         """From its model.safetensors."""
@@ -122,3 +132,9 @@ class FromStep(Start):
         from optim.encoder import store
 
         store.load_into(model, stages.folder(self.step))
+
+
+@lru_cache(maxsize=64)
+def _highest_id(path: Path, digest: str) -> int:
+    """The highest id of a tokenizer.json, looked up once for each content."""
+    return max(read_vocabulary(path).pieces.values(), default=-1)

@@ -24,6 +24,7 @@ MISSPELT = {
 # Sweepers that choose points by a number that a run returns.
 OPTIMIZERS = ("optuna", "ax", "nevergrad")
 ENGINES = ("hydra/launcher", "hydra/sweeper")
+OF_SWEEPS = ("budget", "sweep")  # how keys begin that conf/sweep.yaml and its options have
 LIKE = 0.75  # of two words, by difflib: at or above it one may be meant by the other
 SHOWN = 3  # of the nearest keys
 Keys = dict[str, list[str]]  # key -> the files that have it, as prune/fixed50
@@ -54,6 +55,13 @@ def known_keys() -> Keys:
         for key in _leaves(_loaded(text), prefix):
             found.setdefault(key, []).append(f"{group}/{name}" if group else name)
     return found
+
+
+def sweep_keys() -> list[str]:
+    """Every key of conf/sweep.yaml, and of every option of `sweep`."""
+    files = {"": config_dirs()[0] / "sweep.yaml", **options_of("sweep")}
+    texts = ((path.read_text(encoding="utf-8"), "sweep." if name else "") for name, path in files.items())
+    return sorted({key for text, prefix in texts for key in _leaves(_loaded(text), prefix)})
 
 
 def _files() -> Iterator[tuple[str, str, Path]]:
@@ -97,8 +105,11 @@ def nearest(key: str, known: Iterable[str]) -> list[str]:
 
 def hint(key: str) -> str:
     """A sentence on where a key that nothing reads would be one, or on the nearest ones; empty if nothing is near."""
-    known = known_keys()
     group = key.split(".")[0]
+    if group in OF_SWEEPS:
+        found = nearest(key, [other for other in sweep_keys() if other != key])  # another sweep may have that one
+        return f" The nearest: {', '.join(found)}." if found else " --help lists what there is."
+    known = known_keys()
     if key in known and group in GROUPS:
         names = ", ".join(sorted({f.split("/")[1] for f in known[key] if f.startswith(f"{group}/")}))
         return f" It is a key of {group}={names}: choose one of these too." if names else ""
@@ -148,6 +159,9 @@ def require_known_words(words: Sequence[str]) -> None:
         key, _, value = word.lstrip("+~").partition("=")
         if key in MISSPELT:
             raise UserError(f"{key} is no key: {MISSPELT[key]}. Got {word!r}.")
+        if key in (*GROUPS, EXPERIMENT) and value == "null":
+            has = ", ".join(sorted(options_of(key)))
+            raise UserError(f"{word}: that is no option; {key} has {has}.")
         if key == "hydra/sweeper" and value in OPTIMIZERS:
             raise UserError(
                 f"hydra/sweeper={value} is refused: it wants one number of a run and other packages than this program. "

@@ -38,6 +38,7 @@ from optim.run.keys import run_id_of
 from optim.run.places import file_named
 from optim.run.point import point_of
 from optim.run.process import death, guarded, run_apart
+from optim.run.worded import worded
 from optim.sweep.settings import EVERY
 
 if TYPE_CHECKING:
@@ -130,8 +131,8 @@ class Baselines:
             )
 
     def _job(self, name: str, settings: Settings) -> Job:
-        words = [f"model={name}", "quant=int8", f"results_dir={settings.results_dir}"]
-        words += [f"model.path={self.paths[name]}"] if name in self.paths else []
+        words = [f"model={name}", "quant=int8", worded("results_dir", settings.results_dir)]
+        words += [worded("model.path", self.paths[name])] if name in self.paths else []
         given = {word.split("=")[0] for word in settings.overrides}
         job = settings.composed([*(word for word in words if word.split("=")[0] not in given), *settings.overrides])
         point = point_of(job.cfg)

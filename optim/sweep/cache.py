@@ -54,6 +54,11 @@ class Cache:
             raise UserError(
                 f"cache_dir {settings.cache_dir} does not exist. Name the folder of the cache: cache_dir=DIR."
             )
+        if settings.clean == "unused" and not settings.results_dir.is_dir():
+            raise UserError(
+                f"clean=unused removes what no result under results_dir {settings.results_dir} names, and there is no "
+                "such folder. Name that of the runs: results_dir=DIR. By age alone: clean=older:30d."
+            )
         entries = kept_in(settings.cache_dir, settings.results_dir)
         say(listing(entries, settings.cache_dir, settings.results_dir))
         if settings.clean is None:
@@ -180,7 +185,11 @@ def _agreed(chosen: Sequence[Kept]) -> bool:
     """Asks on a terminal. Raises UserError where there is none to ask on."""
     if not sys.stdin.isatty():
         raise UserError("clean removes files, and there is no terminal to ask on: say yes=true.")
-    return input(f"Remove {len(chosen)} folders, {_size(chosen)}? [y/N] ").strip().lower() in ("y", "yes")
+    try:
+        said = input(f"Remove {len(chosen)} folders, {_size(chosen)}? [y/N] ")
+    except EOFError:  # Ctrl-D
+        return False
+    return said.strip().lower() in ("y", "yes")
 
 
 def listing(entries: Sequence[Kept], cache_dir: Path, results_dir: Path) -> str:

@@ -138,7 +138,7 @@ def _figures(text: str, source: str) -> dict[str, Any]:
         version = found["version"]
         measured_on(found["machine"]["id"])  # which is part of the name of a file
         fits = set(found["machine"]) >= MACHINE and all(_is_complete(one) for one in found["files"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{source} holds no figures of {device.SCRIPT}: {error}.") from error
     if version != device.VERSION:
         raise UserError(

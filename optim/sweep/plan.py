@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, median
 
+from optim.common.build import build
 from optim.common.errors import UserError
 from optim.common.stages import SUMS, Wanted
 from optim.data.corpus import Corpus
@@ -136,6 +137,7 @@ def _planned(job: Job, corpora: dict[str, Corpus], *, alone: bool) -> Planned:
         planned = Planned(job, run_id_of(point), False)
         planned.done = result.read(planned.folder) is not None
         if not planned.done:
+            build(job.cfg.track, "track")  # without a key W&B takes no point
             planned.steps = _steps(point, job.cache_dir, corpora)
     except UserError as error:
         where = "" if alone else f"\nIn the point: {job.command}"

@@ -12,6 +12,7 @@ from optim.report.statistics import Answers, against
 from optim.run.keys import run_id_of
 from optim.run.point import point_of
 from optim.run.process import run_apart
+from optim.run.worded import worded
 from optim.sweep import pick
 from optim.sweep.multirun import Composed, sweep
 from optim.sweep.settings import EVERY, Settings
@@ -41,6 +42,7 @@ class Recipes:
 
     def batch(self, overrides: Sequence[str]) -> list[list[str]]:
         """The words of every point."""
+        _check_words(overrides)
         recipes = [merged([*words, *overrides]) for words in self.recipes.values()]
         return [merged([*words, f"seed={seed}"]) for seed in self.seeds for words in recipes]
 
@@ -63,6 +65,7 @@ class Ablation:
 
     def run(self, settings: Settings) -> int:
         """Runs what is missing, compares, and says what each ingredient is worth."""
+        _check_words(settings.overrides)
         there = self._there(settings)
         points = {name: [self._words(settings, words, seed) for seed in self.seeds] for name, words in there}
         if len(points) == 1:
@@ -89,7 +92,14 @@ class Ablation:
         whole = identity(())
         yield WHOLE, ()
         for name, words in self.without.items():
-            if identity(words) != whole:
+            try:
+                other = identity(words)
+            except UserError as error:
+                raise UserError(
+                    f"{error} That is the recipe without {name}, by {' '.join(words)}. "
+                    f"Leave it out of the ablation: '~sweep.without.{name}'."
+                ) from error
+            if other != whole:
                 yield name, words
 
     def table(self, points: Mapping[str, Sequence[Sequence[str]]], settings: Settings) -> list[str]:
@@ -128,13 +138,21 @@ def _check_seeds(seeds: Sequence[int]) -> None:
         require_seed("sweep.seeds", seed)
 
 
+def _check_words(overrides: Sequence[str]) -> None:
+    """Raises UserError for a seed of train.py, which sweep.seeds would make void."""
+    for word in overrides:
+        key, _, value = word.lstrip("+~").partition("=")
+        if key == "seed":
+            raise UserError(f"{word} changes nothing: each point is run by every seed of sweep.seeds=[{value}].")
+
+
 def _run_id(words: Sequence[str], settings: Settings) -> str:
     return run_id_of(point_of(settings.composed(list(words)).cfg))
 
 
 def _sweep(batch: Sequence[Sequence[str]], settings: Settings) -> bool:
     """Plans, runs and compares these points, each in a process of its own."""
-    more = [f"results_dir={settings.results_dir}", *(["sweep.dry_run=true"] if settings.dry_run else [])]
+    more = [worded("results_dir", settings.results_dir), *(["sweep.dry_run=true"] if settings.dry_run else [])]
 
     def composed(words: list[str]) -> Composed:
         job = settings.composed(words)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from optim.common.errors import UserError
+from optim.common.files import first_line
 
 OBJECTIVES = ("accuracy_fraction", "latency_p50_ms", "file_bytes")
 DIRECTIONS = ("maximize", "minimize", "minimize")
@@ -36,16 +37,24 @@ def study_in(journal: Path, *, name: str, sampler: str, seed: int):
     """The Optuna study `name` in a journal file, new or going on; several processes may share it.
 
     A study is one question. Options, and what a finished trial was told of the budget, can't be changed in it: another
-    space, other words of train.py and another budget need another name. Raises UserError for an unknown sampler.
+    space, other words of train.py and another budget need another name. Raises UserError for an unknown sampler, and
+    for a file that is no journal.
     """
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
     journal.parent.mkdir(parents=True, exist_ok=True)
-    storage = JournalStorage(JournalFileBackend(str(journal)))
-    return optuna.create_study(storage=storage, study_name=name, sampler=_sampler(sampler, seed),
-                               directions=list(DIRECTIONS), load_if_exists=True)  # fmt: skip
+    chosen = _sampler(sampler, seed)
+    try:
+        storage = JournalStorage(JournalFileBackend(str(journal)))
+        return optuna.create_study(storage=storage, study_name=name, sampler=chosen,
+                                   directions=list(DIRECTIONS), load_if_exists=True)  # fmt: skip
+    except (ValueError, KeyError, TypeError) as error:  # of its lines, which are JSON
+        raise UserError(
+            f"sweep.journal: {journal} is damaged, or no journal ({first_line(error)}). Move it away: points that were "
+            "run cost nothing in a new one."
+        ) from error
 
 
 def study_in_memory(*, sampler: str, seed: int):

@@ -14,6 +14,7 @@ from optim.run.exports import TableStep
 from optim.run.forecast import Forecast
 from optim.run.places import SWEEP, dir_words
 from optim.run.point import point_of
+from optim.run.result import require_space, require_writable
 from optim.run.step import Stages
 from optim.run.steps import steps_of
 from optim.sweep.settings import EVERY, Settings
@@ -44,6 +45,8 @@ class Sensitivity:
             at_hand = table.wanted.at_hand(job.cache_dir) is not None
             print(f"The table of {table.wanted.key} is {'at hand' if at_hand else 'to be made'}.")
             return 0
+        require_writable(settings.results_dir, settings.results_dir)
+        require_space(job.cache_dir, free_gb=job.cfg.cache_free_gb)
         stages = Stages(job.cache_dir, lambda fit, row: None)
         stages.make(table)
         title = f"{job.choices['model']} on {job.choices['data']}, prune={job.choices['prune']}, seed {point.seed}"

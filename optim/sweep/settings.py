@@ -39,6 +39,9 @@ class Settings:
     composed: Callable[[list[str]], Job]
 
     def __post_init__(self) -> None:
+        for name, value in (("yes", self.yes), ("sweep.dry_run", self.dry_run)):
+            if not isinstance(value, bool):  # "no" is a text, and true
+                raise UserError(f"{name} must be true or false, got {value!r}.")
         require_count("trials", self.trials)
         if self.timeout_min is not None:
             require_positive("timeout_min", self.timeout_min)

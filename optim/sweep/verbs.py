@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from omegaconf import DictConfig
 
 from optim.common.build import build, method
-from optim.common.errors import UserError
+from optim.common.errors import UserError, require_seed
 from optim.common.files import environment
 from optim.common.screen import counted
 from optim.common.stages import digest_of
@@ -22,11 +22,14 @@ from optim.run.config import Job
 from optim.run.keys import run_id_of
 from optim.run.places import dir_words
 from optim.run.process import STOP_S, run_apart, stop
+from optim.run.result import require_writable
+from optim.run.worded import worded, written
 from optim.sweep import pick
 from optim.sweep.multirun import group_words
 from optim.sweep.plan import plan
 from optim.sweep.progress import figures_line
 from optim.sweep.settings import EVERY, Settings
+from optim.track.sender import terminate_on_sigterm
 
 if TYPE_CHECKING:
     from optim.measure.latency import Bench
@@ -47,15 +50,18 @@ class Grid:
 
     def run(self, settings: Settings) -> int:
         """Starts train.py -m; what stands on the command line wins over the grid, in the grid's place and order."""
-        more = [f"results_dir={settings.results_dir}", *(["sweep.dry_run=true"] if settings.dry_run else [])]
+        more = [worded("results_dir", settings.results_dir), *(["sweep.dry_run=true"] if settings.dry_run else [])]
         words = [*dir_words(), *self.words(settings.overrides), *more]
         command = [sys.executable, "-m", "optim.command", "train", "-m", *words]
-        sweep = subprocess.Popen(command, env=environment())
-        try:
-            return sweep.wait()
-        except BaseException:
-            stop(sweep, within_s=STOP_S + 1)  # it waits STOP_S for its point
-            raise
+        with terminate_on_sigterm():
+            sweep = subprocess.Popen(command, env=environment())
+            try:
+                return sweep.wait()
+            except BaseException as error:
+                if isinstance(error, SystemExit):  # Ctrl-C reaches it as well, SIGTERM does not
+                    sweep.terminate()
+                stop(sweep, within_s=STOP_S + 1)  # it waits STOP_S for its point
+                raise
 
     def words(self, overrides: Sequence[str]) -> list[str]:
         """The words of train.py -m: those of the grid, unless one of the command line stands for it, then the rest."""
@@ -101,7 +107,7 @@ def compare_all(settings: Settings, name: str, *, group: str | None, notes: Sequ
     from optim.report import baselines, wandb_report, write
 
     folder, machine = settings.results_dir / name, settings.machine
-    folder.mkdir(parents=True, exist_ok=True)
+    require_writable(settings.results_dir, folder)
     rows = [] if machine else baselines.read_baselines(settings.results_dir)
     shown = write.write(folder, [settings.results_dir], rows=rows, notes=notes, machine=machine)
     write.show(shown, folder)
@@ -216,13 +222,26 @@ class SearchSweep:
     reads: ClassVar = EVERY
     launches: ClassVar = False
 
+    def __post_init__(self) -> None:
+        require_seed("sweep.seed", self.seed)
+        for key, options in self.space.items():
+            if not options:
+                raise UserError(f"sweep.space.{key} is empty. Name at least one option: sweep.space.{key}=[a,b].")
+
     def run(self, settings: Settings) -> int:
+        """Searches the keys that the command line leaves open: one that stands there is the same in every trial."""
+        given = {word.split("=", 1)[0].lstrip("+") for word in settings.overrides}
+        space = {key: list(map(_option, options)) for key, options in self.space.items() if key not in given}
+        return replace(self, space=space)._run(settings)
+
+    def _run(self, settings: Settings) -> int:
         """Runs trials until there are enough, or the time is up, and writes the report."""
         from optim.sweep import search
         from optim.sweep.again import measure_noisy_again
 
         if settings.dry_run:
             return self._show(settings)
+        require_writable(settings.results_dir, settings.results_dir)
         group = f"search-{digest_of([dict(self.space), settings.overrides])}"
         words = group_words(_track(settings), group)
         name = f"{group}-{self._asked(settings)}"
@@ -275,7 +294,7 @@ class SearchSweep:
         from optim.run.point import point_of
 
         words = [*settings.overrides, *(f"{key}={option}" for key, option in choice.items()), *more]
-        job = settings.composed([*words, f"results_dir={settings.results_dir}"])
+        job = settings.composed([*words, worded("results_dir", settings.results_dir)])
         return job, job.results_dir / run_id_of(point_of(job.cfg))
 
     def _answer(self, settings: Settings, choice: Mapping[str, Any], words: list[str]) -> Answer | None:
@@ -290,6 +309,11 @@ class SearchSweep:
         point = finished.read_all([folder])[0][0]
         print(f"  {figures_line(point.result)}", file=sys.stderr)
         return Answer(point_values(point), {name: of(point) - limit for name, limit, of in settings.budget.bounds()})
+
+
+def _option(value: Any) -> Any:
+    """An option of a space as Optuna and a word of train.py take it: a list, or nothing, as it is written there."""
+    return value if isinstance(value, str | int | float) else written(value)
 
 
 def point_values(point) -> tuple[float, float, float]:

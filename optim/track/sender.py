@@ -90,7 +90,7 @@ def wandb_run(
             "track=wandb uploads, and no W&B key was found in WANDB_API_KEY, ~/.netrc or W&B's settings.\n"
             "Set WANDB_API_KEY, or run `wandb login`, or choose track=offline (files only) or track=none."
         )
-    where = os.path.abspath(dir)
+    where = os.path.abspath(os.path.expanduser(dir))
     return _WandbTracker(mode, project, entity, where, group, tuple(tags), artifact, init_timeout_s, finish_timeout_s)
 
 

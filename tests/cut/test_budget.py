@@ -100,6 +100,17 @@ def test_a_budget_that_nothing_keeps_is_refused_before_anything_is_trained():
         fast.check_latency(SHAPE, COUNTS)
 
 
+def test_the_least_that_a_refusal_names_is_enough():
+    """12.004 ms is no 12.00; of 3,072 columns 0.9999 leave none, and 1.000 would be no share."""
+    fast = Budget(parameters=None, latency_ms=12.0, width=None, criterion=CRITERION)
+    with pytest.raises(UserError, match=r"at least 12\.01"):
+        fast.check_latency(SHAPE, replace(COUNTS, base_ms=1.004))
+    wide = replace(SHAPE, ffn_widths=(3072, 3072))
+    with pytest.raises(UserError, match=r"at most 0\.999 leaves one"):
+        even(ffn=0.9999).check(wide)
+    even(ffn=0.999).check(wide)
+
+
 def test_a_budget_that_the_words_that_stay_exceed_is_told_in_a_line():
     same = importance_of([[1, 1], [1, 1]], [[1] * SHAPE.ffn_widths[0]] * 2, [1, 1])
     with pytest.raises(UserError, match=r"slim\.parameters or slim\.latency_ms must be at least 12: .*; got 3\."):

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+from small_fit import SHAPE, filled, random_weights
 from tokenizers import Tokenizer
 
 from optim.common.errors import UserError
+from optim.cut.structure import Whole
+from optim.cut.surgery import CUT, Patient, Removal
 from optim.cut.vocabulary import Seen, Top, Words
+from optim.data.tokens import Tokens
+from optim.encoder.architecture import Bottleneck
+from optim.encoder.store import ARCHITECTURE, WEIGHTS, read_architecture
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 # "dead" comes before them, so that their ids change where it goes.
@@ -106,6 +114,38 @@ def test_a_tokenizer_that_cannot_be_cut_is_refused(change, said):
     change(broken)
     with pytest.raises(UserError, match=said):
         Words(broken, "it")
+
+
+def test_an_unknown_token_that_is_no_piece_of_wordpiece_is_refused_though_it_is_added():
+    broken = content()
+    broken["model"]["vocab"].pop("[UNK]")
+    with pytest.raises(UserError, match=r"has no \[UNK\]"):
+        Words(broken, "it")
+
+
+def test_words_are_cut_out_of_a_mobilebert_too(tmp_path):
+    """Its embeddings and bottlenecks are narrower than the model."""
+    narrow = Bottleneck(embedding_width=12, width=8, ffn_count=2)
+    shape = replace(SHAPE, family="mobilebert", head_width=4, pooling="first", bottleneck=narrow,
+                    vocabulary_size=len(PIECES))  # fmt: skip
+    weights, (whole, cut) = random_weights(shape), (tmp_path / "whole", tmp_path / "cut")
+    for folder in (whole, cut):
+        folder.mkdir()
+    save_file(weights, whole / WEIGHTS)
+    (whole / ARCHITECTURE).write_text(json.dumps(shape.to_json()), encoding="utf-8")
+    (whole / "tokenizer.json").write_text(json.dumps(content()), encoding="utf-8")
+    before = np.array(Tokenizer.from_str(json.dumps(content())).encode("bad cab").ids, np.int32)
+    train = Tokens(before, np.array([0, len(before)]), np.zeros(1, np.int32))
+    removal = Removal(slim=Whole(), vocabulary=Seen(minimum_count=1), spec={})
+    removal.check(shape, whole / "tokenizer.json")
+    removal.cut(Patient(folder=whole, tokenizer=whole / "tokenizer.json", train=train), cut)
+    left = read_architecture(cut)
+    assert left == replace(shape, vocabulary_size=len(json.loads((cut / CUT).read_text())["words"]))
+    after = np.array(Tokenizer.from_file(str(cut / "tokenizer.json")).encode("bad cab").ids, np.int32)
+    assert before.tolist() != after.tolist()
+    logits = [filled(of, values)({"input_ids": ids[None], "attention_mask": np.ones_like(ids)[None]}).numpy()
+              for of, values, ids in ((shape, weights, before), (left, load_file(cut / WEIGHTS), after))]  # fmt: skip
+    np.testing.assert_allclose(logits[0], logits[1], atol=1e-5)
 
 
 def test_a_size_below_what_is_needed_is_refused():

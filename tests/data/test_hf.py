@@ -169,6 +169,37 @@ def test_a_saved_folder_keeps_the_names_and_order_of_its_classes(saved, tmp_path
     assert corpus.name == "things"
 
 
+@pytest.mark.parametrize("kind", ["another order", "text", "numbers"])
+def test_labels_of_the_splits_of_a_saved_folder_mean_the_same(tmp_path, kind):
+    from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+
+    feature = {"another order": ClassLabel(names=["stone", "tree", "animal"]), "text": Value("string")}
+    stored = {"another order": [2, 1, 1], "text": ["animal", "tree", "tree"], "numbers": [1, 0, 0]}[kind]
+    columns = Features({"text": Value("string"), "label": feature.get(kind, Value("int64"))})
+    dev = Dataset.from_dict({"text": [text for text, _ in DEV], "label": stored}, features=columns)
+    DatasetDict([("train", labelled(ROWS)), ("validation", dev)]).save_to_disk(str(tmp_path / "some"))  # type: ignore[arg-type]
+    corpus = local(tmp_path / "some").load(tmp_path)
+    assert [corpus.label_names[label] for label in corpus.dev.labels] == ["animal", "tree", "tree"]
+
+
+def test_numbers_are_not_renamed_by_the_other_split(tmp_path):
+    from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+
+    def split(texts, feature):
+        columns = {"text": texts, "label": [0, 1] * 2}
+        return Dataset.from_dict(columns, features=Features({"text": Value("string"), "label": feature}))
+
+    train, dev = split(list("abcd"), Value("int64")), split(list("efgh"), ClassLabel(names=["tree", "animal"]))
+    DatasetDict([("train", train), ("validation", dev)]).save_to_disk(str(tmp_path / "some"))  # type: ignore[arg-type]
+    corpus = local(tmp_path / "some").load(tmp_path)
+    assert (corpus.label_names, corpus.dev.labels.tolist()) == (("0", "1"), [0, 1, 0, 1])
+
+
+def test_the_folder_that_one_stands_in_has_its_name(saved, monkeypatch):
+    monkeypatch.chdir(saved / "train")
+    assert (local(Path()).name, local(Path("..")).name) == ("train", "things")
+
+
 def test_a_saved_single_split_is_held_back_from(saved, tmp_path):
     corpus = local(saved / "train", dev_split=None).load(tmp_path)
     assert (len(corpus.train.texts), len(corpus.dev.texts)) == (18, 2)

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from hub_standin import Hub, ask_in_a_process, serving
 from hydra import compose, initialize_config_dir
+from tokenizers import Tokenizer, models
 
 from optim.common.errors import UserError
 from optim.data import corpus, glue, reviews, tokens
@@ -325,11 +326,19 @@ GOOD = "text,label\ngood,1\nbad,0\n"
         ("a.csv", "text,label\na,b,1\n", {}, "line 2 has 3 cells, the header 2"),
         ("a.csv", 'text,label\n"a,1\nb,0\n', {}, "no valid CSV"),
         ("a.csv", b"text,label\ncaf\xe9,1\n", {}, "not UTF-8"),
+        ("a.csv", b"text,label\n" + b"a,1\n" * 5000 + b"caf\xe9,1\n", {}, r"not UTF-8 \(byte 20014\)"),
         ("a.jsonl", '{"text": "a", "label": 1}\n{"text"\n', {}, "line 2 is not JSON"),
         ("a.jsonl", "[1]\n", {}, "line 1 must be a JSON object, got list"),
         ("a.jsonl", '{"text": 5, "label": 1}\n', {}, "line 1: 'text' must be a text, got 5"),
         ("a.jsonl", '{"text": "\\ud800", "label": 1}\n', {}, "line 1: 'text' must be a text"),
         ("a.jsonl", '{"text": "a", "label": null}\n', {}, "line 1: 'label' has no label"),
+        (
+            "a.jsonl",
+            '{"text": "a", "label": ["x", "y"]}\n',
+            {},
+            r"line 1: 'label' must hold one label, got \['x', 'y'\]",
+        ),
+        ("a.jsonl", '{"text": "a", "label": {"x": 1}}\n', {}, "line 1: 'label' must hold one label"),
         ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "b"}\n', {}, "no column 'label'"),
         ("a.parquet", b"PAR1 not really", {}, "no readable Parquet file"),
         ("a.csv", "text,label\na,1\nb,0\n", {}, "leaves none for dev"),
@@ -344,6 +353,18 @@ def test_bad_files_get_one_line(tmp_path, name, content, changes, part):
     changes = {key: value.format(tmp_path) for key, value in changes.items()}
     with pytest.raises(UserError, match=part) as caught:
         table(tmp_path / name, **changes).load(tmp_path)
+    assert str(caught.value).count("\n") <= 1
+
+
+def test_a_damaged_parquet_file_says_what_is_wrong(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a", "b"] * 5, "label": [0, 1] * 5}), tmp_path / "a.parquet")
+    content = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "a.parquet").write_bytes(content[:20] + b"\xff" * 60 + content[80:])
+    with pytest.raises(UserError, match=r"a\.parquet cannot be read \((?!None)") as caught:
+        table(tmp_path / "a.parquet").load(tmp_path)
     assert str(caught.value).count("\n") <= 1
 
 
@@ -435,6 +456,19 @@ def test_truncation_counts_the_special_tokens(tokenizer_path):
     made = tokens.tokenize(sentences, tokenizer_path=tokenizer_path, max_length=10)
     assert made.lengths.tolist() == [10, 3]
     assert made.sentence(0)[-1] == made.sentence(1)[-1] == 3  # [SEP] stays
+
+
+@pytest.mark.parametrize(
+    ("model", "unknown"),
+    [
+        (models.WordPiece({"a": 0, "[UNK]": 1}, unk_token="[UNK]"), 1),
+        (models.Unigram([("a", -1.0), ("b", -2.0), ("<unk>", 0.0)], 2, False), 2),
+        (models.BPE({"a": 0}, []), None),
+    ],
+)
+def test_the_unknown_token_is_that_of_the_tokenizer(tmp_path, model, unknown):
+    Tokenizer(model).save(str(tmp_path / "tokenizer.json"))
+    assert tokens.unknown_id(tmp_path / "tokenizer.json") == unknown
 
 
 def test_tokenizer_that_cannot_be_read_is_named(tmp_path):

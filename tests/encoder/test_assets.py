@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -405,6 +406,31 @@ def test_path_with_a_vocabulary_gets_its_tokenizer_in_the_cache(tmp_path):
     assert not (local / "tokenizer.json").exists()
 
 
+def vocabulary_alone(folder: Path, family: str, words: str) -> Path:
+    """A checkpoint of `family`, as far as its tokenizer goes, that has no tokenizer.json."""
+    folder.mkdir()
+    write(folder / "config.json", json.dumps({"model_type": family}).encode())
+    write(folder / "model.safetensors", b"")
+    write(folder / "vocab.txt", "\n".join(words.split()).encode())
+    return folder
+
+
+def test_a_vocabulary_of_mpnet_gets_the_special_tokens_of_mpnet(tmp_path):
+    words = "<s> <pad> </s> [UNK] [CLS] [SEP] [PAD] [MASK] a film <mask>"
+    local = vocabulary_alone(tmp_path / "mpnet", "mpnet", words)
+    assert encode(make("distilbert", path=str(local)).fetch(tmp_path), "a film") == [0, 8, 9, 2]
+    local = vocabulary_alone(tmp_path / "bert", "bert", words)
+    assert encode(make("distilbert", path=str(local)).fetch(tmp_path), "a film") == [4, 8, 9, 5]
+    local = vocabulary_alone(tmp_path / "other", "mpnet", "[PAD] [UNK] [CLS] [SEP] [MASK] a film")
+    assert encode(make("distilbert", path=str(local)).fetch(tmp_path), "a film") == [2, 5, 6, 3]
+
+
+def test_a_vocabulary_without_special_tokens_is_refused(tmp_path):
+    local = vocabulary_alone(tmp_path / "local", "bert", "[PAD] [UNK] a film")
+    with pytest.raises(UserError, match=r"vocab.txt makes no tokenizer \(.*not found in the vocabulary\)"):
+        make("distilbert", path=str(local)).fetch(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("without", "more", "part"),
     [
@@ -426,6 +452,19 @@ def test_path_that_lacks_a_file_says_which(tmp_path, without, more, part):
 def test_path_that_is_no_folder_says_so(tmp_path):
     with pytest.raises(UserError, match=r"model\.path: .*nowhere is not a folder"):
         make("distilbert", path=str(tmp_path / "nowhere")).fingerprint()
+
+
+def test_words_have_their_embeddings_where_weights_are_bfloat16(tmp_path):
+    """In a process without TensorFlow, which would tell NumPy of bfloat16."""
+    content = {"model": {"type": "WordPiece", "continuing_subword_prefix": "##", "vocab": {"film": 0, "good": 1}}}
+    write(tmp_path / "tokenizer.json", json.dumps(content).encode())
+    raw = (np.array([[1.5, -2], [0.25, 3]], np.float32).view(np.uint32) >> 16).astype("<u2").tobytes()
+    name = "bert.embeddings.word_embeddings.weight"
+    header = json.dumps({name: {"dtype": "BF16", "shape": [2, 2], "data_offsets": [0, len(raw)]}}).encode()
+    write(tmp_path / "model.safetensors", len(header).to_bytes(8, "little") + header + raw)
+    code = "import sys, pathlib; from optim.encoder.words import word_table; words, table = word_table(pathlib.Path(sys.argv[1])); print(words, table.dtype, table.tolist())"  # noqa: E501
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "['film', 'good'] float32 [[1.5, -2.0], [0.25, 3.0]]\n", done.stderr
 
 
 def test_fingerprints_follow_what_changes_the_weights(tmp_path):
@@ -512,6 +551,24 @@ def test_hub_checkpoint_without_safetensors_says_how_to_convert(tmp_path):
     assert all(
         answer["error"].count("\n") <= 1 and "model.path=DIR" in answer["error"] for answer in (failed, gone, none)
     )
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "model.safetensors"])
+def test_a_hub_that_goes_away_is_not_taken_for_one_that_lacks_the_file(tmp_path, monkeypatch, file):
+    """Else the tokenizer would be made of vocab.txt, and who asks be told to convert weights that are there."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    there = copy_of_tiny(tmp_path)
+
+    def download(hub_id: str, name: str, *, revision: str, local_files_only: bool = False) -> str:
+        if local_files_only or name == file:  # as hf_hub_download has it after a time-out or a 503
+            raise LocalEntryNotFoundError("An error happened while trying to locate the file on the Hub")
+        return str(there / name)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    monkeypatch.setattr("optim.common.hub.hub_reachable", lambda: True)
+    with pytest.raises(UserError, match=f"{file}: An error happened while trying to locate the file on the Hub"):
+        make("distilbert").fetch(tmp_path / "cache")
 
 
 @pytest.mark.parametrize(

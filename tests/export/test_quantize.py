@@ -227,6 +227,20 @@ def test_unfolding_gives_products_what_their_layers_take(case, float32):
     assert seen == 12
 
 
+def test_a_kernel_that_is_pruned_to_the_last_weight_has_the_factor_of_its_bias(tmp_path):
+    def prune(model):
+        for name in ("layer1_query", "layer0_ffn_in"):
+            kernel = model.get_layer(name).kernel
+            kernel.assign(0 * kernel.numpy())
+
+    case = case_of(tmp_path, prune)
+    whole = case.student.float32_path.read_bytes()
+    content, found = flatbuffer.unfolded(whole, dense(case.model))
+    assert found["layer1_query"][2] == pytest.approx(32**-0.5)
+    assert found["layer0_ffn_in"][2] == pytest.approx(1)
+    np.testing.assert_allclose(case.answers(content), case.answers(whole), atol=1e-4)
+
+
 def test_a_kernel_that_the_converter_changed_otherwise_is_an_error(case):
     others = {name: (kernel + 1, bias) for name, (kernel, bias) in dense(case.model).items()}
     with pytest.raises(RuntimeError, match="in a way that quant=int8_qat does not know"):

@@ -135,6 +135,20 @@ def test_rounding_by_token_is_by_hand():
     np.testing.assert_allclose(sensitivity._int8(x, axis=-1), [[-1, 1.55, 0.01], [0, 2.55, 0.01]], atol=1e-6)
 
 
+@pytest.mark.parametrize("block", [8, None])
+def test_int4_has_the_blocks_that_are_asked_for(probed, block):
+    kernel = probed.model.get_layer("layer0_ffn_out").kernel
+    expected = rounded(kernel.numpy(), 4, block)
+    (changed,) = [context for part, _, change, context in sensitivity._changes(probed, block)
+                  if (part, change) == ("layer0_ffn_out", sensitivity.INT4)]  # fmt: skip
+    with changed():
+        np.testing.assert_array_equal(kernel.numpy(), expected)
+        alone = probed.against_unchanged(0)
+    together = sensitivity._together(probed, ["layer0_ffn_out"], block)
+    assert together[-1] == {"kernels": ["layer0_ffn_out"], **alone}
+    assert alone["kl_nats"] > 0
+
+
 def test_the_table_has_every_part_and_every_change(held, tmp_path):
     rows = {"held_out": np.arange(0, 60, 2)}
     student = Student(load=lively, load_batch=lively, float32_path=tmp_path, train=held, rows=rows)

@@ -14,6 +14,7 @@ import pytest
 from conftest import DEV_COUNT, ROOT, Runs, sentences
 from front_door import called
 
+from optim.common.errors import UserError
 from optim.run import result
 
 
@@ -387,6 +388,24 @@ def test_a_checkpoint_that_does_not_fit_is_named(runs, checkpoint, tmp_path, cha
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_tokenizer_of_more_words_than_the_embedding_is_refused(checkpoint, tmp_path):
+    """Its new words would end a fit, or, where none stands in the data, the file's answers."""
+    from tokenizers import Tokenizer
+
+    from optim.encoder.assets import LocalCheckpoint
+    from optim.run.starts import FromCheckpoint
+
+    copy = _spoilt(checkpoint, tmp_path)
+    assert FromCheckpoint(LocalCheckpoint("own", copy, "first"), tmp_path).architecture(2).vocabulary_size == 305
+    tokenizer = Tokenizer.from_file(str(copy / "tokenizer.json"))
+    tokenizer.add_tokens(["cinematography"])
+    tokenizer.save(str(copy / "tokenizer.json"))
+    with pytest.raises(
+        UserError, match=r"tokenizer.json has ids up to 305, .* only 305 rows\. .*resize_token_embeddings"
+    ):
+        FromCheckpoint(LocalCheckpoint("own", copy, "first"), tmp_path).architecture(2)
 
 
 def test_a_local_checkpoint_is_used_wherever_it_lies(runs, checkpoint, tmp_path):

@@ -199,6 +199,15 @@ def test_a_quantizer_asks_for_a_table_that_a_step_makes_once(runs, monkeypatch):
     assert steps_of(chosen, chosen.source.load(runs.cache), runs.cache).file.wanted.key != steps.file.wanted.key
 
 
+def test_mixed_asks_for_the_table_of_its_own_blocks(runs):
+    asked = {}
+    for block in ("32", "64", "null"):
+        chosen = point(runs, "quant=mixed", f"quant.block={block}")
+        ((_, table),) = steps_of(chosen, chosen.source.load(runs.cache), runs.cache).file.tables.items()
+        asked[table.name] = table.make.keywords["block"]  # type: ignore[union-attr]
+    assert asked == {"sensitivity": 32, "sensitivity_64": 64, "sensitivity_output": None}
+
+
 def test_a_table_that_nobody_makes_is_refused(runs):
     plain = point(runs)
     chosen = replace(plain, quantizer=Quantizer(max_disagreement=0.02, run=lambda student: b"", tables=("nothing",)))

@@ -19,6 +19,8 @@ from optim.cut.surgery import CUT
 from optim.data.tokens import Tokens, unknown_id
 from optim.encoder import store
 from optim.run import latency_model
+from optim.run.latency_model import LatencyStep
+from optim.run.step import Stages
 from optim.run.steps import steps_of
 from optim.train.fit import logits_of
 
@@ -172,6 +174,33 @@ def test_a_budget_in_milliseconds_is_kept_by_what_files_take(runs, monkeypatch):
     assert len(timed) == 1
     with pytest.raises(UserError, match=r"slim.latency_ms must be at least 3\.5"):
         made(runs, point(runs, "slim=budget", "slim.latency_ms=3", "quant=int8"))
+
+
+def test_a_budget_in_milliseconds_that_nothing_keeps_is_refused_before_anything_is_trained(runs, monkeypatch):
+    truth = LatencyModel(base_ms=1, layer_ms=1, head_ms=1, column_ms=1 / 64)
+
+    def latency(files, **how):
+        return {name: {"latency_p50_ms": truth(latency_model.probes(step.shape)[int(name)])} for name in files}
+
+    monkeypatch.setattr(latency_model, "latency", latency)
+    monkeypatch.setattr(LatencyStep, "_file", lambda self, shape, sentences, folder: folder)
+    chosen = point(runs, "slim=budget", "slim.latency_ms=3", "quant=int8", "bench.min_calls=8")
+    steps = steps_of(chosen, chosen.source.load(runs.cache), runs.cache)
+    (step,) = steps._latencies()
+    for _ in ("made", "found"):
+        stages = Stages(runs.cache, lambda fit, row: None)
+        with pytest.raises(UserError, match=r"slim\.latency_ms must be at least 3\.5"):
+            stages.make(step)
+        assert not [key for key in stages.made if not key.startswith(("latency-", "tokens-"))]
+
+
+def test_files_are_timed_at_the_width_that_the_student_will_have(runs):
+    steps = [steps_of(one, one.source.load(runs.cache), runs.cache)._latencies()[0]
+             for one in (point(runs, "slim=budget", "slim.latency_ms=6", *more) for more in ((), ("slim.width=24",)))
+             ]  # fmt: skip
+    widths = [{shape.width for shape in latency_model.probes(step.shape)} for step in steps]
+    assert widths == [{32}, {24}]
+    assert steps[0].wanted.key != steps[1].wanted.key
 
 
 @pytest.mark.parametrize(

@@ -8,18 +8,23 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import CONF, ROOT, Runs
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from optim.command import sweep, train
 from optim.command.start import flags_first
 from optim.common import hub
+from optim.common.build import build
 from optim.run import places, words
 from optim.run.point import point_of
+from optim.run.worded import worded
+from optim.sweep import multirun, verbs
 
 
 @pytest.fixture
@@ -135,6 +140,14 @@ def test_help_lists_what_each_program_takes_and_nothing_that_it_refuses(said):
         (["sweep=papre"], "sensitivity. The nearest: paper."),
         (["sweep=search", "model=tiny", "data=csv", "epochs=3"], "epochs is no key here. The nearest: fit.teacher.ep"),
         (["trails=3"], "say what to do with trails=3"),
+        (["sweep=pick", "budget.latency=3"], "budget.latency is no key here. The nearest: budget.latency_ms."),
+        (["sweep=frontier", "sweep.seed=1"], "sweep.seed is no key here. The nearest: sweep.seeds"),
+        (["sweep=frontier", "seed=1"], "seed=1 changes nothing: each point is run by every seed of sweep.seeds=[1]."),
+        (["sweep=ablation", "seed=1"], "seed=1 changes nothing"),
+        (["sweep=report", "results_dir=null"], "results_dir must name a folder, got None"),
+        (["sweep=cache", "clean=all", "yes=no"], "yes must be true or false, got 'no'"),
+        (["sweep=search", "sweep.space.quant=[]"], "sweep.space.quant is empty"),
+        (["sweep=search", "sweep.seed=-1"], "sweep.seed must be a whole number from 0"),
     ],
 )  # fmt: skip
 def test_words_that_nothing_reads_are_refused(said, given, told):
@@ -142,6 +155,85 @@ def test_words_that_nothing_reads_are_refused(said, given, told):
     assert code == 2
     assert told in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["sweep=pick", "machine=1234e567"], "that machine 1234e567 has measured"),
+        (["sweep=publish", "run=1e23456789012345"], "run=1e23456789012345: "),
+        (["sweep=import", "file=1.10"], "file=1.10 cannot be read"),
+    ],
+)
+def test_an_id_that_looks_like_a_number_stays_as_it_was_written(said, tmp_path, words, told):
+    code, _, err = said(sweep, *words, f"results_dir={tmp_path}")
+    assert (code, told in err) == (2, True), err
+
+
+def test_a_folder_may_be_named_by_a_number(said, runs: Runs):
+    assert "results_dir 2024 does not exist" in said(sweep, "sweep=report", "results_dir=2024")[2]
+    code, out, err = said(train, *runs.overrides("results_dir=2024", "sweep.dry_run=true"))
+    assert (code, "1 point: 0 done, 1 to run" in out) == (0, True), err
+
+
+@pytest.mark.parametrize("group", ["track", "experiment"])
+def test_null_is_no_option(said, group):
+    code, _, err = said(train, f"{group}=null")
+    assert (code, f"{group}=null: that is no option; {group} has " in err) == (2, True), err
+
+
+def test_a_sweep_that_could_not_upload_its_points_does_not_start(said, runs: Runs):
+    code, _, err = said(train, "-m", *runs.overrides("quant=none,int8", "seed=41", "track=wandb"))
+    assert (code, err.count("no W&B key was found")) == (2, 1), err
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["a b", "a,b", "jörg", "2024", "1e5", "null", "true", "a=b", "it's", 'a"b', "a\\", "[a]", "{a}", "~/x", "", "a(1)",
+     None, True, 3, 0.5, ["a,b", "c", None, ["d"]], {"a": 1}],
+)  # fmt: skip
+def test_hydra_reads_from_a_word_the_value_that_it_was_made_of(value):
+    (word,) = OverridesParser.create().parse_overrides([worded("key", value)])
+    assert not word.is_sweep_override()
+    assert word.value() == value
+
+
+@pytest.mark.parametrize("words", [["sweep=grid", "quant=none,int8"], ["sweep=search", "sweep.space.quant=[none,int8]"],
+                                   ["sweep=frontier", "slim=none", "vocab=full"]])  # fmt: skip
+def test_results_may_lie_in_a_folder_of_any_name(said, runs: Runs, tmp_path, monkeypatch, words):
+    """It goes on to the points as it was read, in processes too."""
+    jobs, started = [], []
+    monkeypatch.setattr(verbs, "plan", lambda found: jobs.extend(found) or SimpleNamespace(table=str))
+    monkeypatch.setattr(multirun, "plan", verbs.plan)
+    monkeypatch.setattr(verbs.subprocess, "Popen", lambda command, **_: started.append(command) or Done())
+    own = [word for word in runs.overrides() if not word.startswith(("results_dir=", "seed="))]
+    code, _, err = said(sweep, *words, *own, f'results_dir="{tmp_path}/jörg, a=b"', "sweep.dry_run=true")
+    assert code == 0, err
+    for command in started:
+        parsed = OverridesParser.create().parse_overrides([word for word in command if word.startswith("results_dir=")])
+        assert [word.value() for word in parsed] == [f"{tmp_path}/jörg, a=b"]
+    assert {job.results_dir for job in jobs} <= {tmp_path / "jörg, a=b"}
+    assert jobs or started
+
+
+class Done:
+    def wait(self) -> int:
+        return 0
+
+
+@pytest.mark.filterwarnings("ignore:\\s*'hydra/launcher/")
+def test_the_home_folder_stands_for_its_sign_wherever_something_is_written(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    cfg = composed("model=tiny", "data=csv", "track=offline", 'results_dir="~/r"', "hydra/launcher=submitit_local")
+    assert cfg.hydra.sweep.dir == f"{tmp_path}/r"
+    assert cfg.hydra.launcher.submitit_folder == f"{tmp_path}/r/.submitit/%j"
+    assert build(cfg.track, "track").dir == f"{tmp_path}/r"
+
+
+def test_folders_of_options_are_named_again_whatever_their_names(monkeypatch):
+    monkeypatch.setattr(places, "_added", [Path("/a, b"), Path("/c")])
+    (word,) = OverridesParser.create().parse_overrides(places.dir_words())
+    assert word.value() == ["file:///a, b", "file:///c"]
 
 
 def test_words_of_the_launcher_go_to_train_py():
@@ -251,7 +343,8 @@ def test_a_dry_run_under_hydras_own_sweeper_plans_each_point(said, runs: Runs):
     ],
 )
 def test_a_dry_run_of_a_sweep_makes_nothing(said, runs: Runs, words, told):
-    own = [w for w in runs.overrides("seed=41") if not (words[0] == "sweep=baselines" and w.startswith("model="))]
+    chosen = {"sweep=baselines": "model=", "sweep=frontier": "seed="}.get(words[0], "-")  # by the sweep itself
+    own = [word for word in runs.overrides("seed=41") if not word.startswith(chosen)]
     assert said(train, *runs.overrides("sweep.dry_run=true"))[0] == 0  # a plan reads the tokenizer of the checkpoint
     before = set(runs.cache.glob("stages/[!.]*"))
     assert {path.name.split("-")[0] for path in before} == {"tiny"}
@@ -331,7 +424,7 @@ def test_the_recorded_command_names_the_config_and_quotes_what_a_shell_would_tak
 
 
 def test_config_dir_reaches_sweeps_their_points_and_help(said, runs: Runs, own):
-    words = runs.overrides("distill.teacher=mine", "experiment=half", "seed=41")
+    words = runs.overrides("distill.teacher=mine", "experiment=half")
     code, out, _ = said(sweep, "--config-dir", str(own), "sweep=frontier", *words, "slim=none", "vocab=full",
                         "sweep.dry_run=true")  # fmt: skip
     assert (code, "teacher mine, seed 0: 1 to build" in out) == (0, True)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
@@ -105,6 +106,31 @@ def test_another_word_is_refused_before_anything_is_removed(filled):
     for word in ("everything", "older:30", "older:x d"):
         with pytest.raises(UserError, match=r"unused, older:DAYSd \(older:30d\) or all"):
             cache.to_remove(cache.kept_in(cache_dir, results_dir), word)
+
+
+def test_unused_is_nothing_where_no_result_can_be_asked(filled, tmp_path):
+    cache_dir, _, keys = filled
+    refused = sweep_cache(cache_dir, tmp_path / "elsewhere", "clean=unused", "yes=true")
+    assert (refused.returncode, "there is no such folder" in refused.stderr) == (2, True)
+    assert left(cache_dir) == set(keys.values())
+
+
+@pytest.mark.parametrize(("words", "told"), [(["clean=all", "yes=no"], "yes must be true or false, got 'no'"),
+                                             (["clean=30"], "older:DAYSd (older:30d) or all; got '30'")])  # fmt: skip
+def test_a_word_that_is_no_yes_and_a_number_that_is_no_age_remove_nothing(filled, words, told):
+    cache_dir, results_dir, keys = filled
+    refused = sweep_cache(cache_dir, results_dir, *words)
+    assert (refused.returncode, told in refused.stderr) == (2, True), refused.stderr
+    assert left(cache_dir) == set(keys.values())
+
+
+def test_no_answer_is_no(filled, monkeypatch):
+    def ctrl_d(question: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr(cache.sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("builtins.input", ctrl_d)
+    assert not cache._agreed(cache.kept_in(*filled[:2]))
 
 
 def test_what_is_being_built_stays(filled):

@@ -221,6 +221,7 @@ def test_a_tool_that_is_not_there_is_named(points, monkeypatch):
         (lambda found: found["files"][0].update(file_sha256="0" * 64), "none of its 1 files is that of a finished"),
         (lambda found: found.update(files=[]), "lacks figures that measure.py writes"),
         (lambda found: found["machine"].update(id="../../x"), "has 8 hexadecimal digits, as measure.py writes them"),
+        (lambda found: found["files"][0].update(memory=None), "holds no figures of measure.py"),
         (lambda found: found["machine"].update(id=7), "holds no figures of measure.py"),
     ],
 )

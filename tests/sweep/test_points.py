@@ -72,6 +72,17 @@ def test_recipes_are_one_sweep_and_the_command_line_wins(tmp_path):
     assert not list(runs.results.glob("*/result.json"))
 
 
+def test_an_ablation_takes_a_recipe_under_a_name_apart(tmp_path):
+    """What an experiment sets of `distill` goes with it; what cannot go is named, and how to leave it out."""
+    words = ("sweep=ablation", "sweep.seeds=[0]", "sweep.dry_run=true", "distill.teacher=tiny", "slim=ffn50")
+    done = swept(Runs(tmp_path), "experiment=frontier", *words)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^[67] points: 0 done", done.stdout, re.MULTILINE), done.stdout
+    refused = swept(Runs(tmp_path), "experiment=paper", *words)
+    assert (refused.returncode, "'~sweep.without.distill'" in refused.stderr) == (2, True), refused.stderr
+    assert swept(Runs(tmp_path), "experiment=paper", "~sweep.without.distill", *words).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("node", "said"),
     [

@@ -196,6 +196,27 @@ def test_every_option_of_a_space_is_looked_at_before_the_first_trial(space, tmp_
     assert not list(tmp_path.iterdir()), "and no journal begun"
 
 
+def test_what_stands_on_the_command_line_is_not_drawn(tmp_path, monkeypatch):
+    command = Command(tmp_path, monkeypatch)
+    assert command("fit.student.epochs=3", trials=3, space={**SPACE, "fit.student.epochs": [1, 2]}) == 3
+    assert [set(choice) for choice in command.asked] == [set(SPACE)] * 3
+
+
+def test_an_option_may_be_a_list_or_nothing(tmp_path, monkeypatch):
+    """As words of train.py."""
+    command = Command(tmp_path, monkeypatch)
+    space = {**SPACE, "distill.teacher": [["a", "b"], "c"], "fit.student.steps": [None, 5]}
+    assert command(trials=12, space=space) == 12
+    assert {choice["distill.teacher"] for choice in command.asked} == {"[a,b]", "c"}
+    assert {choice["fit.student.steps"] for choice in command.asked} == {"null", 5}
+
+
+def test_a_damaged_journal_is_named(tmp_path):
+    (tmp_path / "log").write_text("a line of something else\nand another\n")
+    with pytest.raises(UserError, match=r"sweep.journal: .*log is damaged, or no journal"):
+        search.study_in(tmp_path / "log", name="x", sampler="tpe", seed=0)
+
+
 def test_a_search_knows_no_point_by_another_budget(tmp_path, monkeypatch):
     """Optuna can't be told anew how a finished trial stands to the budget: 91 MB fit 100, and not 30."""
     command = Command(tmp_path, monkeypatch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -14,7 +15,11 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT, Runs
+from made_results import put
+from omegaconf import OmegaConf
 
+from optim.run import process
+from optim.run.config import Job
 from optim.sweep import verbs
 
 GRID = ("-m", "prune=none,fixed50", "quant=none,int8")
@@ -238,6 +243,64 @@ def test_measure_times_each_distinct_file_once_and_the_comparison_takes_it(runs,
     rows = (runs.results / "report" / "results.csv").read_text()
     some = json.loads(next(runs.results.glob("*/remeasured.json")).read_text())
     assert str(some["speed"]["latency_p50_ms"]) in rows
+
+
+@pytest.fixture
+def alone(tmp_path, monkeypatch):
+    """A job whose run folder is tmp_path/abc, and the process of a point, of which `wait` is to be set."""
+    child = SimpleNamespace(stdin=io.StringIO(), returncode=0)
+    monkeypatch.setattr(process, "point_of", lambda cfg: None)
+    monkeypatch.setattr(process, "run_id_of", lambda point: "abc")
+    monkeypatch.setattr(process, "_is_light", lambda point, cache_dir: False)
+    monkeypatch.setattr(process.subprocess, "Popen", lambda *args, **more: child)
+    cfg = OmegaConf.create({"results_dir": str(tmp_path), "cache_dir": str(tmp_path), "verbosity": "points"})
+    return Job(cfg, {}, [], dirs=[], config_name="train"), child
+
+
+def test_a_process_that_dies_on_its_way_out_leaves_its_result(alone, tmp_path):
+    job, child = alone
+
+    def wait() -> None:
+        (put(tmp_path, "abc", wrong=range(1), ms=1.0, mb=1.0) / "bundle").mkdir()
+        child.returncode = -signal.SIGSEGV
+
+    child.wait = wait
+    assert process.run_apart(job)
+    assert process.result.read(tmp_path / "abc") is not None
+
+
+def test_ctrl_c_within_a_point_that_needs_no_process_ends_the_sweep(alone, monkeypatch):
+    def stopped(job, *, quiet):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(process, "_is_light", lambda point, cache_dir: True)
+    monkeypatch.setattr(process, "run", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        process.run_apart(alone[0])
+
+
+def test_a_grid_that_is_terminated_terminates_its_points(monkeypatch):
+    """A scheduler's SIGTERM reaches sweep.py alone; the points would go on beside the same command given again."""
+    told = []
+
+    class Sweep:
+        def __init__(self, command: list[str], **more) -> None:
+            pass
+
+        def wait(self, timeout: float | None = None) -> int:
+            if timeout is None:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(5)
+            told.append("ended")
+            return -signal.SIGTERM
+
+        def terminate(self) -> None:
+            told.append("terminated")
+
+    monkeypatch.setattr(verbs.subprocess, "Popen", Sweep)
+    with pytest.raises(SystemExit) as end:
+        verbs.Grid(points={}).run(SimpleNamespace(overrides=[], results_dir="r", dry_run=False))  # type: ignore[arg-type]
+    assert (end.value.code, told) == (143, ["terminated", "ended"])
 
 
 def test_a_grid_keeps_its_order_whatever_the_command_line_sets(monkeypatch):
