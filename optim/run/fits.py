@@ -306,7 +306,7 @@ class LogitsStep(Step):
         model = store.load(stages.folder(self.teacher), bfloat16=self.teacher.in_bfloat16)
         train = self.tokens.read(stages, "train")
         with bar("teacher's answers", len(train), "sentence") as shown:
-            logits = logits_of(model, train, progress=lambda done: shown.update(done - shown.n))
+            logits = logits_of(model, train, progress=lambda done: shown.update(done - shown.n), scratch=scratch)
         np.save(folder / "train.npy", halved(logits))
 
     def read(self, stages: Stages) -> np.ndarray:

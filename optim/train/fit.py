@@ -34,7 +34,7 @@ from optim.train.rows import stops, unlabelled_rows, with_copies
 from optim.train.wrap import Stack, Wrapper
 
 SCORE_BATCH = 256
-SAVE_SECONDS = 600.0  # between two savings within an epoch: MPNet's takes an hour, and a saving seconds
+SAVE_SECONDS = 600.0  # between two savings within an epoch, or of answers: MPNet's take an hour, a saving seconds
 LOG_STEPS = 50
 SAVED = "half.npz"
 CurveRow = dict[str, float]  # a row of the training curve
@@ -88,18 +88,36 @@ def class_weights(labels: np.ndarray, classes: int, how: str) -> np.ndarray:
     return (len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))).astype(np.float32)
 
 
-def logits_of(model, tokens: Tokens, *, progress: Callable[[int], object] = lambda done: None) -> np.ndarray:
-    """Logits float32 [n, classes] of every sentence, in order."""
+def logits_of(
+    model, tokens: Tokens, *, progress: Callable[[int], object] = lambda done: None, scratch: Path | None = None
+) -> np.ndarray:
+    """Logits float32 [n, classes] of every sentence, in order.
+
+    `scratch`: a folder where those that are there are saved every SAVE_SECONDS, for a killed call to go on from.
+    """
     import tensorflow as tf
 
     forward = _forward(model)
     out = np.zeros((len(tokens), model.output_shape[-1]), np.float32)
-    order = np.argsort(tokens.lengths, kind="stable")
-    for start in range(0, len(order), SCORE_BATCH):
+    order, first, at = np.argsort(tokens.lengths, kind="stable"), 0, time.monotonic()
+    if scratch and (scratch / SAVED).is_file():
+        with np.load(scratch / SAVED) as saved:
+            out, first = saved["logits"], int(saved["done"])
+    for start in range(first, len(order), SCORE_BATCH):
         index = order[start : start + SCORE_BATCH]
         out[index] = forward(*map(tf.constant, pad(tokens, index))).numpy()
-        progress(start + len(index))
+        progress(done := start + len(index))
+        if scratch and time.monotonic() - at > SAVE_SECONDS:
+            _put(scratch, logits=out, done=done)
+            at = time.monotonic()
     return out
+
+
+def _put(scratch: Path, **arrays: Any) -> None:
+    """Saves arrays beside those of before, and then puts them in their place: a kill leaves the one or the other."""
+    part = scratch / f"part.{SAVED}"
+    np.savez(part, **arrays)
+    os.replace(part, scratch / SAVED)
 
 
 @lru_cache(maxsize=1)  # a fit scores its model after each epoch and at the end: traced once
@@ -303,9 +321,7 @@ class Fit:
         arrays = {f"variable{i}": v.numpy() for i, v in enumerate(self._variables())}
         arrays |= {f"best{i}": v for i, v in enumerate(self.best or [])}
         arrays |= {f"range:{name}": value for name, value in self.ranges.items()}
-        part = self.journal.scratch / f"part.{SAVED}"
-        np.savez(part, done=done, fitted=json.dumps(self.fitted.to_json()), **arrays)
-        os.replace(part, self.journal.scratch / SAVED)
+        _put(self.journal.scratch, done=done, fitted=json.dumps(self.fitted.to_json()), **arrays)
 
     def _restore(self) -> int:
         """How many steps are done."""

@@ -121,6 +121,22 @@ def test_a_killed_fit_goes_on_from_its_last_epoch(tmp_path):
     np.testing.assert_allclose(logits_of(resumed, tokens), logits_of(whole, tokens), atol=1e-3)
 
 
+def test_killed_answers_go_on_from_what_was_saved(tmp_path, monkeypatch):
+    """Of 600 sentences the first 256 are saved; only the others are answered again, and all as in one go."""
+    monkeypatch.setattr("optim.train.fit.SAVE_SECONDS", -1)
+    tokens, model, told = tokens_of(600), new_model(), []
+
+    def dies(done: int) -> None:
+        if done > 256:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        logits_of(model, tokens, progress=dies, scratch=tmp_path)
+    resumed = logits_of(model, tokens, progress=told.append, scratch=tmp_path)
+    assert told == [512, 600]
+    np.testing.assert_array_equal(resumed, logits_of(model, tokens))
+
+
 def test_a_loss_that_is_no_number_stops_with_the_way_out(tmp_path):
     hot = dataclasses.replace(RECIPE, epochs=1, batch_size=16, learning_rate=1e30, warmup=0.0, weight_decay=0.0)
     with pytest.raises(TrainingDiverged, match=r"learning_rate.*fit\.precision=float32"):
