@@ -81,7 +81,7 @@ def steps_of(point: Point, corpus: Corpus, cache_dir: Path) -> Steps:
     file = _file(point, Float32Step(student))
     _require_positions(point, student, teachers)
     for step in (*teachers, student):
-        step.trained(shape_before(step))
+        step.trained(shape_before(step))  # it raises where the recipe does not suit the model
     compressed = CompressedStep(point, file) if point.export.compresses else None
     return Steps(teachers, student, file, FigureStep(point, file), compressed)
 
