@@ -57,6 +57,7 @@ class Repository:
     commit: str
     files: dict[str, bytes]
     names: tuple[str, ...] = ("main",)
+    private: bool = False
 
 
 @dataclass
@@ -167,7 +168,8 @@ class Handler(BaseHTTPRequestHandler):
         if path == "api/repos/create":
             asked = json.loads(body)
             hub_id = f"{asked.get('organization') or 'someone'}/{asked['name']}"
-            self.hub.repositories.setdefault(f"models/{hub_id}", Repository("c" * 40, {}))
+            made = Repository("c" * 40, {}, private=asked.get("visibility") == "private")
+            self.hub.repositories.setdefault(f"models/{hub_id}", made)
             return self.json({"url": f"{self.hub.address}/{hub_id}", "name": hub_id})
         _, *names, kind, _ = path.split("/")
         repository = self.hub.repositories["/".join(names)]
@@ -207,7 +209,8 @@ class Handler(BaseHTTPRequestHandler):
         if kind in ("", "revision"):
             siblings = [{"rfilename": file} for file in repository.files]
             hub_id = name.partition("/")[2]
-            fields = {"id": hub_id, "sha": repository.commit, "siblings": siblings, "tags": [], "private": False}
+            fields = {"id": hub_id, "sha": repository.commit, "siblings": siblings, "tags": []}
+            fields["private"] = repository.private
             return self.json({**fields, "downloads": 0, "likes": 0, "lastModified": "2024-01-30T07:41:18.000Z"})
         revision = next(r for r in known if f"{tail}/".startswith(f"{r}/"))
         folder = tail[len(revision) :].strip("/")

@@ -31,6 +31,7 @@ from optim.run.schema import Memory, Speed
 ADB = "adb"
 ADB_FOLDER = "/data/local/tmp"  # which every Android device lets its shell write
 CONNECT_S = 10
+BEFORE = "--- figures ---"  # the line before them: what a login shell prints comes earlier
 NOT_THERE: dict[str, Any] = {**UNKNOWN, "decompress_p50_ms": None}  # figures of `speed` that measure.py does not take
 MACHINE = {"cpu", "isa", "id", "cores", "load_average", "versions"}
 
@@ -66,7 +67,7 @@ class Ssh:
         """The files go as a tar to its stdin, the figures come from its stdout, its progress from its stderr."""
         there = (
             'd=$(mktemp -d) && trap \'rm -rf "$d"\' EXIT && cd "$d" && tar xf - && '
-            f"{_script(self.python)} >&2 && cat {device.FIGURES}"
+            f"{_script(self.python)} >&2 && echo {shlex.quote(BEFORE)} && cat {device.FIGURES}"
         )
         command = ["ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_S}", self.name]
         with tempfile.TemporaryDirectory() as name, tempfile.TemporaryFile() as packed:
@@ -75,7 +76,8 @@ class Ssh:
             with tarfile.open(fileobj=packed, mode="w") as tar:
                 tar.add(folder, arcname=".")
             packed.seek(0)
-            return _figures(_run([*command, f"sh -c {shlex.quote(there)}"], self.name, packed), self.name)
+            told = _run([*command, f"sh -c {shlex.quote(there)}"], self.name, packed)
+            return _figures(told.partition(f"{BEFORE}\n")[2], self.name)
 
 
 @dataclass(frozen=True)

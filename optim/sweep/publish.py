@@ -108,8 +108,16 @@ def _sent(folder: Path, repo: str, *, private: bool, message: str) -> str:
     api = HfApi(endpoint=hub.hub_endpoint(), token=token)
     try:
         made = api.create_repo(repo, private=private, exist_ok=True)
+        # A repository that is there already stays as open as it is, whatever was asked for.
+        if private and not api.model_info(made.repo_id).private:
+            raise UserError(
+                f"sweep.private=true: {made} is there already, and public. Make it private on its page, or name "
+                "another repo=."
+            )
         log.info("Sending the bundle to %s", made)
         api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message=message)
+    except UserError:
+        raise
     except Exception as error:  # of the hub's client and of its HTTP library
         raise UserError(
             f"repo={repo}: the hub took it not ({first_line(error)}). May this token write there?"

@@ -29,6 +29,7 @@ while [ "$1" = -o ]; do shift 2; done
 echo "$1" >> "$CALLS"
 [ "$1" = nobody@nowhere ] && { echo "ssh: Could not resolve hostname nowhere" >&2; exit 255; }
 shift
+echo "{welcome} to this board"  # as a login shell may
 cd / && exec sh -c "$*"
 """
 ADB = """#!/bin/sh

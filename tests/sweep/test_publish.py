@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hub_standin import Hub, ask_in_a_process, serving
+from hub_standin import Hub, Repository, ask_in_a_process, serving
 from made_results import put
 
 from optim.common.errors import UserError
@@ -67,6 +67,19 @@ def test_the_files_of_a_bundle_and_its_card_are_one_commit(tmp_path):
     assert (fields["license"], fields["pipeline_tag"]) == ("mit", "text-classification")
     assert card == "# a card\n"
     assert (tmp_path / "results" / "abc" / "bundle" / "README.md").read_text() == "# a card\n", "it stays as it was"
+
+
+def test_what_shall_be_private_never_goes_to_a_public_repository(tmp_path):
+    made(tmp_path, model=HUB_MODEL)
+    with serving(Hub(tokens={"hf_good"})) as hub:
+        assert published(tmp_path, hub, "repo=a/own", "sweep.private=true", HF_TOKEN="hf_good")["code"] == 0
+        assert hub.repositories["models/a/own"].private
+        hub.repositories["models/a/open"] = Repository("c" * 40, {})
+        done = published(tmp_path, hub, "repo=a/open", "sweep.private=true", HF_TOKEN="hf_good")
+        assert hub.repositories["models/a/open"].files == {}
+    assert done["code"] == 2
+    assert "a/open is there already, and public" in done["err"]
+    assert len(done["err"].strip().splitlines()) == 1
 
 
 def test_a_dry_run_sends_nothing_and_needs_no_token(tmp_path):
