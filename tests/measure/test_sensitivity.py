@@ -163,7 +163,7 @@ def test_the_table_has_every_part_and_every_change(held, tmp_path):
         (part, change) for part in (*kernels, "pooler", "classifier", "layer0", "layer1") for change in alone
     } < found
     assert {("layer1", sensitivity.HEAD), ("layer0", sensitivity.FFN), ("word_embeddings", sensitivity.INT4)} < found
-    assert sorted(table["order_int4"]) == sorted([*kernels, "pooler", "classifier"])
+    assert sorted(table["order_int4"]) == sorted([*kernels, "pooler"]), "a file leaves the classifier in int8"
     together = table["together_int4"]
     assert together[0] == {"kernels": [], "accuracy_points": 0, "low": pytest.approx(-together[0]["high"]),
                            "high": together[0]["high"], "changed_answers": 0, "kl_nats": 0}  # fmt: skip
