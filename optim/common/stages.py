@@ -21,6 +21,7 @@ from optim.common.files import exclusive, sha256_of, temporary_folder, writing
 
 SCHEMA = 3  # of every stage; raised when code changes what a stage holds
 SUMS = "stage.json"  # digests of the files, seconds, and the key that it was made from
+SPENT = "spent.json"  # in a scratch folder: seconds of the builds before, and when this one began
 SCRATCH = ".scratch-"  # before the name of a stage: the folder of what a killed build of it goes on from
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class Stage:
 
     folder: Path
     cached: bool  # it was there already
-    seconds: float  # that building it took, now or then
+    seconds: float  # that building it took, now or then; of a killed build what the next one went on from
 
     @property
     def key(self) -> str:
@@ -82,20 +83,39 @@ def stage(cache_dir: Path, wanted: Wanted, build: Callable[[Path, Path], None]) 
             if record := _intact(final):
                 return Stage(final, True, record["seconds"])
             scratch.mkdir(exist_ok=True)
+            before = _spent(scratch)
             try:
-                seconds = _build(final, wanted.depends_on, lambda folder: build(folder, scratch))
+                seconds = _build(final, wanted.depends_on, lambda folder: build(folder, scratch), before)
                 shutil.rmtree(scratch, ignore_errors=True)
             finally:
-                with contextlib.suppress(OSError):  # kept while there is something in it
-                    scratch.rmdir()
+                _drop_empty(scratch)
             return Stage(final, False, seconds)
 
 
-def _build(final: Path, key: dict[str, Any], build: Callable[[Path], None]) -> float:
+def _spent(scratch: Path) -> float:
+    """Seconds of the killed builds up to what they saved last; notes that another one begins."""
+    note, seconds = scratch / SPENT, 0.0
+    if saved := [path.stat().st_mtime for path in scratch.iterdir() if path != note]:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            told = json.loads(note.read_text(encoding="utf-8"))
+            seconds = told["seconds"] + max(0.0, max(saved) - told["began"])
+    note.write_text(json.dumps({"seconds": seconds, "began": time.time()}), encoding="utf-8")
+    return seconds
+
+
+def _drop_empty(scratch: Path) -> None:
+    """Takes away a folder in which a build saved nothing."""
+    with contextlib.suppress(OSError):
+        if [path.name for path in scratch.iterdir()] == [SPENT]:
+            (scratch / SPENT).unlink()
+            scratch.rmdir()
+
+
+def _build(final: Path, key: dict[str, Any], build: Callable[[Path], None], before: float) -> float:
     with temporary_folder(final.parent) as folder:
         start = time.perf_counter()
         build(folder)
-        seconds = time.perf_counter() - start
+        seconds = before + time.perf_counter() - start
         sums = {file.name: sha256_of(file) for file in sorted(folder.iterdir())}
         record = {"seconds": seconds, "sha256": sums, "key": key}
         (folder / SUMS).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,63 @@
+"""A stage that is built in parts: what a kill leaves, and the seconds of all parts."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from optim.common.stages import SPENT, Wanted, stage
+
+WANTED = Wanted("some", {"what": 1})
+
+
+class Killed(Exception):
+    """In the place of a signal."""
+
+
+def scratch_of(cache: Path) -> Path:
+    return cache / "stages" / f".scratch-{WANTED.key}"
+
+
+def killed(cache: Path, *, saved_at: float | None) -> None:
+    """A build that ends before its time; what it saved has an age of `saved_at` seconds after its beginning."""
+
+    def build(folder: Path, scratch: Path) -> None:
+        began = json.loads((scratch / SPENT).read_text())["began"]
+        if saved_at is not None:
+            (scratch / "half").write_text("half")
+            os.utime(scratch / "half", (began + saved_at, began + saved_at))
+        raise Killed
+
+    with pytest.raises(Killed):
+        stage(cache, WANTED, build)
+
+
+def finished(cache: Path) -> float:
+    return stage(cache, WANTED, lambda folder, scratch: time.sleep(0.1)).seconds
+
+
+def test_the_seconds_of_a_stage_are_those_of_all_its_parts(tmp_path):
+    killed(tmp_path, saved_at=100.0)
+    killed(tmp_path, saved_at=20.0)
+    killed(tmp_path, saved_at=-5.0)  # it saved nothing that is newer
+    seconds = finished(tmp_path)
+    assert 120.0 < seconds < 122.0
+    assert WANTED.at_hand(tmp_path) == seconds
+    assert not scratch_of(tmp_path).exists()
+
+
+@pytest.mark.parametrize("note", ["", "{}", "null", '{"seconds": null, "began": 0}'])
+def test_a_note_that_cannot_be_read_counts_nothing(note, tmp_path):
+    killed(tmp_path, saved_at=100.0)
+    (scratch_of(tmp_path) / SPENT).write_text(note)
+    assert 0.1 < finished(tmp_path) < 2.0
+
+
+def test_a_build_that_saved_nothing_leaves_no_folder_and_no_seconds(tmp_path):
+    killed(tmp_path, saved_at=None)
+    assert not scratch_of(tmp_path).exists()
+    assert 0.1 < finished(tmp_path) < 2.0
