@@ -207,7 +207,20 @@ def _teachers(cfg: DictConfig, loss: Loss) -> tuple[Teacher, ...]:
     files = options_of("model")
     nodes: Sequence[Any] = [cfg.model if name == SAME else OmegaConf.load(files[name]) for name in loss.teachers]
     checkpoints = [build(node, "model") for node in nodes]
+    _require_distinct(loss.teachers, checkpoints)
     return tuple(Teacher(checkpoint, seed) for checkpoint in checkpoints for seed in loss.teacher_seeds)
+
+
+def _require_distinct(names: Sequence[str], checkpoints: Sequence[Checkpoint]) -> None:
+    """Raises UserError for a model that has two names, `same` and its own: it would count twice in their mean."""
+    if len(names) < 2:
+        return
+    prints = [checkpoint.fingerprint() for checkpoint in checkpoints]
+    for place, name in enumerate(names):
+        if (first := prints.index(prints[place])) < place:
+            raise UserError(
+                f"distill.teacher has {names[first]} and {name}, which are one model here: leave one of them out."
+            )
 
 
 def _check_teachers(loss: Loss) -> None:

@@ -169,6 +169,7 @@ CASES = {
     "a list for a number": (["distill.temperature=[1,2]"], "distill.temperature must be a number"),
     "a truth for a number": (["bench.threads=true"], "bench.threads must be a whole number"),
     "a seed below nothing": (["seed=-1"], "seed must be a whole number from 0"),
+    "one teacher under two names": (["distill.teacher=[same,tiny]"], "same and tiny, which are one model here"),
     "one teacher twice": (["distill.teacher=[same,same]"], "distill.teacher must name one model, or several"),
     "teachers, as if it were a key": (
         ["distill.teachers=[tiny,minilm]"],
