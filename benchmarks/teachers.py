@@ -2,9 +2,10 @@
 
 python benchmarks/teachers.py --data DIR                  DIR holds GLUE's own train.tsv and dev.tsv
 python benchmarks/teachers.py --data DIR --seeds 0 1 2 --only "minilm, int8" "minilm taught by mpnet, int8"
+python benchmarks/teachers.py --data DIR --teacher-seed 2 --page benchmarks/TEACHERS_SEED2.md
 
-Writes benchmarks/TEACHERS.md, anew after each point. Students of every seed share one MPNet, that of seed 0. Finished
-points and stages are taken from results and cache, so a call that was stopped goes on where it was.
+Writes benchmarks/TEACHERS.md, anew after each point. Students of every seed share one MPNet, that of seed 0 unless told
+otherwise. Finished points and stages are taken from results and cache, so a call that was stopped goes on where it was.
 """
 
 # ruff: noqa: E501
@@ -24,21 +25,18 @@ from optim.report.finished import Finished  # noqa: E402
 from optim.report.statistics import Answers, against  # noqa: E402
 
 PAGE = ROOT / "benchmarks" / "TEACHERS.md"
-TAUGHT = [
-    "distill=kd",
-    "distill.teacher=mpnet",
-    "distill.teacher_seed=0",
+RECIPE = [
     "distill.augment.copies=2",
     "fit.student.steps=7480",
     "fit.student.learning_rate=1e-4",
 ]  # experiment=frontier; RECIPES.md has what else was tried on held-out sentences
-POINTS = {
+POINTS = {  # without what names the teacher
     "mpnet, float32": ["model=mpnet", "prune=none", "quant=none"],
     "mpnet, int8": ["model=mpnet", "prune=none", "quant=int8"],
     "minilm, int8": ["model=minilm", "prune=none", "quant=int8"],
-    "minilm taught by mpnet, int8": ["model=minilm", *TAUGHT, "prune=none", "quant=int8"],
-    "minilm taught by mpnet, fixed50, int8": ["model=minilm", *TAUGHT, "prune=fixed50", "quant=int8"],
-    "minilm3 taught by mpnet, int8": ["model=minilm3", *TAUGHT, "prune=none", "quant=int8"],
+    "minilm taught by mpnet, int8": ["model=minilm", *RECIPE, "prune=none", "quant=int8"],
+    "minilm taught by mpnet, fixed50, int8": ["model=minilm", *RECIPE, "prune=fixed50", "quant=int8"],
+    "minilm3 taught by mpnet, int8": ["model=minilm3", *RECIPE, "prune=none", "quant=int8"],
 }
 COMPARED = [
     ("minilm taught by mpnet, int8", "minilm, int8"),
@@ -53,6 +51,8 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="folder with train.tsv and dev.tsv")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--only", nargs="*", choices=list(POINTS), default=list(POINTS))
+    parser.add_argument("--teacher-seed", type=int, default=0, help="of the MPNet that teaches")
+    parser.add_argument("--page", type=Path, default=PAGE, help="what is written")
     parser.add_argument("--results", default="results")
     parser.add_argument("--cache", default=None, help="cache_dir of train.py")
     args = parser.parse_args()
@@ -61,13 +61,19 @@ def main() -> None:
     done: Done = {}
     for seed in args.seeds:
         for name in args.only:
-            found = run([*shared, f"seed={seed}", *POINTS[name]], Path(args.results), again=False)
+            own = [*POINTS[name], *(taught_by(args.teacher_seed) if "taught" in name else [])]
+            found = run([*shared, f"seed={seed}", *own], Path(args.results), again=False)
             (point,) = finished.read_all([Path(args.results) / found["run_id"]])[0]
             done.setdefault(name, {})[seed] = point
-            PAGE.write_text(page(done), encoding="utf-8")
+            args.page.write_text(page(done, args.teacher_seed), encoding="utf-8")
 
 
-def page(done: Done) -> str:
+def taught_by(seed: int) -> list[str]:
+    """What names the teacher: the MPNet of a seed."""
+    return ["distill=kd", "distill.teacher=mpnet", f"distill.teacher_seed={seed}"]
+
+
+def page(done: Done, teacher_seed: int = 0) -> str:
     """TEACHERS.md, of the points that are finished."""
     first = next(iter(next(iter(done.values())).values())).result
     missing = [name for name in POINTS if name not in done]
@@ -77,7 +83,7 @@ def page(done: Done) -> str:
         "# Teachers and students on SST-2", "",
         f"Written by `python benchmarks/teachers.py`; every figure is that of the `.tflite` file, on all {first.data['dev_examples']} dev sentences.", "",
         f"{first.machine['cpu']}, {first.machine['cores']} cores, ISA {', '.join(first.machine['isa'])}; one thread, batch 1.", "",
-        f"A student taught by MPNet: `{' '.join(TAUGHT)}`.", "",
+        f"A student taught by MPNet: `{' '.join([*taught_by(teacher_seed), *RECIPE])}`.", "",
         head, "|" + "---|" * 9, *(row(name, seeds) for name, seeds in done.items()), "",
         *(["| difference | seeds | points (95 %) |", "|---|---|---|", *gains, "",
            "The interval draws seeds and then sentences anew.", ""] if gains else []),
