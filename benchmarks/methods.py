@@ -4,7 +4,7 @@ python benchmarks/methods.py --data DIR                       DIR holds GLUE's o
 python benchmarks/methods.py --data DIR --seeds 0 1 2 --only half quarter
 python benchmarks/methods.py --data DIR fit.student.epochs=4  words with a = go to train.py, for every student
 
-Students are MiniLM-L6 taught by MPNet of seed 0, which all seeds share. MiniLM's own float32 file is 1x. Finished points
+Students are MiniLM-L6 taught by MPNet of seed 0 (or --teacher-seed), which all seeds share. MiniLM's own float32 file is 1x. Finished points
 and stages are taken from results and cache, so a call that was stopped goes on where it was. In the end all files are
 timed side by side. A file that answers unlike its Keras student is a failed point: it is listed as failed.
 """
@@ -37,7 +37,7 @@ from optim.sweep.points import merged  # noqa: E402
 from optim.sweep.remeasure import remeasure  # noqa: E402
 
 PAGE = ROOT / "benchmarks" / "METHODS.md"
-TAUGHT = ["distill.teacher=mpnet", "distill.teacher_seed=0"]
+TAUGHT = ["distill.teacher=mpnet"]
 HALF, QUARTER = ["slim=slim50", "vocab=seen"], ["slim=slim75", "vocab=seen"]
 SIX = ["model=mpnet", "slim=layers6", "slim.ffn=0.5", "vocab=seen"]  # its own teacher: MPNet of the same seed
 BASE = "minilm, float32"
@@ -92,6 +92,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="folder with train.tsv and dev.tsv")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
     parser.add_argument("--only", nargs="*", choices=list(POINTS), default=list(POINTS))
+    parser.add_argument("--teacher-seed", type=int, default=0, help="of the MPNet that teaches a MiniLM")
     parser.add_argument("--results", default="results")
     parser.add_argument("--page", type=Path, default=PAGE)
     args = parser.parse_args()
@@ -104,29 +105,32 @@ def main() -> None:
         f"results_dir={args.results}",
         *args.words,
     ]
-    done = made_before(shared, Path(args.results))
+    done = made_before(shared, Path(args.results), args.teacher_seed)
     for seed in args.seeds:
         for name in args.only:
-            done.setdefault(name, {})[seed] = made(words_of(shared, name, seed), Path(args.results))
-            args.page.write_text(page(done, args.words), encoding="utf-8")
+            words = words_of(shared, name, seed, args.teacher_seed)
+            done.setdefault(name, {})[seed] = made(words, Path(args.results))
+            args.page.write_text(page(done, args.words, args.teacher_seed), encoding="utf-8")
     points = [point for seeds in done.values() for point in seeds.values() if point]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         remeasure(points, build(compose("train", overrides=shared).bench, "bench"))
     again = {p.folder: p for p in finished.read_all([p.folder for p in points])[0]}
     done = {name: {s: again[p.folder] if p else None for s, p in seeds.items()} for name, seeds in done.items()}
-    args.page.write_text(page(done, args.words), encoding="utf-8")
+    args.page.write_text(page(done, args.words, args.teacher_seed), encoding="utf-8")
 
 
-def words_of(shared: list[str], name: str, seed: int) -> list[str]:
+def words_of(shared: list[str], name: str, seed: int, teacher_seed: int) -> list[str]:
     """The words of train.py for a point."""
-    return merged([*shared, *POINTS[name][0], f"seed={seed}"])
+    own = POINTS[name][0]
+    taught = [f"distill.teacher_seed={teacher_seed}"] if "distill.teacher=mpnet" in own else []
+    return merged([*shared, *own, *taught, f"seed={seed}"])
 
 
-def made_before(shared: list[str], results: Path) -> Done:
+def made_before(shared: list[str], results: Path, teacher_seed: int) -> Done:
     """The points of SEEDS that earlier calls have finished, whatever this one is asked for."""
     done: Done = {}
     for name in POINTS:
-        seeds = {seed: there(words_of(shared, name, seed), results) for seed in SEEDS}
+        seeds = {seed: there(words_of(shared, name, seed, teacher_seed), results) for seed in SEEDS}
         if finished_ones := {seed: point for seed, point in seeds.items() if point}:
             done[name] = dict(finished_ones)
     return done
@@ -147,7 +151,7 @@ def made(words: list[str], results: Path) -> Finished | None:
     return there(words, results)
 
 
-def page(done: Done, words: Sequence[str] = ()) -> str:
+def page(done: Done, words: Sequence[str] = (), teacher_seed: int = 0) -> str:
     """METHODS.md, of the points that are finished; `words`: what all students were fitted with."""
     points = [p for seeds in done.values() for p in seeds.values() if p]
     if not points:
@@ -163,7 +167,7 @@ def page(done: Done, words: Sequence[str] = ()) -> str:
         "# Methods on SST-2", "",
         f"Written by `python benchmarks/methods.py`; every figure is that of the `.tflite` file, on all {first.quality['examples']} dev sentences.", "",
         f"{first.machine['cpu']}, {first.machine['cores']} cores, ISA {', '.join(first.machine['isa'])}; one thread, batch 1. Speed: MiniLM's own float32 file is 1x.", "",
-        f"Students are taught by MPNet of seed 0 in what `train.py {' '.join(words) or '(its defaults)'}` asks for.", "",
+        f"Students are taught by MPNet of seed {teacher_seed} in what `train.py {' '.join(words) or '(its defaults)'}` asks for.", "",
         head, "|" + "---|" * 11, *(row(name, done[name], whole_ms) for name in POINTS if any(done.get(name, {}).values())), "",
         *(["| difference | seeds | points (95 %) |", "|---|---|---|", *gains, "", "The interval draws seeds and then sentences anew.", ""] if gains else []),
         *([f"Failed: {'; '.join(failed)}.", ""] if failed else []),
