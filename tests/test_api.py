@@ -81,3 +81,15 @@ def test_a_named_sweep_is_its_points(runs: Runs):
     assert batch[0] == ["prune=none", "distill.temperature=1", "quant=none", "model=tiny"]
     recipes = OmegaConf.load(CONF / "sweep" / "frontier.yaml").recipes
     assert len(here._batch(["sweep=frontier", "model=tiny"])) == len(recipes)
+
+
+def test_a_dry_run_makes_no_point(monkeypatch):
+    monkeypatch.setattr(process, "run", lambda job, **more: pytest.fail("it was run"))
+    with pytest.raises(UserError, match="dry_run=true is for"):
+        optim.run("model=tiny", "data=reviews", "track=none", "sweep.dry_run=true")
+
+
+@pytest.mark.parametrize(("value", "told"), [("${oc.env:NO_SUCH}", "NO_SUCH"), ("???", "train_path")])
+def test_a_value_that_cannot_be_found_is_a_user_error(value, told):
+    with pytest.raises(UserError, match=told):
+        optim.run("model=tiny", "data=csv", "track=none", f"data.train_path={value}")

@@ -193,6 +193,7 @@ def test_a_run_folder_is_taken_for_its_bundle(bundle, tmp_path):
     [
         (["."], "is not a bundle"),
         (["{bundle}", "--port", "99999"], "can't be listened on"),
+        (["{bundle}", "--host", "nowhere.invalid"], "or --host"),
         (["{bundle}", "--queue", "0"], "--queue must be above 0"),
     ],
 )
@@ -300,3 +301,9 @@ def test_only_the_threads_that_compute_give_way():
     with ThreadPoolExecutor(1) as pool:
         pool.submit(nice).result(30)
     assert found == [min(19, before + 7 + NICENESS), before + 7]
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
+def test_an_address_of_ipv6_is_listened_on():
+    with _listening("::1", 0) as made:
+        assert made.family == socket.AF_INET6

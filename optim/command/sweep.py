@@ -83,8 +83,8 @@ def _text(cfg: DictConfig, key: str) -> str | None:
     """A key as it was written: Hydra reads an id such as 1234e567 as a number, and that one as infinity."""
     if cfg[key] is None or isinstance(cfg[key], str):
         return cfg[key]
-    words = [word.lstrip("+").split("=", 1) for word in HydraConfig.get().overrides.task]
-    return next((value for name, value in reversed(words) if name == key), str(cfg[key]))
+    words = [word.lstrip("+").partition("=") for word in HydraConfig.get().overrides.task]
+    return next((value for name, _, value in reversed(words) if name == key), str(cfg[key]))
 
 
 def _folder(cfg: DictConfig, key: str) -> Path:

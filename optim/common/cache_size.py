@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import stat
+from contextlib import suppress
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -11,11 +14,11 @@ log = logging.getLogger(__name__)
 def bytes_of(folder: Path) -> int:
     """Of all files in a folder and below it; one that goes away meanwhile counts nothing."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() and not path.is_symlink() else 0
-        except OSError:
-            continue
+    for place, _, names in os.walk(folder):  # which passes over a folder that has gone; rglob raises
+        for name in names:
+            with suppress(OSError):
+                found = os.lstat(os.path.join(place, name))
+                total += found.st_size if stat.S_ISREG(found.st_mode) else 0
     return total
 
 

@@ -374,7 +374,10 @@ def scorer(path: Path, threads: int) -> Score:
         sys.exit(f"Error: {path} is not a .tflite file with one signature: {' '.join(str(error).split())[:160]}")
 
     def score(row: np.ndarray) -> object:
-        return run(input_ids=row[None], attention_mask=np.ones_like(row[None]))
+        try:
+            return run(input_ids=row[None], attention_mask=np.ones_like(row[None]))
+        except (RuntimeError, ValueError) as error:
+            sys.exit(f"Error: {path} cannot run {len(row)} tokens: {' '.join(str(error).split())[:160]}")
 
     score(np.zeros(1, np.int32))
     return score
@@ -492,8 +495,10 @@ def main(words: Sequence[str] | None = None) -> None:
         return
     bundles = asked.bundles or [Path(__file__).resolve().parent]
     given = {"threads": asked.threads, "sequence_length": asked.length}
-    found = measured(bundles, {name: value for name, value in given.items() if value is not None})
     output = asked.output or (Path(FIGURES) if asked.bundles else bundles[0] / FIGURES)
+    if not os.access(output if output.exists() else output.parent, os.W_OK):
+        sys.exit(f"Error: {output} cannot be written: --output FILE puts the figures elsewhere")
+    found = measured(bundles, {name: value for name, value in given.items() if value is not None})
     output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     for bundle, one in zip(bundles, found["files"]):  # noqa: B905  # strict is Python 3.10's
         speed = one["speed"]

@@ -93,7 +93,7 @@ class Job:
     @property
     def command(self) -> str:
         """What runs this point alone; secrets in it are masked."""
-        return masked(shlex.join([*TRAIN, *dir_words(), *self.overrides]))
+        return shlex.join(masked([*TRAIN, *dir_words(), *self.overrides]))  # quoting would hide one with a ' in it
 
     @property
     def results_dir(self) -> Path:

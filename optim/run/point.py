@@ -153,6 +153,9 @@ def _resolved(cfg: DictConfig) -> dict[str, Any]:
 def _check(general: General) -> None:
     require_fraction("measure.max_disagreement", general.measure.max_disagreement, one=True)
     require_seed("seed", general.seed)
+    for name in ("results_dir", "cache_dir"):
+        if not getattr(general, name):
+            raise UserError(f"{name} must name a folder, got ''.")
     if general.verbosity not in (POINTS, STAGES):
         raise UserError(f"verbosity must be {POINTS} or {STAGES}, got {general.verbosity}.")
 

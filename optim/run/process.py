@@ -73,9 +73,14 @@ def _run(job: Job) -> tuple[Result, str]:
         return done, result.table(done, folder)
     tracker = build(job.cfg.track, "track")
     result.require_writable(job.results_dir, folder)
-    result.require_space(job.cache_dir, free_gb=job.cfg.cache_free_gb)
-    warn_if_above(job.cache_dir, job.cfg.cache_max_gb)
     draft = draft_of(job, point, run_id)
+    try:
+        result.require_space(job.cache_dir, free_gb=job.cfg.cache_free_gb)
+    except UserError as error:  # a sweep reads the reason from there
+        draft.status, draft.error = result.FAILED, f"{type(error).__name__}: {error}"
+        result.write(draft, folder)
+        raise
+    warn_if_above(job.cache_dir, job.cfg.cache_max_gb)
     with _logged_to(folder / "train.log"):
         finished = _tracked(point, draft, folder, job.cache_dir, tracker)
     return finished, result.table(finished, folder) + never_answered_line(finished.quality)
@@ -120,10 +125,11 @@ def _compute(point: Point, draft: Result, folder: Path, cache_dir: Path, curve) 
 
     if line := hub.explain(draft.choices["model"], draft.choices["data"]):
         log.info("%s", line)
+    draft.machine = machine()  # first: its load is that before this run's own
     outcome = computed(point, cache_dir, curve)
     for part in ("quality", "size", "speed", "memory", "cost", "data"):
         setattr(draft, part, getattr(outcome, part))
-    draft.machine, draft.status = machine(), result.DONE
+    draft.status = result.DONE
     result.write_answers(folder, outcome.answers)
     result.write_changed(folder, outcome.changed)
     result.write_bundle(

@@ -8,13 +8,13 @@ import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optim.common.errors import UserError
-from optim.common.files import raise_if_disk, write_text
+from optim.common.files import raise_if_disk, temporary_folder, write_text
 from optim.common.screen import beside
 from optim.common.secrets import masked
 from optim.encoder.licence import sentence
@@ -151,16 +151,16 @@ def write_bundle(
     from optim.encoder.origin import write_trained_on
     from optim.export.bundle import LABELS_FILE, TOKENIZER_FILE, write_labels
 
-    part = Path(tempfile.mkdtemp(prefix=".bundle-", dir=folder))
-    os.chmod(part, 0o755)
-    shutil.copyfile(file, part / file.name)
-    shutil.copyfile(tokenizer, part / TOKENIZER_FILE)
-    write_labels(part / LABELS_FILE, labels=labels, max_length=max_length)
-    write_trained_on(part, result.data.get("trained_on", []))
-    write_measure(part, result)
-    (part / "README.md").write_text(masked(card(result)), encoding="utf-8")
-    shutil.rmtree(_bundle(folder), ignore_errors=True)
-    part.rename(_bundle(folder))
+    with temporary_folder(folder) as part:
+        os.chmod(part, 0o755)
+        shutil.copyfile(file, part / file.name)
+        shutil.copyfile(tokenizer, part / TOKENIZER_FILE)
+        write_labels(part / LABELS_FILE, labels=labels, max_length=max_length)
+        write_trained_on(part, result.data.get("trained_on", []))
+        write_measure(part, result)
+        (part / "README.md").write_text(masked(card(result)), encoding="utf-8")
+        shutil.rmtree(_bundle(folder), ignore_errors=True)
+        part.rename(_bundle(folder))
     return _bundle(folder) / "README.md"
 
 
@@ -274,7 +274,34 @@ def untaught_command(result: Result) -> str | None:
     own = own or bool(removed(result.choices))  # what is cut was fine-tuned by the teacher's seed
     words = [word for word in shlex.split(result.command) if not word.lstrip("+~").startswith("distill")]
     kept = [word for word in shlex.split(result.command) if own and word.startswith("distill.teacher_seed=")]
-    return shlex.join([*words, "distill=none", *kept])
+    return shlex.join([*words, "distill=none", *_taken_back(words), *kept])
+
+
+def _taken_back(words: Sequence[str]) -> list[str]:
+    """What `distill=none` needs beside it where an experiment sets keys of `distill`, which it would refuse."""
+    import yaml
+
+    from optim.run.places import EXPERIMENT, options_of
+
+    names = [word.split("=", 1)[1] for word in words if word.lstrip("+").startswith(f"{EXPERIMENT}=")]
+    path = options_of(EXPERIMENT).get(names[-1]) if names else None
+    if path is None:
+        return []
+    sets, none = (yaml.safe_load(file.read_text(encoding="utf-8")) for file in (path, options_of("distill")["none"]))
+    return list(_reset("distill", sets.get("distill") or {}, none))
+
+
+def _reset(name: str, sets: Mapping[str, Any], known: Mapping[str, Any]) -> Iterator[str]:
+    """Words that give the keys of `sets` the values of `known`, and take out those that it lacks."""
+    from optim.run.worded import worded
+
+    for key, value in sets.items():
+        if key not in known:
+            yield f"~{name}.{key}"
+        elif isinstance(value, Mapping):
+            yield from _reset(f"{name}.{key}", value, known[key])
+        else:
+            yield worded(f"{name}.{key}", known[key])
 
 
 def removed(choices: dict[str, Any]) -> list[str]:
@@ -285,7 +312,7 @@ def removed(choices: dict[str, Any]) -> list[str]:
 def title(result: Result) -> str:
     """One line: what was made of what."""
     choice, distill = result.choices, result.cfg["distill"]
-    learnt = f"kd at T={distill['temperature']:g}" if "temperature" in distill else "no distillation"
+    learnt = f"{choice['distill']} at T={distill['temperature']:g}" if "temperature" in distill else "no distillation"
     learnt = learnt if result.cost["student_s"] else "the fine-tuned model itself"
     words = [*removed(choice), f"prune={choice['prune']}", f"quant={choice['quant']}", learnt]
     return f"{choice['model']} on {choice['data']}, {', '.join(words)}"

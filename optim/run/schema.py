@@ -29,7 +29,7 @@ class Machine:
     isa: Annotated[list[str], "its instruction sets that matter to int8 and bfloat16"]
     id: Annotated[str, "of machines that are alike: latencies are compared within one"]
     cores: Annotated[int, "that this process may use"]
-    load_average: Annotated[list[float], "over 1, 5 and 15 minutes, when it was measured"]
+    load_average: Annotated[list[float], "over 1, 5 and 15 minutes, before the run began"]
     versions: Annotated[dict[str, str], "of Python and the packages that make and run the file"]
 
 

@@ -50,7 +50,8 @@ def serve(options: argparse.Namespace) -> None:
         require_count(f"--{name}", getattr(options, name))
     classifiers = [Classifier(options.bundle) for _ in range(options.workers)]
     listening = _listening(options.host, options.port)
-    address = f"http://{options.host}:{listening.getsockname()[1]}"
+    named = f"[{options.host}]" if ":" in options.host else options.host
+    address = f"http://{named}:{listening.getsockname()[1]}"
     print(
         f"{options.bundle} answers at {address}, {options.workers} workers. Ctrl-C ends it.",
         file=sys.stderr,
@@ -69,11 +70,12 @@ def _listening(host: str, port: int) -> socket.socket:
     its start is acknowledged, 40 ms on a connection that is kept.
     """
     try:
-        made = socket.create_server((host, port), backlog=2048)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        made = socket.create_server((host, port), family=family, backlog=2048)
         return socket.socket(made.family, made.type, socket.IPPROTO_TCP, fileno=made.detach())
     except (OSError, OverflowError) as error:
         raise UserError(
-            f"--host {host} --port {port} can't be listened on ({error}). Choose another --port."
+            f"--host {host} --port {port} can't be listened on ({error}). Choose another --port or --host."
         ) from error
 
 

@@ -23,8 +23,8 @@ from optim.run.step import Step
 from optim.run.steps import steps_of
 from optim.run.words import told
 
-STAGES = ("augmented", "unlabelled", "tokens", "latency", "teacher", "logits", "surgery", "student", "float32",
-          "table", "candidates", "file", "figures", "compressed")  # fmt: skip
+STAGES = ("augmented", "unlabelled", "tokens", "alignment", "latency", "teacher", "logits", "surgery", "student",
+          "float32", "table", "candidates", "file", "figures", "compressed")  # fmt: skip
 
 
 @dataclass

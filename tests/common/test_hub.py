@@ -337,3 +337,10 @@ def test_import_is_light():
         "hydra",
     }
     assert not heavy & set(run.stdout.split())
+
+
+def test_the_flags_of_another_program_are_its_own(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["mine.py", "-i", "in.txt"])
+    assert hub.when_hub("distilbert", "minilm") == "minilm"
+    monkeypatch.setattr(sys, "argv", ["train.py", "-i"])
+    assert hub.when_hub("distilbert", "minilm") == "distilbert", "nothing will be loaded"

@@ -9,9 +9,11 @@ import pytest
 from conftest import Runs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from optim.common import screen
 from optim.common.secrets import masked
+from optim.run.config import Job
 
 SECRET = "sk-tr0ub4dor&3"
 LOUD = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -79,3 +81,10 @@ def test_nothing_that_a_run_leaves_or_says_holds_the_secret(tmp_path):
     assert not [text for text in texts if SECRET.encode() in text or SECRET.replace("&", "").encode() in text]
     (result,) = runs.results.glob("*/result.json")
     assert json.loads(result.read_text())["cfg"]["track"]["project"] == "***MY_API_KEY***"
+
+
+def test_a_secret_that_a_shell_would_quote_is_masked_in_a_command(monkeypatch):
+    monkeypatch.setenv("MY_PASSWORD", "it's-secret")
+    job = Job(OmegaConf.create({}), {}, ["data.path=/x/it's-secret"], dirs=[], config_name="train")
+    assert "s-secret" not in job.command
+    assert "***MY_PASSWORD***" in job.command

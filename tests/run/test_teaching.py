@@ -15,7 +15,9 @@ from conftest import DEV_COUNT, TRAIN_COUNT, Runs
 from whole_points import made, point
 
 from optim.run import result, teaching
+from optim.run.compose import composed
 from optim.run.keys import run_id_of
+from optim.run.point import point_of
 from optim.run.result import Result
 from optim.run.steps import steps_of, untaught
 from optim.run.teaching import teaching_of
@@ -230,3 +232,31 @@ def test_what_would_tell_is_the_same_command_without_distillation():
     assert result.untaught_command(compared(0.9, 0.8, 0.1)) is None
     assert result.untaught_command(result_of(taught=False)) is None
     assert result.teaching_rows(result_of(taught=False)) == []
+
+
+@pytest.mark.parametrize("name", ["paper", "frontier"])
+def test_what_would_tell_takes_back_what_an_experiment_sets(name):
+    taught = result_of()
+    taught.command = f"python train.py experiment={name} model=tiny data=reviews track=none"
+    command = result.untaught_command(taught)
+    assert command
+    words = shlex.split(command)[2:]
+    assert not point_of(composed(words).cfg).loss.needs_logits, "or it is refused"
+
+
+@pytest.mark.parametrize("distill", ["kd", "hidden"])
+def test_the_title_names_what_the_student_learns(distill):
+    choices = {"model": "minilm", "data": "sst2", "prune": "none", "quant": "int8", "distill": distill}
+    taught: Any = SimpleNamespace(choices=choices, cfg={"distill": {"temperature": 2.0}}, cost={"student_s": 1.0})
+    assert result.title(taught) == f"minilm on sst2, prune=none, quant=int8, {distill} at T=2"
+
+
+def test_a_bundle_that_is_not_finished_leaves_nothing(tmp_path, monkeypatch):
+    def full(*paths):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(result.shutil, "copyfile", full)
+    with pytest.raises(OSError, match="No space"):
+        result.write_bundle(tmp_path, file=tmp_path / "m.tflite", tokenizer=tmp_path / "t", labels=["a", "b"],
+                            max_length=8, result=result_of())  # fmt: skip
+    assert not list(tmp_path.iterdir())

@@ -502,3 +502,15 @@ def test_smoke_takes_few_steps_of_a_tiny_model():
 def runs(tmp_path):
     """Results of its own: a dry run is seen to leave none."""
     return Runs(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["results_dir", "cache_dir"])
+def test_a_folder_without_a_name_is_refused(said, runs: Runs, name):
+    code, _, err = said(train, *runs.overrides(f"{name}=", "sweep.dry_run=true"))
+    assert (code, f"{name} must name a folder" in err) == (2, True), err
+
+
+def test_a_key_that_is_taken_out_may_stand_beside_a_folder_named_by_a_number(said):
+    code, _, err = said(sweep, "sweep=ablation", "results_dir=2024", "~sweep.without.vocab", "sweep.dry_run=true",
+                        "model=tiny", "data=reviews", "track=none", "seed=0")  # fmt: skip
+    assert (code, "seed=0 changes nothing" in err) == (2, True), err  # read up to there: nothing is planned

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -246,3 +247,19 @@ def test_two_that_want_one_stage_build_it_once(tmp_path):
         thread.join()
     assert len(built) == 1
     assert [path.name for path in (tmp_path / "stages").iterdir()] == [Wanted("one", {}).key]
+
+
+def test_a_folder_that_goes_away_while_it_is_counted_counts_nothing(filled, monkeypatch):
+    cache_dir, *_ = filled
+    before, scandir, gone = cache_size.bytes_of(cache_dir), os.scandir, cache_dir / "stages" / ".partial-x"
+    gone.mkdir()
+
+    def scanned(place="."):
+        if Path(place) == gone:
+            with suppress(OSError):
+                gone.rmdir()
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", scanned)
+    assert cache_size.bytes_of(cache_dir) == before
+    assert not gone.exists()

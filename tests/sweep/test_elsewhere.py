@@ -136,6 +136,8 @@ def test_several_bundles_take_turns_and_settings_win(points, tmp_path):
 @pytest.mark.parametrize(
     ("words", "told"),
     [(["/nowhere"], "Error: /nowhere is not a bundle: it must hold bench.json and model.tflite"),
+     (["--output", "no/board.json"], "Error: no/board.json cannot be written"),
+     (["--length", "5000"], "cannot run 5000 tokens"),
      (["--threads", "0"], "--threads must be 1 or above, got 0")],
 )  # fmt: skip
 def test_the_script_says_what_is_wrong_in_a_line(words, told, points):

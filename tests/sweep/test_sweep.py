@@ -18,9 +18,14 @@ from conftest import ROOT, Runs
 from made_results import put
 from omegaconf import OmegaConf
 
+import optim.run.steps  # noqa: F401  # for every kind of step
+from optim.common.errors import UserError
+from optim.measure import device
 from optim.run import process
+from optim.run.compose import composed
 from optim.run.config import Job
-from optim.sweep import verbs
+from optim.run.step import Step
+from optim.sweep import plan, verbs
 
 GRID = ("-m", "prune=none,fixed50", "quant=none,int8")
 
@@ -320,3 +325,36 @@ def test_a_grid_keeps_its_order_whatever_the_command_line_sets(monkeypatch):
     assert grid.run(told) == 0  # type: ignore[arg-type]
     words = ["prune=none,fixed50", "distill.temperature=2,1", "quant=none,int8", "model=tiny", "results_dir=r"]
     assert started == [words]
+
+
+def test_a_plan_counts_every_kind_of_stage():
+    def below(kind):
+        for one in kind.__subclasses__():
+            yield one
+            yield from below(one)
+
+    kinds = {one.kind for one in below(Step) if hasattr(one, "kind") and one.__module__.startswith("optim.")}
+    assert {"alignment", "surgery", "figures"} <= kinds <= set(plan.STAGES)
+
+
+def test_a_point_without_room_in_the_cache_leaves_its_reason(tmp_path):
+    job = composed(["model=tiny", "data=reviews", "track=none", "cache_free_gb=1e9",
+                    f"results_dir={tmp_path / 'r'}", f"cache_dir={tmp_path / 'c'}"])  # fmt: skip
+    with pytest.raises(UserError, match="cache_free_gb"):
+        process.run(job)
+    (folder,) = (tmp_path / "r").iterdir()
+    assert "cache_free_gb=1e+09" in (process.result.error_of(folder) or "")
+
+
+def test_the_load_of_a_machine_is_that_before_the_run(monkeypatch, tmp_path):
+    order = []
+
+    def computed(*given):
+        order.append("computed")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(device, "machine", lambda: order.append("machine") or {})
+    monkeypatch.setattr(process, "computed", computed)
+    with pytest.raises(KeyboardInterrupt):
+        process._compute(None, SimpleNamespace(choices={"model": "m", "data": "d"}), tmp_path, tmp_path, None)  # type: ignore[arg-type]
+    assert order == ["machine", "computed"]
