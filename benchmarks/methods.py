@@ -169,7 +169,7 @@ def page(done: Done, words: Sequence[str] = (), teacher_seed: int = 0) -> str:
         f"{first.machine['cpu']}, {first.machine['cores']} cores, ISA {', '.join(first.machine['isa'])}; one thread, batch 1. Speed: MiniLM's own float32 file is 1x.", "",
         f"Students are taught by MPNet of seed {teacher_seed} in what `train.py {' '.join(words) or '(its defaults)'}` asks for.", "",
         head, "|" + "---|" * 11, *(row(name, done[name], whole_ms) for name in POINTS if any(done.get(name, {}).values())), "",
-        *(["| difference | seeds | points (95 %) |", "|---|---|---|", *gains, "", "The interval draws seeds and then sentences anew.", ""] if gains else []),
+        *(["| difference | seeds | points (95 %) |", "|---|---|---|", *gains, "", "The interval is over sentences and fits (optim/report/difference.py).", ""] if gains else []),
         *([f"Failed: {'; '.join(failed)}.", ""] if failed else []),
         *([f"Not run yet: {'; '.join(missing)}.", ""] if missing else []),
     ])  # fmt: skip

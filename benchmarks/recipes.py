@@ -138,7 +138,7 @@ def page(points: Sequence[Planned]) -> str:
         "# Recipes of a fit", "",
         "Written by `python benchmarks/recipes.py`. Accuracy: of the `.tflite` file, the mean over the seeds; spread:",
         "the standard deviation over them, in percentage points. Difference: from the first row, over the seeds that",
-        "both have, with an interval that draws seeds and sentences anew. Minutes: of the fit, a mean over the seeds.",
+        "both have, with an interval over sentences and fits. Minutes: of the fit, a mean over the seeds.",
         f"A recipe is kept if over {SEEDS_ASKED} seeds it wins by more than its spread and that of the first row.",
         "", *machines(list(done.values())), "",
     ]  # fmt: skip

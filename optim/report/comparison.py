@@ -102,8 +102,10 @@ class Comparison:
         if best is None:
             teachers = list(dict.fromkeys(teacher_text(p) for p in self.points))
             most = max(self.groups, key=lambda g: (g.mean, -g.cost("file_bytes")))
+            # One that is near its own teacher may lie behind one that a better teacher taught.
+            which = "file on the front" if any(_drop(g) <= CLOSE_POINTS for g in self.groups) else "file"
             return (
-                f"No file is within {CLOSE_POINTS:g} point of its teacher: {'; '.join(teachers)}. "
+                f"No {which} is within {CLOSE_POINTS:g} point of its teacher: {'; '.join(teachers)}. "
                 f"The most accurate one: {self._told(most)}"
             )
         return (
@@ -208,6 +210,9 @@ def compared(
     every, failed, left_out = finished.read_all(folders, machine)
     every.sort(key=lambda p: (-p.accuracy, p.cost("file_bytes"), p.result.run_id))
     there = {p.result.run_id for p in every} | {r.run_id for r in failed}
-    missing = [c for f, c in zip(folders, commands, strict=False) if f.name not in there]
+    told: dict[str, str] = {}  # of several that are one point, the first
+    for folder, command in zip(folders, commands, strict=False):
+        told.setdefault(folder.name, command)
+    missing = [command for name, command in told.items() if name not in there]
     return Comparison(every, finished.distinct(every), failed, missing, left_out, baselines=list(rows),
                       notes=list(notes), sensitivity=sensitivity.read_all(folders))  # fmt: skip

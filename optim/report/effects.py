@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from optim.report.compare import LATENCY, Rule, geometric
 from optim.report.difference import SURE, Difference, Mean, Spread, holm
 from optim.report.finished import Finished, factors
-from optim.report.seeds import comparable, fit_of, pooled, spread_of
+from optim.report.seeds import FOLLOWS, comparable, fit_of, pooled, spread_of
 
-NO_EFFECT = ("seed", "data", "distill.teacher_seed", "quant.seed")  # what no option is judged by
+NO_EFFECT = ("seed", "data", *(f"{group}.{key}" for group, key in FOLLOWS))  # what no option is judged by
 Pairs = list[tuple[Finished, Finished]]
 
 

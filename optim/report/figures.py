@@ -100,8 +100,8 @@ def forest(shown: Comparison) -> Drawing | None:
     )  # fmt: skip
     caption = (
         "Changing one choice with all else held, with 95 % intervals over sentences and seeds. Left of 0 costs "
-        "accuracy. Sure: p < 0.05 after Holm's correction. A line `under` is there where the effect depends on that "
-        "option."
+        "accuracy. Sure: p < 0.05 after Holm's correction; a line `under` where its own interval leaves out 0. Such a "
+        "line is there where the effect depends on that option."
     )
     return Drawing("Effects", figure, caption)
 
@@ -155,7 +155,7 @@ def stages(shown: Comparison) -> Drawing | None:
         figure.add_bar(
             y=[f"{html.escape(kind)}, {len(spent[kind])}" for kind in kinds], x=[seconds[k] / unit for k in kinds],
             name=title, orientation="h", marker={"color": colour}, 
-            hovertemplate=f"%{{x:.3g}} {name} {title}<extra></extra>",
+            hovertemplate=f"%{{x:,.3~r}} {name} {title}<extra></extra>",
         )  # fmt: skip
     figure.update_layout(
         template="none", barmode="stack", height=MARGIN_PX + 34 * len(kinds), xaxis={"title": {"text": name}},
@@ -163,7 +163,12 @@ def stages(shown: Comparison) -> Drawing | None:
         legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
     )  # fmt: skip
     made, saved = sum(sums.values()), whole - sum(sums.values())
-    more = f"{saved / unit:.3g} more" if saved > unit / 2 else "next to nothing"
-    caption = (f"{made / unit:.3g} {name} were spent on {sum(map(len, spent.values()))} stages; "
+    more = f"{_amount(saved / unit)} more" if saved > unit / 2 else "next to nothing"
+    caption = (f"{_amount(made / unit)} {name} were spent on {sum(map(len, spent.values()))} stages; "
                f"the cache saved {more}. Beside each kind: how many were made.")  # fmt: skip
     return Drawing("Stages", figure, caption)
+
+
+def _amount(value: float) -> str:
+    """Three digits, or all of a larger number."""
+    return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"

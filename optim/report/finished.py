@@ -213,7 +213,8 @@ def teacher_text(point: Finished) -> str:
     """What taught a point, or what it was made of, and how good that is."""
     teacher, q = point.result.cfg["distill"].get("teacher", "same"), point.result.quality
     names = [teacher] if isinstance(teacher, str) else list(teacher)
-    named = ", ".join(point.result.choices["model"] if name == "same" else name for name in names)
+    first = point.result.choices["model"] if names[0] == "same" else names[0]
+    named = f"{first}, the first of {len(names)}" if len(names) > 1 else first  # whose accuracy it is
     low, high = wilson(round(q["teacher_accuracy_fraction"] * q["examples"]), q["examples"])
     return f"Teacher {named}: {q['teacher_accuracy_fraction']:.4f} of {q['examples']:,} ({low:.3f}-{high:.3f})"
 

@@ -39,7 +39,8 @@ TABLE = {"layout": "fitColumns", "maxHeight": 560, "placeholder": "No point pass
 def look_of(rows: dict[str, Any]) -> dict[str, Any]:
     """What report.js lays over `rows`: `looks`, `plot`, `columns` and `table`."""
     close, teacher = rows["close"], rows["teacher"]
-    said = {"text": f"{rows['teacher_name']} {teacher:.4f}", "xref": "paper", "x": 0, "y": teacher, "showarrow": False,
+    name = html.escape(rows["teacher_name"])  # it may hold that of a data set, and plotly reads HTML
+    said = {"text": f"{name} {teacher:.4f}", "xref": "paper", "x": 0, "y": teacher, "showarrow": False,
             "xanchor": "left", "yanchor": "bottom"}  # fmt: skip
     return {
         "looks": {"light": LIGHT, "dark": DARK, "symbols": SYMBOLS, "glyphs": list(GLYPHS)},

@@ -182,10 +182,12 @@ def _scale(points: Sequence[Finished]) -> dict[str, Any]:
     close = teachers[-1] - CLOSE_POINTS / 100
     accuracies = [p.accuracy for p in points]
     low, high = min(close, *accuracies), max(teachers[-1], *accuracies)
+    best = max(points, key=lambda p: p.result.quality["teacher_accuracy_fraction"]).result
+    on = f" on {best.data.get('name') or best.choices['data']}" if len({*map(finished.data_of, points)}) > 1 else ""
     return {
         "range": [_short(low - 0.09 * (high - low)), _short(high + 0.09 * (high - low))],
         "teacher": _short(teachers[-1]), "close": _short(close),
-        "teacher_name": "the best teacher" if len(teachers) > 1 else "the teacher",
+        "teacher_name": ("the best teacher" if len(teachers) > 1 else "the teacher") + on,
     }  # fmt: skip
 
 
@@ -236,6 +238,7 @@ def short_labels(points: Sequence[Finished], varied: Mapping[str, Sequence[str]]
     told, short = [set(finished.set_on_command_line(point)) for point in points], finished.short_names(list(varied))
     return [
         " ".join(_word(name, short[name], some[i]) for name, some in varied.items() if "." not in name or name in own)
+        or label(points[i])
         for i, own in enumerate(told)
     ]
 

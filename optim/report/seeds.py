@@ -15,7 +15,8 @@ from optim.report.finished import Finished, data_of, distinct, set_on_command_li
 
 # Group and key of what is the run's seed unless it is set.
 FOLLOWS = (("distill", "teacher_seed"), ("quant", "seed"), ("slim", "seed"))
-NOWHERE = ("seed", "results_dir", "cache_dir", "track")  # of a config, what makes no other point
+# Of a config, what makes no other point.
+NOWHERE = ("seed", "results_dir", "cache_dir", "cache_free_gb", "cache_max_gb", "verbosity", "sweep", "track")
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,8 @@ def pooled(points: Sequence[Finished]) -> list[Pooled]:
 
 def _without_seed(point: Finished) -> str:
     cfg = {key: value for key, value in point.result.cfg.items() if key not in NOWHERE}
+    # Where the sentences lie changes none of them: what they are is in the digest.
+    cfg["data"] = {k: v for k, v in cfg.get("data", {}).items() if not k.endswith("path")}
     given = set_on_command_line(point)
     for group, key in FOLLOWS:
         if f"{group}.{key}" not in given:

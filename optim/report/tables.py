@@ -25,7 +25,7 @@ AGAINST = (
     f"within {CLOSE_POINTS:g} point; open, neither"
 )
 DRAWN = (
-    "Intervals and p draw sentences and seeds anew. With one seed nothing is said of another",
+    "Intervals and p are over sentences and fits. With one seed nothing is said of another",
     "Sure: p < 0.05 after Holm's correction over the table. A line `under` is there where the effect surely depends on "
     "that option",
 )

@@ -29,7 +29,7 @@ def write(
     machine: str | None = None,
 ) -> Comparison:
     """Writes results.csv, report.md and report.html into `folder`. machine: whose figures count."""
-    shown = compared(list(dict.fromkeys(run_folders)), commands, rows, notes, machine)
+    shown = compared(run_folders, commands, rows, notes, machine)
     write_text(folder / "results.csv", to_csv(shown))
     write_text(folder / "report.md", to_markdown(shown))
     write_text(folder / PAGE, to_html(shown, folder))

@@ -81,7 +81,7 @@ def _close(planned: Plan, folder: Path) -> bool:
         found = write.write(folder, folders, commands, rows)
         index.write_index(planned.points[0].job.results_dir)
     else:
-        found = comparison.compared(list(dict.fromkeys(folders)), commands, rows)
+        found = comparison.compared(folders, commands, rows)
     write.show(found, folder)
     wandb_report.save(found, folder, wandb_report.Place.of(planned.points[0].job.cfg.track, _group(folder)))
     for point in missing:

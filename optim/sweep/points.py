@@ -118,7 +118,7 @@ class Ablation:
             gain = f"{than.gain_points:+9.2f}   {f'{than.low_points:+.2f} to {than.high_points:+.2f}':<20}"
             cost = f"{one.cost('file_bytes') / 1e6:8.2f}{one.cost('latency_p50_ms'):8.2f}"
             lines.append(f"{name:<16}{than.mean:10.4f}{gain if name != WHOLE else ' ' * 32}{cost}")
-        return [*lines, f"Seeds {', '.join(map(str, self.seeds))}; the intervals draw seeds and sentences anew."]
+        return [*lines, f"Seeds {', '.join(map(str, self.seeds))}; the intervals are over sentences and fits."]
 
 
 def merged(words: Sequence[str]) -> list[str]:

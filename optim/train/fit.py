@@ -69,6 +69,9 @@ def split(
     """
     units = len(parts.whole) if parts else count
     held = min(max(round(holdout * units), minimum), units // 5)
+    if not held:
+        whole = "whole sentences" if parts else "sentences"
+        raise UserError(f"data: train has {units} {whole} with a label, and a fit needs 5, to hold one out. Give more.")
     if parts:
         whole, touched = parts.held_out(held, seed)
         return np.setdiff1d(np.arange(count), touched), whole

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from conftest import CONF, Runs
 from hydra import compose, initialize_config_dir
-from made_results import points, put
+from made_results import finished_point, points, put
 
 from optim.run.keys import run_id_of
 from optim.run.point import point_of
@@ -40,3 +41,10 @@ def test_every_recipe_is_a_point_of_its_own_that_train_takes(methods, runs: Runs
             cfg = compose("train", overrides=merged(["model=minilm", *words, *runs.overrides()[1:3], "track=none"]))
         ids.add(run_id_of(point_of(cfg)))
     assert len(ids) == len(methods.POINTS)
+
+
+def test_a_point_whose_float32_file_is_gone_has_a_row(script):
+    point = finished_point("a", np.ones(10, bool), np.ones(10, bool))
+    point.result.data["dev_examples"] = 10
+    point.result.speed["speedup_vs_float32"] = None
+    assert "| 1.0 |  | 0 |" in script("teachers").page({"mpnet, int8": {0: point}})

@@ -394,3 +394,39 @@ def test_a_report_of_500_points_is_small_opens_soon_and_answers_at_once(tmp_path
     assert built_s <= 5 * LOADED
     assert opened_s <= 2 * LOADED
     assert sorted(answers)[1] <= 0.1 * LOADED
+
+
+def test_a_brush_stays_when_the_plot_is_drawn_anew_or_clicked(wide):
+    wide.run("$('plot').scrollIntoView({block: 'center'})")
+    left, top, width, height = wide.run(
+        "(() => { const r = document.querySelector('#plot .nsewdrag').getBoundingClientRect();"
+        "return [r.x, r.y, r.width, r.height] })()"
+    )
+    wide.drag((left + 2, top + 2), (left + width / 2, top + height - 2))
+    wide.wait("$('count').textContent === '9 of 27 shown'", 10)
+    wide.drag((left + width * 0.75, top + height / 2), (left + width * 0.75, top + height / 2))  # a click
+    wide.run("$('point').close()")
+    for deed in (
+        "$('theme').click()",
+        "$('theme').click()",
+        "$('colour').onchange()",
+        "$('cost').querySelectorAll('input')[1].click()",
+        "$('cost').querySelectorAll('input')[0].click()",
+    ):
+        wide.run(deed)
+        time.sleep(0.5)
+        assert count(wide) == "9 of 27 shown", deed
+
+
+def test_show_all_takes_the_brush_off_the_parallel_coordinates(wide):
+    wide.run("$('parallel').scrollIntoView({block: 'center'})")
+    time.sleep(0.3)
+    x, top, bottom = wide.run(
+        "(() => { const r = document.querySelectorAll('#parallel .y-axis .axis-brush')[0].getBoundingClientRect();"
+        "return [r.x + r.width / 2, r.top, r.bottom] })()"
+    )
+    wide.drag((x, bottom - 2), (x, bottom - (bottom - top) * 0.3))
+    wide.wait("$('count').textContent === '9 of 27 shown'", 10)
+    wide.click("#all")
+    wide.wait("$('count').textContent === '27 of 27 shown'", 10)
+    assert wide.run("$('parallel')._fullData[0].dimensions.filter((d) => d.constraintrange).length") == 0

@@ -9,10 +9,11 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_results import points, put
+from made_results import finished_point, points, put
 from made_sweep import sweep
 
 from optim.report import attached, figures, finished, look, page, rows
@@ -242,3 +243,32 @@ def test_the_script_is_short():
 def test_the_script_has_no_faults_that_a_linter_finds():
     done = subprocess.run([BIOME, "ci", "."], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_point_that_was_told_nothing_of_what_differs_has_a_name(tmp_path):
+    put(tmp_path, "a", wrong=range(5), ms=8, mb=80)
+    (point,) = points(tmp_path).values()
+    plain = replace(point, result=replace(point.result, command="python train.py"))
+    hot = replace(point, result=replace(point.result, command="python train.py distill.temperature=4"))
+    assert rows.short_labels([plain, hot], {"distill.temperature": ["2", "4"]}) == [finished.label(plain), "T=4"]
+
+
+def test_the_teacher_in_the_plot_says_of_which_data_it_is_where_there_are_two(tmp_path):
+    one, other = (
+        finished_point(n, np.arange(100) >= w, np.arange(100) >= t) for n, w, t in (("a", 8, 6), ("b", 30, 25))
+    )
+    other.result.data.update(digest="other", name="<b>")
+    one.result.data["name"] = "s<t"
+    assert rows._scale([one, other])["teacher_name"] == "the best teacher on s<t"
+    assert rows._scale([one])["teacher_name"] == "the teacher"
+    made = rows.rows_of(Comparison([one, other], [one, other], [], [], []), tmp_path)
+    assert look.look_of(made)["plot"]["said"]["text"] == "the best teacher on s&lt;t 0.9400"
+
+
+def test_many_minutes_are_written_out():
+    point = finished_point("a", np.ones(10, bool), np.ones(10, bool))
+    point.result.cost["stages"] = {"teacher-a": 74_000.0, "file-a": 1.0}
+    twice = [point, replace(point, result=replace(point.result, run_id="b"))]
+    drawn = figures.stages(Comparison(twice, twice, [], [], []))
+    assert drawn
+    assert drawn.caption.startswith("1,233 minutes were spent on 2 stages; the cache saved 1,233 more.")

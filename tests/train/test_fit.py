@@ -188,3 +188,9 @@ def test_the_private_way_to_make_moments_early_is_there_and_can_be_missed(monkey
     monkeypatch.setattr(optimizer, "LazyAdamW", WithoutIt)
     other = optimizer.optimizer_for([kernel], rate=0.1, weight_decay=0.5, scales={})
     assert other.settings == {"learning_rate": 0.1, "weight_decay": 0.5, "scales": {}}
+
+
+def test_a_training_set_that_can_hold_nothing_out_is_refused():
+    assert [len(part) for part in split(5, holdout=0.02, minimum=200, seed=0)] == [4, 1]
+    with pytest.raises(UserError, match="train has 4 sentences"):
+        split(4, holdout=0.02, minimum=200, seed=0)

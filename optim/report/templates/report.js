@@ -34,7 +34,7 @@ function themed(layout) {
 }
 
 function draw(element, afresh = false) {
-  if (!figures.has(element)) figures.set(element, JSON.parse(element.firstElementChild.textContent));
+  if (afresh || !figures.has(element)) figures.set(element, JSON.parse(element.querySelector("script").textContent));
   const { data, layout } = figures.get(element);
   const how = afresh ? Plotly.newPlot : Plotly.react;
   const drawn = how(element, data, themed(layout), { ...CONFIG, displayModeBar: false });
@@ -284,7 +284,8 @@ if (D) {
   drawTable();
   update();
   const brush = (chosen) => {
-    state.box = chosen?.range ? new Set(chosen.points.map((at) => at.pointIndex)) : null;
+    if (chosen !== null && !chosen?.range) return; // a click, or a plot that is drawn anew: what was brushed stays
+    state.box = chosen && new Set(chosen.points.map((at) => at.pointIndex));
     update();
   };
   $("plot").on("plotly_click", ({ points: [at] }) => openPoint(at.pointIndex));
