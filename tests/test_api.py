@@ -93,3 +93,11 @@ def test_a_dry_run_makes_no_point(monkeypatch):
 def test_a_value_that_cannot_be_found_is_a_user_error(value, told):
     with pytest.raises(UserError, match=told):
         optim.run("model=tiny", "data=csv", "track=none", f"data.train_path={value}")
+
+
+def test_a_named_sweep_takes_its_keys():
+    assert len(here._batch(["sweep=frontier", "model=tiny"])) * 2 == len(
+        here._batch(["sweep=frontier", "sweep.seeds=[0,1]", "model=tiny"])
+    )
+    with pytest.raises(UserError, match="seeds"):
+        here._batch(["sweep=frontier", "sweep.seeds=[0,0]"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
@@ -26,6 +27,15 @@ config.register()
 OWN = set(OmegaConf.to_container(OmegaConf.load(CONF / "sweep.yaml"))) | {"sweep", "hydra"}  # type: ignore[arg-type]
 BOTH = ("cache_dir", "hydra.searchpath")  # keys of both programs
 TRAINS = (*ENGINES, *(engine.replace("/", ".") for engine in ENGINES))  # what -m alone reads
+READ_BY = {  # key of conf/sweep.yaml -> the methods of `sweep` that read it, where not all do
+    **dict.fromkeys(("clean", "yes"), ("cache",)),
+    **dict.fromkeys(("run", "repo"), ("publish",)),
+    **dict.fromkeys(("host", "host_python"), ("measure",)),
+    **dict.fromkeys(("trials", "timeout_min"), ("search",)),
+    "file": ("import",),
+    "machine": ("report", "pick"),
+    "budget": ("search", "pick"),
+}
 _passed: list[str] = []
 
 
@@ -59,6 +69,7 @@ def _run(cfg: DictConfig) -> int:
 
     if "method" not in cfg.sweep:
         return _list()
+    _require_read(cfg.sweep.method, HydraConfig.get().overrides.task)
     chosen = {key: value for key, value in cfg.sweep.items() if key != "dry_run"}
     settings = Settings(
         name=f"sweep={HydraConfig.get().runtime.choices['sweep']}",
@@ -77,6 +88,15 @@ def _run(cfg: DictConfig) -> int:
     sweep = build(OmegaConf.create(chosen), "sweep")
     settings.check(sweep)
     return sweep.run(settings)
+
+
+def _require_read(method: str, words: Sequence[str]) -> None:
+    """Raises UserError for a key of conf/sweep.yaml that another sweep reads."""
+    for word in words:
+        readers = READ_BY.get(word.lstrip("+~").split("=", 1)[0].split(".")[0], (method,))
+        if method not in readers:
+            named = " and ".join(f"sweep={reader}" for reader in readers)
+            raise UserError(f"{word} changes nothing here: it is for {named}.")
 
 
 def _text(cfg: DictConfig, key: str) -> str | None:

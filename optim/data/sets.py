@@ -33,6 +33,11 @@ def hub_set(hub_id: str, config: str | None, revision: str, *, data: str, way_ou
 
     reachable, offline = hub.hub_reachable(), settings.HF_HUB_OFFLINE
     what = f"{data}: {hub_id}" + (f"/{config}" if config else "")
+    if Path(hub_id).is_dir():  # of any revision
+        raise UserError(
+            f"{what} is a folder here too, which datasets would read in place of the hub's set: rename it, or take it "
+            "itself by data=hf data.path=DIR."
+        )
     try:
         # Told that it is offline, `datasets` reads its cache at once instead of retrying for half a minute.
         settings.HF_HUB_OFFLINE = not reachable
@@ -58,7 +63,8 @@ def folder_set(folder: Path, config: str | None, *, split: str) -> Any:
     require_folder(folder)
     saved = any((folder / name).is_file() for name in SAVED)
     try:
-        loaded = load_from_disk(str(folder)) if saved else load_dataset(str(folder), config)
+        # By its whole path: `csv`, `json` and `text` alone are readers to load_dataset, whatever folder is there.
+        loaded = load_from_disk(str(folder)) if saved else load_dataset(str(folder.absolute()), config)
     except Exception as error:  # `datasets` raises what its readers raise
         raise UserError(
             f"data.path: {folder} is no folder that datasets can read ({_one_line(error)}). "
@@ -80,7 +86,7 @@ def folder_sha256(folder: Path) -> dict[str, str]:
     require_folder(folder)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     names = {path: path.relative_to(folder) for path in files}
-    kept = {p: n for p, n in names.items() if not n.name.startswith("cache-") and not any(x[0] == "." for x in n.parts)}
+    kept = {p: n for p, n in names.items() if not n.match("cache-*.arrow") and not any(x[0] == "." for x in n.parts)}
     try:
         return {name.as_posix(): sha256_of(path) for path, name in kept.items()}
     except OSError as error:
@@ -115,6 +121,8 @@ def _cached(hub_id: str, config: str | None, revision: str) -> Any:
     try:
         return _of_hub(present, config, revision)
     except (OSError, ValueError):
+        if Path(former).is_dir():  # which would be read in its place
+            raise
         return _of_hub(former, config, revision)
 
 

@@ -129,11 +129,15 @@ def _stratified(
     members: dict[str, list[int]] = defaultdict(list)
     for i in order:
         members[rows[i][1]].append(i)
-    chosen = {forms[i] for some in members.values() for i in some[: max(1, round(fraction * len(some)))]}
+    counts = {label: min(max(1, round(fraction * len(some))), len(some) - 1) for label, some in members.items()}
+    chosen = {forms[i] for label, some in members.items() for i in some[: counts[label]]}
     for indices in members.values():
         if all(forms[i] in chosen for i in indices):
             chosen -= {forms[i] for i in indices}
     dev = {i for i, form in enumerate(forms) if form in chosen}
     if not dev:
-        raise UserError(f"data.dev_fraction={fraction:g} of {len(rows)} rows leaves none for dev. Give data.dev_path.")
+        raise UserError(
+            f"data.dev_fraction={fraction:g} of {len(rows)} rows leaves none for dev: all {len(members)} classes have "
+            "a single text, which stays in train. Is data.label_column right? Else give dev sentences of their own."
+        )
     return [row for i, row in enumerate(rows) if i not in dev], [row for i, row in enumerate(rows) if i in dev]

@@ -13,6 +13,7 @@ from optim.common.errors import UserError
 from optim.common.files import first_line, sha256_of
 
 Cells = tuple[int, Any, Any]  # line, text, label
+COLUMNS = "For data=csv set data.text_column and data.label_column."
 
 
 def format_of(path: Path) -> str:
@@ -64,6 +65,8 @@ def checked(rows: list[Cells], where: str, text_column: str, label_column: str) 
             raise UserError(f"{where} {line}: {label_column!r} has no label.")
         if isinstance(label, list | dict):
             raise UserError(f"{where} {line}: {label_column!r} must hold one label, got {str(label)[:60]}.")
+        if isinstance(label, bytes) or (isinstance(label, str) and not _is_text(label)):
+            raise UserError(f"{where} {line}: {label_column!r} must be a label that can be written, got {label!r}.")
         pairs.append((text, _label_text(label)))
     return pairs
 
@@ -104,7 +107,7 @@ def _read_jsonl(path: Path, columns: tuple[str, str]) -> list[Cells]:
             raise UserError(f"data: {path}, line {i} is not JSON ({error}).") from error
         if not isinstance(entry, dict):
             raise UserError(f"data: {path}, line {i} must be a JSON object, got {type(entry).__name__}.")
-        _places(path, list(entry), columns)
+        _places(f"{path}, line {i},", list(entry), columns)
         rows.append((i, entry[columns[0]], entry[columns[1]]))
     return rows
 
@@ -130,11 +133,10 @@ def absent_columns(header: Sequence[str], columns: tuple[str, str]) -> str:
     return f"{lacks}; it has {has}" if absent else ""
 
 
-def _places(path: Path, header: list[str], columns: tuple[str, str]) -> list[int]:
+def _places(where: Path | str, header: list[str], columns: tuple[str, str]) -> list[int]:
     """Where the columns stand. Raises UserError listing the columns that are there."""
     if absent := absent_columns(header, columns):
-        fix = "For data=csv set data.text_column and data.label_column."
-        raise UserError(f"data: {path} has no column {absent}. {fix}")
+        raise UserError(f"data: {where} has no column {absent}. {COLUMNS}")
     return [header.index(column) for column in columns]
 
 

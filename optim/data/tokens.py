@@ -104,7 +104,11 @@ def tokenize_blocks(blocks: Iterable[list[str]], *, tokenizer_path: Path, max_le
     tokenizer.enable_truncation(max_length)
     ids, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
     for texts in blocks:
-        encoded = [np.array(entry.ids, np.int32) for entry in tokenizer.encode_batch_fast(texts)]
+        try:
+            entries = tokenizer.encode_batch_fast(texts)
+        except Exception as error:  # for one, of a WordPiece without a piece for what it cannot spell
+            raise UserError(f"model: {tokenizer_path} cannot read the sentences ({first_line(error)}).") from error
+        encoded = [np.array(entry.ids, np.int32) for entry in entries]
         ids.append(np.concatenate([np.zeros(0, np.int32), *encoded]))
         lengths.append(np.array([len(one) for one in encoded], np.int64))
         progress(len(texts))

@@ -15,9 +15,10 @@ import numpy as np
 from optim.common.errors import UserError
 from optim.common.files import first_line
 from optim.data.leaks import normal_form
-from optim.data.tables import SUFFIXES, file_sha256, read_rows
+from optim.data.tables import COLUMNS, SUFFIXES, file_sha256, read_rows
 
 SETTING = "distill.unlabelled"
+OWN_COLUMN = "It is that of data.text_column, 'text' where the data have none; or give a .txt file, a sentence a line."
 NOBODY = -1  # in place of a training row that a sentence was made from
 BLOCK = 10_000  # sentences that are held as texts at once
 
@@ -88,7 +89,8 @@ class _named:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, UserError):
-            raise UserError(f"{SETTING}: {str(error).removeprefix('data: ')}") from error
+            said = str(error).removeprefix("data: ").replace(COLUMNS, OWN_COLUMN)
+            raise UserError(f"{SETTING}: {said}") from error
 
 
 class Filter:

@@ -29,6 +29,7 @@ from optim.common.stages import Wanted, stage
 NEEDED = ("config.json", "model.safetensors")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
 TOKENIZER_VERSION = 2  # of what `make_tokenizer` makes of a user's vocab.txt; 2 knows MPNet's special tokens
+UNKNOWN = "[UNK]"  # of every family that is built here
 SPECIAL = {"mpnet": {"cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>", "mask_token": "<mask>"}}
 CONVERT = "Convert it with transformers and torch: AutoModel.from_pretrained({}).save_pretrained(DIR); model.path=DIR."
 NO_HUB = "Use model=minilm, which needs no hub, or model.path=DIR, or point HF_HOME at a cache that holds it."
@@ -256,6 +257,8 @@ def make_tokenizer(folder: Path) -> None:
     settings = _fields(folder / "tokenizer_config.json")
     special = SPECIAL.get(str(_fields(folder / "config.json").get("model_type")), {})
     words = set((folder / "vocab.txt").read_text(encoding="utf-8", errors="replace").split())
+    if UNKNOWN not in words:
+        raise UserError(f"model: vocab.txt makes no tokenizer ({UNKNOWN} is not in it). Save its tokenizer.json.")
     try:
         tokenizer = BertWordPieceTokenizer(
             str(folder / "vocab.txt"),
@@ -264,7 +267,7 @@ def make_tokenizer(folder: Path) -> None:
             handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
             **{role: word for role, word in special.items() if word in words},
         )
-    except TypeError as error:  # of the library, for a special token that is not there
+    except Exception as error:  # a TypeError for a special token that is not there; nothing narrower for no UTF-8
         raise UserError(
             f"model: vocab.txt makes no tokenizer ({first_line(error)}). Save its tokenizer.json."
         ) from error

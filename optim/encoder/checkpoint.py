@@ -119,8 +119,13 @@ def read(path: Path) -> dict[str, np.ndarray]:
     for name, value in tensors.items():
         name = re.sub(r"^(bert|distilbert|mobilebert|mpnet|model)\.", "", name)
         name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name))
-        renamed[name] = value.astype(np.float32) if value.dtype.kind == "f" or value.dtype.itemsize == 2 else value
+        renamed[name] = value.astype(np.float32) if _is_float(value) else value
     return renamed
+
+
+def _is_float(value: np.ndarray) -> bool:
+    """Whether a tensor is float16, bfloat16 (to NumPy of an unknown kind), float32 or float64."""
+    return value.dtype.kind == "f" or (value.dtype.itemsize == 2 and value.dtype.kind not in "iu")
 
 
 def load(model, shape: Architecture, path: Path) -> list[str]:
@@ -146,6 +151,11 @@ def load(model, shape: Architecture, path: Path) -> list[str]:
                 raise UserError(
                     f"model: {prefix} in {path} has shape {value.shape[::turn]}, "
                     f"config.json asks for {tuple(variable.shape)[::turn]}."
+                )
+            if value.dtype != np.float32:  # the steps of a quantized checkpoint, whose scales stand elsewhere
+                raise UserError(
+                    f"model: {prefix} in {path} is {value.dtype.name}, as quantized checkpoints have it; only float16, "
+                    "bfloat16 and float32 weights are read. Save the model before it was quantized."
                 )
             variable.assign(value)
     if shape.family in ("bert", "mobilebert"):

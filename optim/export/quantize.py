@@ -44,6 +44,7 @@ from optim.common.errors import UserError, require_count, require_fraction, requ
 from optim.common.screen import without_chatter
 from optim.data.tokens import Tokens
 from optim.encoder.architecture import Architecture
+from optim.encoder.kernels import prunable_shapes
 from optim.export.choice import Choice
 from optim.export.convert import SIGNATURE, _quiet, convert
 from optim.export.flatbuffer import (
@@ -178,6 +179,8 @@ def dynamic_blocks(*, max_disagreement: float, kernel_bits: int, block: int | No
         return _blocks_file(student, content, small=small, block=block, embedding_bits=embedding_bits)
 
     def refuse(shape: Architecture) -> None:
+        if kernel_bits == 4:
+            _refuse_indivisible(shape, block)
         width = shape.bottleneck.embedding_width if shape.bottleneck else shape.width
         if embedding_bits == 4 and block is not None and width % block:
             raise UserError(
@@ -205,7 +208,8 @@ def mixed(*, max_disagreement: float, max_drop_points: float, block: int | None)
         content = with_lookups(student.float32_path.read_bytes())
         return _blocks_file(student, content, small=small, block=block, embedding_bits=8)
 
-    return Quantizer(max_disagreement=max_disagreement, run=run, tables=(table,))
+    return Quantizer(max_disagreement=max_disagreement, run=run, tables=(table,),
+                     refuse=lambda shape: _refuse_indivisible(shape, block))  # fmt: skip
 
 
 def sensitivity_of(block: int | None) -> str:
@@ -358,6 +362,15 @@ def _divided(student: Student, names: Sequence[str], block: int | None) -> list[
     if odd:
         log.info("export    stay int8, as blocks of %d do not divide their inputs: %s", block, ", ".join(odd))
     return [name for name in names if name not in odd]
+
+
+def _refuse_indivisible(shape: Architecture, block: int | None) -> None:
+    """Raises UserError for a model none of whose kernels can have blocks: its file would hold no int4 at all."""
+    if block is not None and all(inputs % block for inputs, _ in prunable_shapes(shape).values()):
+        raise UserError(
+            f"quant.block={block} divides the inputs of no kernel of this model, so none would be int4: "
+            "choose quant=int8, or quant.block=null, which can collapse."
+        )
 
 
 def _require_bits(setting: str, value: int) -> None:

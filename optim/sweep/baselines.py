@@ -135,6 +135,7 @@ class Baselines:
         words += [worded("model.path", self.paths[name])] if name in self.paths else []
         given = {word.split("=")[0] for word in settings.overrides}
         job = settings.composed([*(word for word in words if word.split("=")[0] not in given), *settings.overrides])
+        build(job.cfg.track, "track")  # without a key W&B takes no point
         point = point_of(job.cfg)
         if name in self.paths:
             point.checkpoint.fingerprint()  # a folder that is none is a mistake, not a reason for random weights

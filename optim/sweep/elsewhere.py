@@ -121,8 +121,10 @@ def _run(command: Sequence[str], name: str, sent: Any = None) -> str:
     """stdout of a command; its stderr is shown as it comes, and its last line told if it fails."""
     last = ""
     # stdout goes to a file: in a pipe that nobody reads meanwhile the figures of some sixty files would stop it.
-    with tempfile.TemporaryFile("w+") as out:
-        with subprocess.Popen(command, stdin=sent, stdout=out, stderr=subprocess.PIPE, text=True) as child:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as out:
+        with subprocess.Popen(
+            command, stdin=sent, stdout=out, stderr=subprocess.PIPE, encoding="utf-8", errors="replace"
+        ) as child:
             assert child.stderr is not None
             for line in child.stderr:
                 print(f"  {name}: {line.rstrip()}", file=sys.stderr)

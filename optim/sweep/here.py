@@ -18,7 +18,7 @@ from optim.run.here import explaining
 from optim.run.places import options_of
 from optim.run.process import run_apart
 from optim.run.words import require_known_words
-from optim.sweep.grid import points_of
+from optim.sweep.grid import parsed, points_of
 from optim.sweep.multirun import Composed, sweep
 from optim.sweep.plan import plan
 from optim.sweep.points import Recipes
@@ -58,7 +58,13 @@ def _batch(words: Sequence[str]) -> list[list[str]]:
         return points_of(rest)
     if names[-1] not in options_of("sweep"):
         raise UserError(f"sweep has no option {names[-1]!r}; it has {', '.join(sorted(options_of('sweep')))}.")
-    named = build(OmegaConf.load(options_of("sweep")[names[-1]]), "sweep")
+    own = [word for word in rest if word.startswith("sweep.") and word.split("=", 1)[0] != "sweep.dry_run"]
+    rest = [word for word in rest if word not in own]
+    node = OmegaConf.load(options_of("sweep")[names[-1]])
+    OmegaConf.set_struct(node, True)
+    for one in parsed(own):
+        OmegaConf.update(node, one.key_or_group.removeprefix("sweep."), one.value(), merge=False)
+    named = build(node, "sweep")
     if isinstance(named, Grid):
         return points_of(named.words(rest))
     if isinstance(named, Recipes):

@@ -33,7 +33,7 @@ class Recipes:
 
     def __post_init__(self) -> None:
         if not self.recipes:
-            raise UserError("sweep.recipes is empty. Name at least one: sweep.recipes.NAME=[key=value,...].")
+            raise UserError("sweep.recipes is empty. Name at least one: '+sweep.recipes.NAME=[\"key=value\"]'.")
         _check_seeds(self.seeds)
 
     def run(self, settings: Settings) -> int:
@@ -43,7 +43,7 @@ class Recipes:
     def batch(self, overrides: Sequence[str]) -> list[list[str]]:
         """The words of every point."""
         _check_words(overrides)
-        recipes = [merged([*words, *overrides]) for words in self.recipes.values()]
+        recipes = [merged([*_options_first(words), *_options_first(overrides)]) for words in self.recipes.values()]
         return [merged([*words, f"seed={seed}"]) for seed in self.seeds for words in recipes]
 
 
@@ -60,7 +60,7 @@ class Ablation:
 
     def __post_init__(self) -> None:
         if not self.without:
-            raise UserError("sweep.without is empty. Name at least one ingredient: sweep.without.NAME=[key=value,...].")
+            raise UserError("sweep.without is empty. Name an ingredient: '+sweep.without.NAME=[\"key=value\"]'.")
         _check_seeds(self.seeds)
 
     def run(self, settings: Settings) -> int:
@@ -81,7 +81,15 @@ class Ablation:
         return 0 if done else 1
 
     def _words(self, settings: Settings, words: Sequence[str], seed: int) -> list[str]:
-        return merged([*settings.overrides, *words, f"seed={seed}"])
+        return merged([*_options_first(settings.overrides), *words, *self._held(settings), f"seed={seed}"])
+
+    def _held(self, settings: Settings) -> list[str]:
+        """The seed that the command line holds of a fine-tuning which the student starts from, taught or not."""
+        held = [word for word in settings.overrides if word.startswith("distill.teacher_seed=")]
+        if not held:
+            return []
+        whole = settings.composed(merged(_options_first(settings.overrides)))
+        return held if point_of(whole.cfg).starts_fitted else []
 
     def _there(self, settings: Settings) -> Iterable[tuple[str, Sequence[str]]]:
         """The whole recipe, then each ingredient without which the point would be another one."""
@@ -129,6 +137,12 @@ def merged(words: Sequence[str]) -> list[str]:
         kept = [w for w in kept if (own := w.split("=", 1)[0].lstrip("+~")) != key and not own.startswith(f"{key}.")]
         kept.append(word)
     return kept
+
+
+def _options_first(words: Sequence[str]) -> list[str]:
+    """The words of one command line with those that choose an option before those of keys: their order means nothing,
+    and none of them makes another void."""
+    return sorted(words, key=lambda word: "." in word.split("=", 1)[0])
 
 
 def _check_seeds(seeds: Sequence[int]) -> None:

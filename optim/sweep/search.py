@@ -86,8 +86,9 @@ class Search:
     """A study on a space of options, told what each point is by `identify` and how good by `answer`."""
 
     def __init__(self, study, space: Mapping[str, Sequence[Any]], *, identify: Callable[[Choice], str],
-                 answer: Callable[[Choice], Answer | None], seed: int) -> None:  # fmt: skip
-        self.study, self.answer, self._identify = study, answer, identify
+                 answer: Callable[[Choice], Answer | None], seed: int,
+                 there: Callable[[str], bool] = lambda point: True) -> None:  # fmt: skip
+        self.study, self.answer, self._identify, self.there = study, answer, identify, there
         self.space = {key: list(options) for key, options in space.items()}
         self.rng = random.Random(seed)
         self.failed: set[str] = set()  # not proposed again before the next call of the command
@@ -101,22 +102,27 @@ class Search:
         return self._names[key]
 
     def known(self) -> dict[str, Any]:
-        """Point -> its first trial, of those that were answered, here or in another process."""
+        """Point -> its first trial, of those that were answered, here or in another process, and are still there."""
         import optuna
 
         done = self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-        return {t.user_attrs["point"]: t for t in reversed(done)}
+        found = {t.user_attrs["point"]: t for t in reversed(done)}
+        return {point: trial for point, trial in found.items() if self.there(point)}
 
     def step(self) -> bool | None:
         """One new point: whether it could be answered. None if the space holds no unseen point."""
         for _ in range(PATIENCE):
             if (answered := self._trial()) is not None:
                 return answered
-        unseen = [c for c in self._all() if self.identify(c) not in self.known().keys() | self.failed]
-        if not unseen:
-            return None
-        self.study.enqueue_trial(self.rng.choice(unseen))
-        return self._trial()
+        while unseen := self._unseen():
+            self.study.enqueue_trial(self.rng.choice(unseen))
+            if (answered := self._trial()) is not None:  # else another process has taken it
+                return answered
+        return None
+
+    def _unseen(self) -> list[Choice]:
+        seen = self.known().keys() | self.failed
+        return [choice for choice in self._all() if self.identify(choice) not in seen]
 
     def _trial(self) -> bool | None:
         """One trial; None if its point is known."""
@@ -132,7 +138,11 @@ class Search:
         if before := self.known().get(point):
             _tell(self.study, trial, Answer(tuple(before.values), before.user_attrs["excess"]))
             return None
-        answer = self.answer(choice)
+        try:
+            answer = self.answer(choice)
+        except BaseException:  # Ctrl-C: a trial that runs for ever counts as a bad one, in later calls too
+            self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            raise
         if answer is None:
             self.failed.add(point)
             self.study.tell(trial, state=optuna.trial.TrialState.FAIL)

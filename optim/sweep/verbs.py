@@ -20,9 +20,9 @@ from optim.common.screen import counted
 from optim.common.stages import digest_of
 from optim.run.config import Job
 from optim.run.keys import run_id_of
-from optim.run.places import dir_words
+from optim.run.places import EXPERIMENT, dir_words
 from optim.run.process import STOP_S, run_apart, stop
-from optim.run.result import require_writable
+from optim.run.result import FILE, require_writable
 from optim.run.worded import worded, written
 from optim.sweep import pick
 from optim.sweep.multirun import group_words
@@ -43,10 +43,14 @@ PLANNED = 200  # points of a search that its plan shows: composing one takes a f
 class Grid:
     """Every combination of some values: `train.py -m` under a name."""
 
-    points: Mapping[str, str]  # key of train.py -> its values, with commas
+    points: Mapping[str, Any]  # key of train.py -> its values, with commas
 
     reads: ClassVar = EVERY
     launches: ClassVar = True
+
+    def __post_init__(self) -> None:
+        values = {key: one if isinstance(one, str) else written(one) for key, one in flat(self.points).items()}
+        object.__setattr__(self, "points", values)
 
     def run(self, settings: Settings) -> int:
         """Starts train.py -m; what stands on the command line wins over the grid, in the grid's place and order."""
@@ -116,8 +120,12 @@ def compare_all(settings: Settings, name: str, *, group: str | None, notes: Sequ
 
 
 def _track(settings: Settings) -> DictConfig:
-    """The option of `track` that the command line asks for; model and data are named to spare a look for a hub."""
-    words = [word for word in settings.overrides if word.lstrip("+").split("=")[0].split(".")[0] == "track"]
+    """The option of `track` that the command line asks for, by itself or by an experiment, and where that is found.
+
+    Model and data are named to spare a look for a hub.
+    """
+    roots = ("track", EXPERIMENT, "hydra")
+    words = [word for word in settings.overrides if word.lstrip("+").split("=")[0].split(".")[0] in roots]
     return settings.composed(["model=tiny", "data=csv", *words]).cfg.track
 
 
@@ -134,7 +142,7 @@ class Measure:
 
     folder: str  # under results_dir
 
-    reads: ClassVar = EVERY
+    reads: ClassVar = ("bench", "track")
     launches: ClassVar = False
 
     def run(self, settings: Settings) -> int:
@@ -214,7 +222,7 @@ class SearchSweep:
     another space and another budget are searches of their own in it.
     """
 
-    space: Mapping[str, Sequence[Any]]  # key of train.py -> its options
+    space: Mapping[str, Any]  # key of train.py -> its options
     sampler: str  # tpe | nsga2 | random
     journal: str  # a file under results_dir
     seed: int
@@ -224,7 +232,10 @@ class SearchSweep:
 
     def __post_init__(self) -> None:
         require_seed("sweep.seed", self.seed)
+        object.__setattr__(self, "space", flat(self.space))
         for key, options in self.space.items():
+            if not isinstance(options, list | tuple):
+                raise UserError(f"sweep.space.{key} must be a list, [a, b], got {options!r}.")
             if not options:
                 raise UserError(f"sweep.space.{key} is empty. Name at least one option: sweep.space.{key}=[a,b].")
 
@@ -247,13 +258,14 @@ class SearchSweep:
         name = f"{group}-{self._asked(settings)}"
         study = search.study_in(settings.results_dir / self.journal, name=name, sampler=self.sampler, seed=self.seed)
         engine = search.Search(study, self.space, identify=lambda choice: self._point(settings, choice)[1].name,
-                              answer=lambda choice: self._answer(settings, choice, words), seed=self.seed)  # fmt: skip
+                              answer=lambda choice: self._answer(settings, choice, words), seed=self.seed,
+                              there=lambda point: (settings.results_dir / point / FILE).is_file())  # fmt: skip
         failed = self._trials(engine, settings)
         known = [point_values(p) for p in pick.on_same_data(settings.results_dir, engine.known())]
         values = search.read_journal(study)
         folders = [p.folder for p in pick.finished_points(settings.results_dir)]
         measure_noisy_again(folders, _bench(settings))
-        notes = [search.versus_random(values, known).line()] if values else []
+        notes = [search.versus_random(values, known).line()] if values and known else []
         compare_all(settings, "search", group=group, notes=notes)
         print(pick.answer(pick.on_same_data(settings.results_dir, engine.known()), settings.budget))
         return 1 if failed else 0
@@ -272,9 +284,10 @@ class SearchSweep:
         The first point stands for those. A mistake in the words, or in any option of the space, ends the search here.
         """
         first = {key: options[0] for key, options in self.space.items()}
-        name = self._point(settings, first)[1].name
-        for choice in ({**first, key: option} for key, options in self.space.items() for option in options[1:]):
-            self._point(settings, choice)
+        choices = [first, *({**first, key: option} for key, options in self.space.items() for option in options[1:])]
+        points = [self._point(settings, choice) for choice in choices]
+        plan([job for job, _ in points])  # refuses methods that do not go together, and a tracker without a key
+        name = points[0][1].name
         return digest_of([name, [(name, float(limit)) for name, limit, _ in settings.budget.bounds()]])
 
     def _trials(self, engine: Search, settings: Settings) -> int:
@@ -309,6 +322,14 @@ class SearchSweep:
         point = finished.read_all([folder])[0][0]
         print(f"  {figures_line(point.result)}", file=sys.stderr)
         return Answer(point_values(point), {name: of(point) - limit for name, limit, of in settings.budget.bounds()})
+
+
+def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`distill: {temperature: ...}` as `distill.temperature`. A command line can name a key of the first form alone."""
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
 
 
 def _option(value: Any) -> Any:

@@ -289,3 +289,34 @@ def test_several_labels_a_sentence_are_refused(tmp_path):
 def test_settings_alone_are_refused_before_anything_is_read(changes, part):
     with pytest.raises(UserError, match=part):
         hf.hub_or_folder(**settings(**changes))
+
+
+def test_a_folder_called_like_a_reader_is_read_alone(tmp_path, monkeypatch):
+    """`load_dataset("csv")` is the reader of that name, and takes whatever lies below the working folder."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "csv").mkdir()
+    other: Rows = [("of another set", "tree")]
+    for place, rows in (("csv/train.csv", ROWS), ("csv/test.csv", DEV), ("train.csv", other)):
+        (tmp_path / place).write_bytes(csv(rows))
+    corpus = local(Path("csv"), dev_split="test").load(tmp_path)
+    assert (corpus.train.texts, corpus.name) == ([text for text, _ in ROWS], "csv")
+
+
+@pytest.mark.parametrize("folder", ["someone/things", "things"])
+def test_a_folder_called_like_a_set_of_the_hub_is_not_taken_for_it(tmp_path, monkeypatch, folder):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr("optim.common.hub.hub_reachable", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / "train.csv").write_bytes(csv(ROWS))
+    with pytest.raises(UserError, match=r"someone/things( is a folder here too|: .* its cache lacks these data)"):
+        hub_set(name="someone/things", dev_split=None, revision="b" * 40).load(tmp_path)
+
+
+def test_a_data_file_called_like_a_cache_counts(tmp_path):
+    (tmp_path / "train.csv").write_bytes(csv(ROWS))
+    (tmp_path / "cache-train.csv").write_bytes(csv(DEV))
+    known = local(tmp_path).fingerprint()
+    (tmp_path / "cache-train.csv").write_bytes(csv(DEV[:2]))
+    assert local(tmp_path).fingerprint() != known

@@ -549,3 +549,47 @@ def test_sst2_is_read_in_seconds():
         corpus = glue.glue(**settings("sst2", path=folder)).load(Path(folder))
         assert time.process_time() - start < 5
     assert len(corpus.train.texts) == 67_349
+
+
+@pytest.mark.parametrize("label", ["\ud83d", b"tree"])
+def test_a_label_that_no_file_can_hold_is_refused(tmp_path, label):
+    """Half an emoji in JSON, bytes in Parquet: the name of a class is written into the bundle, after the fits."""
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [{"text": f"film {i}", "label": one} for i, one in enumerate(["a", "b"] * 5)]
+    if isinstance(label, str):
+        path = write(tmp_path / "a.jsonl", "\n".join(json.dumps(row) for row in [*rows, {"text": "c", "label": label}]))
+    else:
+        path = tmp_path / "a.parquet"
+        columns = {"text": [row["text"] for row in rows], "label": [label, b"stone"] * 5}
+        pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    with pytest.raises(UserError, match=r"line \d+: 'label' must be a label that can be written, got"):
+        table(path).load(tmp_path)
+
+
+def test_a_large_slice_leaves_every_class_on_both_sides(tmp_path):
+    rows = [f"{label}{i},{label}\n" for label, count in {"a": 30, "b": 30, "c": 2}.items() for i in range(count)]
+    corpus = table(write(tmp_path / "a.csv", "text,label\n" + "".join(rows)), dev_fraction=0.8).load(tmp_path)
+    assert np.bincount(corpus.dev.labels, minlength=3).tolist() == [24, 24, 1]
+
+
+def test_a_column_of_ids_is_no_column_of_labels(tmp_path):
+    path = write(tmp_path / "a.csv", "text,label\n" + "".join(f"film {i},{i}\n" for i in range(20)))
+    with pytest.raises(UserError, match=r"all 20 classes have a single text.*Is data\.label_column right\?"):
+        table(path).load(tmp_path)
+
+
+def test_a_line_of_json_without_a_key_is_named(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"text": "a", "label": 1}\n{"text": "b"}\n')
+    with pytest.raises(UserError, match=r"a\.jsonl, line 2, has no column 'label'; it has 'text'"):
+        table(path).load(tmp_path)
+
+
+def test_a_tokenizer_without_a_piece_for_the_unknown_is_named(tmp_path, tokenizer_path):
+    content = json.loads(tokenizer_path.read_text(encoding="utf-8"))
+    del content["model"]["vocab"]["[UNK]"]
+    content["added_tokens"] = [one for one in content["added_tokens"] if one["content"] != "[UNK]"]
+    path = write(tmp_path / "tokenizer.json", json.dumps(content))
+    with pytest.raises(UserError, match=r"tokenizer\.json cannot read the sentences \(.*UNK"):
+        tokens.tokenize(corpus.Sentences(["漢"], np.array([0], np.int32)), tokenizer_path=path, max_length=8)

@@ -113,3 +113,13 @@ def test_the_content_of_a_file_counts_and_not_its_place(tmp_path):
         (tmp_path / name).write_text(text)
     one, same, other = (UnlabelledFile(tmp_path / name, "text").fingerprint() for name in ("a.txt", "b.txt", "c.txt"))
     assert one == same != other
+
+
+def test_a_file_without_the_column_says_which_it_is_read_by(tmp_path):
+    """GLUE's own test.tsv, for one: data=sst2 has no data.text_column."""
+    (tmp_path / "test.tsv").write_text("index\tsentence\n0\tfine\n")
+    with pytest.raises(
+        UserError, match=r"no column 'text'; it has 'index', 'sentence'\. .*or give a \.txt file"
+    ) as caught:
+        UnlabelledFile(tmp_path / "test.tsv", "text").texts()
+    assert "label_column" not in str(caught.value)

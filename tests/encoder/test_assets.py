@@ -599,3 +599,12 @@ def test_hub_revisions_are_fixed():
         "mobilebert",
         "xtremedistil",
     }
+
+
+@pytest.mark.parametrize("content", [b"[PAD]\n[UNK]\n[CLS]\n[SEP]\ncaf\xe9\n", b"[PAD]\n[CLS]\n[SEP]\nfilm\n"])
+def test_a_vocabulary_that_makes_no_tokenizer_is_named(tmp_path, content):
+    """Of another encoding than UTF-8, or without a piece for what cannot be spelled."""
+    local = vocabulary_alone(tmp_path / "local", "bert", "[UNK]")
+    write(local / "vocab.txt", content)
+    with pytest.raises(UserError, match=r"vocab\.txt makes no tokenizer \("):
+        make("distilbert", path=str(local)).fetch(tmp_path)

@@ -631,3 +631,14 @@ def test_a_config_that_is_a_folder_is_refused(tmp_path):
     (tmp_path / "config.json").mkdir()
     with pytest.raises(UserError, match=r"has no config\.json"):
         read_config(tmp_path, pooling="first", classes=2)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16])
+def test_whole_numbers_are_no_weights(dtype, scratch, copy):
+    """bitsandbytes keeps a kernel in int8 and its scales beside it: taken as it is, it would be in the hundreds."""
+    name = "encoder.layer.1.output.dense"
+    path = copy(
+        "bert", lambda t: {n: (100 * v).astype(dtype) if n == f"bert.{name}.weight" else v for n, v in t.items()}
+    )
+    message = refusal(scratch["bert"], shape_of("bert"), path)
+    assert f"{name} in {path} is {np.dtype(dtype).name}" in message

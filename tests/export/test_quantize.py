@@ -292,3 +292,15 @@ def test_a_calibration_draws_from_its_source(case):
     assert found == sorted(tokens.sentence(i).tolist() for i in (3, 5, 7))
     with pytest.raises(UserError, match=r"asks for 4 sentences, quant\.source=held_out has 3: set quant\.samples=3"):
         quantize.Calibration(samples=4, seed=0, source="held_out").drawn(student)
+
+
+@pytest.mark.parametrize(
+    "made", [blocks(kernel_bits=4), quantize.mixed(max_disagreement=1.0, max_drop_points=1, block=32)]
+)
+def test_a_model_without_a_kernel_for_blocks_is_refused(made):
+    """TinyBERT's 312 and 1200: its file would be int8 throughout."""
+    odd = replace(WIDE, width=312, head_width=26, heads=(12, 12), ffn_widths=(1200, 1200))
+    with pytest.raises(UserError, match=r"quant\.block=32 divides the inputs of no kernel of this model"):
+        made.refuse(odd)
+    made.refuse(WIDE)
+    blocks(kernel_bits=4, block=None).refuse(odd)

@@ -24,7 +24,7 @@ from optim.common.build import build
 from optim.run import places, words
 from optim.run.point import point_of
 from optim.run.worded import worded
-from optim.sweep import multirun, verbs
+from optim.sweep import baselines, multirun, verbs
 
 
 @pytest.fixture
@@ -148,6 +148,9 @@ def test_help_lists_what_each_program_takes_and_nothing_that_it_refuses(said):
         (["sweep=cache", "clean=all", "yes=no"], "yes must be true or false, got 'no'"),
         (["sweep=search", "sweep.space.quant=[]"], "sweep.space.quant is empty"),
         (["sweep=search", "sweep.seed=-1"], "sweep.seed must be a whole number from 0"),
+        (["sweep=report", "budget.file_mb=10"], "changes nothing here: it is for sweep=search and sweep=pick"),
+        (["sweep=measure", "machine=0badcafe"], "changes nothing here: it is for sweep=report and sweep=pick"),
+        (["sweep=measure", "model=minilm"], "of train.py's keys it reads bench and track alone"),
     ],
 )  # fmt: skip
 def test_words_that_nothing_reads_are_refused(said, given, told):
@@ -514,3 +517,27 @@ def test_a_key_that_is_taken_out_may_stand_beside_a_folder_named_by_a_number(sai
     code, _, err = said(sweep, "sweep=ablation", "results_dir=2024", "~sweep.without.vocab", "sweep.dry_run=true",
                         "model=tiny", "data=reviews", "track=none", "seed=0")  # fmt: skip
     assert (code, "seed=0 changes nothing" in err) == (2, True), err  # read up to there: nothing is planned
+
+
+@pytest.mark.parametrize("words", [["sweep=search", "trials=1"], ["sweep=baselines", "sweep.models=[minilm]"]])
+def test_no_point_is_begun_that_could_not_be_uploaded(said, runs: Runs, words, monkeypatch):
+    for module in (verbs, baselines):
+        monkeypatch.setattr(module, "run_apart", lambda job: pytest.fail("it was begun"))
+    own = [w for w in runs.overrides("track=wandb") if words[0] == "sweep=search" or not w.startswith("model=")]
+    code, _, err = said(sweep, *words, *own)
+    assert (code, err.count("no W&B key was found")) == (2, 1), err
+
+
+def test_a_search_ends_before_its_first_trial_where_no_point_can_be_made(said, runs: Runs, monkeypatch):
+    monkeypatch.setattr(verbs, "run_apart", lambda job: pytest.fail("it was begun"))
+    code, _, err = said(sweep, "sweep=search", "trials=1", *runs.overrides("data.max_length=1000"))
+    assert (code, "data.max_length must be at most 512" in err) == (2, True), err
+
+
+def test_every_key_of_a_space_can_be_taken_out_and_another_put_in(said, runs: Runs):
+    words = ["~sweep.space.distill.temperature", "+sweep.space.fit.student.average=[0,0.9]", "sweep.space.quant=[int8]"]
+    own = runs.overrides("distill=none", "prune=fixed50", "sweep.dry_run=true")
+    code, out, err = said(sweep, "sweep=search", *words, *own)
+    assert (code, "The space has 2 points" in out) == (0, True), err
+    grid = verbs.Grid(points={"prune": "none", "distill": {"temperature": "1,2"}})
+    assert grid.words([]) == ["prune=none", "distill.temperature=1,2"]

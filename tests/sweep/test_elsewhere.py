@@ -338,3 +338,9 @@ def test_a_real_ssh_server_on_this_machine_measures(server, points, tmp_path, mo
     done = sweep(points, "sweep=measure", "bench=quick", "host=board", f"host_python={sys.executable}")
     assert done.returncode == 0, done.stderr
     assert len(list(points.results.glob(f"*/measured-{ID}.json"))) == 2
+
+
+def test_what_another_machine_says_need_not_be_utf_8(capsys):
+    command = ["sh", "-c", r"printf 'caf\351\n' >&2; printf 'caf\351 {}\n'"]
+    assert elsewhere._run(command, "board").endswith(" {}\n")
+    assert "board: caf" in capsys.readouterr().err

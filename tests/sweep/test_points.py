@@ -6,6 +6,8 @@ import json
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from omegaconf import OmegaConf
 
 from optim.common.build import build
 from optim.common.errors import UserError
+from optim.sweep import points
 from optim.sweep.points import merged
 
 
@@ -96,3 +99,22 @@ def test_an_ablation_takes_a_recipe_under_a_name_apart(tmp_path):
 def test_mistakes_are_told(node, said):
     with pytest.raises(UserError, match=said):
         build(node, "sweep")
+
+
+def test_a_key_may_stand_before_the_option_that_it_belongs_to():
+    recipe = {"method": "recipes", "recipes": {"a": ["slim.width=24", "slim=slim50"]}, "seeds": [0]}
+    batch = build(recipe, "sweep").batch(["distill.temperature=4", "distill=hidden"])
+    assert batch == [["slim=slim50", "slim.width=24", "distill=hidden", "distill.temperature=4", "seed=0"]]
+    whole = build({"method": "ablation", "without": {"a": ["quant=none"]}, "seeds": [0]}, "sweep")
+    settings: Any = SimpleNamespace(overrides=["slim.ffn=0.3", "slim=layers6"])
+    assert whole._words(settings, [], 1) == ["slim=layers6", "slim.ffn=0.3", "seed=1"]
+
+
+@pytest.mark.parametrize("fitted", [True, False])
+def test_what_a_student_starts_from_keeps_its_held_seed_without_teachers(fitted, monkeypatch):
+    monkeypatch.setattr(points, "point_of", lambda cfg: SimpleNamespace(starts_fitted=fitted))
+    one = build({"method": "ablation", "without": {"distill": ["distill=none"]}, "seeds": [1]}, "sweep")
+    given = ["distill.teacher=mpnet", "distill.teacher_seed=0"]
+    settings: Any = SimpleNamespace(overrides=given, composed=lambda words: SimpleNamespace(cfg=words))
+    held = ["distill.teacher_seed=0"] if fitted else []
+    assert one._words(settings, ["distill=none"], 1) == ["distill=none", *held, "seed=1"]

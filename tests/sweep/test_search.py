@@ -137,6 +137,7 @@ class Command:
         monkeypatch.setattr(search, "study_in", study_in)
         monkeypatch.setattr(search, "versus_random", lambda values, known: versus)
         monkeypatch.setattr(again, "measure_noisy_again", lambda folders, bench: None)
+        monkeypatch.setattr(verbs, "plan", lambda jobs: None)
         for name, stand_in in (("_track", {}), ("_bench", None), ("compare_all", None)):
             monkeypatch.setattr(verbs, name, lambda *a, found=stand_in, **k: found)
         monkeypatch.setattr(verbs.pick, "finished_points", lambda *a: [])
@@ -149,6 +150,9 @@ class Command:
 
     def _answer(self, settings, choice, words):
         self.asked.append(choice)
+        folder = self._point(settings, choice)[1]
+        folder.mkdir(exist_ok=True)
+        (folder / "result.json").touch()
         values = answer(choice).values
         return Answer(values, {name: values[2] / 1e6 - limit for name, limit, _ in settings.budget.bounds()})
 
@@ -264,3 +268,49 @@ def test_half_of_a_space_asked_for_is_better_than_half_of_it_drawn():
         assert (found.trials, found.known, len(found.random)) == (7, 14, 20)
         wins += found.found >= np.mean(found.random)
     assert wins >= 4
+
+
+TWO = {"quant": ["none", "int8"]}
+
+
+def test_a_point_whose_result_was_deleted_is_asked_for_again():
+    left, asked = {"none", "int8"}, []
+
+    def answer(choice):
+        asked.append(choice["quant"])
+        return search.Answer((0.9, 5.0, 2e7), {})
+
+    study = search.study_in_memory(sampler="random", seed=0)
+    one = search.Search(
+        study, TWO, identify=lambda choice: choice["quant"], answer=answer, seed=0, there=left.__contains__
+    )
+    assert [one.step(), one.step(), one.step()] == [True, True, None]
+    left.remove("int8")
+    assert one.known().keys() == {"none"}
+    one.step()
+    assert asked.count("int8") == 2
+
+
+def test_a_trial_that_was_interrupted_does_not_run_for_ever():
+    def stop(choice):
+        raise KeyboardInterrupt
+
+    one = search.Search(
+        search.study_in_memory(sampler="tpe", seed=0), TWO, identify=lambda choice: choice["quant"], answer=stop, seed=0
+    )
+    with pytest.raises(KeyboardInterrupt):
+        one.step()
+    assert [trial.state.name for trial in one.study.trials] == ["FAIL"]
+
+
+def test_a_point_that_another_process_took_from_the_queue_is_no_end():
+    one = search.Search(
+        search.study_in_memory(sampler="tpe", seed=0),
+        TWO,
+        identify=lambda choice: choice["quant"],
+        answer=lambda choice: None,
+        seed=0,
+    )
+    told = iter([*[None] * (search.PATIENCE + 1), True])
+    one._trial = lambda: next(told)
+    assert one.step() is True

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from conftest import ROOT, Runs
@@ -358,3 +359,10 @@ def test_the_load_of_a_machine_is_that_before_the_run(monkeypatch, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         process._compute(None, SimpleNamespace(choices={"model": "m", "data": "d"}), tmp_path, tmp_path, None)  # type: ignore[arg-type]
     assert order == ["machine", "computed"]
+
+
+def test_a_search_takes_the_tracker_that_an_experiment_names():
+    settings: Any = SimpleNamespace(overrides=["experiment=smoke", "distill=kd"], composed=composed)
+    track = verbs._track(settings)
+    assert track == {"method": "none"}
+    assert verbs.group_words(track, "search-1") == []
