@@ -156,7 +156,8 @@ def test_what_a_killed_build_left_is_listed_and_goes_when_it_is_old(filled):
         stage(cache_dir, wanted, killed)
     scratch = cache_dir / "stages" / f".scratch-{wanted.key}"
     entry = next(entry for entry in cache.kept_in(cache_dir, results_dir) if entry.path == scratch)
-    assert (entry.kind, entry.bytes) == ("unfinished", 3000)
+    assert entry.kind == "unfinished"
+    assert 3000 < entry.bytes < 3200  # with the note of the seconds
     assert entry not in cache.to_remove([entry], "unused")
     os.utime(scratch, (0, 0))
     assert scratch in [one.path for one in cache.to_remove(cache.kept_in(cache_dir, results_dir), "older:30d")]
