@@ -17,8 +17,8 @@ from optim.report import page, write
 from optim.report.comparison import compared
 from optim.run import result
 
-# The asked figures are of an idle core. A busy one does half as much in a second of its time, and one of an older server
-# less again: there a filter of 500 points takes 0.19 to 0.23 s of it.
+# The asked figures are of an idle core. A busy one does half as much in a second of its time, and one of an older
+# server less again: there a filter of 500 points takes 0.19 to 0.23 s of it.
 LOADED = 3
 
 pytestmark = [
