@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from optim.common.errors import UserError
 from optim.common.screen import bar
 from optim.cut.budget import LatencyModel
 from optim.cut.importance import Importance, magnitude, taylor
@@ -24,6 +25,7 @@ from optim.encoder.store import ARCHITECTURE, WEIGHTS, read_architecture
 CUT = "cut.json"  # what was kept: layers, heads, columns, width, pooled, words
 TOKENIZER = "tokenizer.json"
 EMBEDDING = "word_embeddings/embeddings:0"
+TrainIds = Callable[[], np.ndarray]  # the training sentences in the tokens of the model, end to end: int32 [tokens]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,7 @@ class Surgery(Protocol):
         """Its name, version and arguments, for ids and keys."""
         ...
 
-    def check(self, shape: Architecture, tokenizer: Path) -> None:
+    def check(self, shape: Architecture, tokenizer: Path, train_ids: TrainIds) -> None:
         """Raises UserError for a model from which this cannot be removed; called before anything is trained."""
         ...
 
@@ -85,7 +87,7 @@ class NoSurgery:
     needs_latency: bool = False
     spec: Mapping[str, Any] = field(default_factory=dict)
 
-    def check(self, shape: Architecture, tokenizer: Path) -> None:
+    def check(self, shape: Architecture, tokenizer: Path, train_ids: TrainIds) -> None:
         """Nothing can be wrong."""
 
     def after(self, shape: Architecture) -> Architecture:
@@ -119,13 +121,19 @@ class Removal:
         """As `conf/slim` has it."""
         return self.slim.needs_latency
 
-    def check(self, shape: Architecture, tokenizer: Path) -> None:
-        """Of both."""
-        if self.vocabulary.changes:
-            words = Words.read(tokenizer)
-            self.vocabulary.check(words)
-            shape = replace(shape, vocabulary_size=len(words.needed()))  # the fewest that may stay
-        self.slim.check(shape)
+    def check(self, shape: Architecture, tokenizer: Path, train_ids: TrainIds) -> None:
+        """Of both; the words are counted only where a budget has no room for all of them."""
+        if not self.vocabulary.changes:
+            self.slim.check(shape)
+            return
+        words = Words.read(tokenizer)
+        self.vocabulary.check(words)
+        self.slim.check(replace(shape, vocabulary_size=len(words.needed())))  # the fewest that may stay
+        try:
+            self.slim.check(shape)
+        except UserError:
+            kept = self.vocabulary.keep(words, _counts(train_ids(), shape))
+            self.slim.check(replace(shape, vocabulary_size=len(kept)))
 
     def after(self, shape: Architecture) -> Architecture:
         """As `conf/slim` has it; how many words stay is not known before."""
@@ -140,7 +148,6 @@ class Removal:
         shape, weights = read_architecture(patient.folder), load_file(patient.folder / WEIGHTS)
         words = self._words(patient, shape)
         goal = replace(shape, vocabulary_size=len(words))
-        self.slim.check(goal)  # only now it is known how many words stay
         kept = self.slim.choose(goal, lambda now: self._score(patient, shape, weights, now), patient.latency)
         # Words can be cut out of every family, structure only out of some.
         smaller = cut_weights(weights, shape, kept) if self.slim.changes else weights
@@ -153,10 +160,9 @@ class Removal:
 
     def _words(self, patient: Patient, shape: Architecture) -> list[int]:
         """The ids to keep."""
-        counts = np.bincount(patient.train.ids, minlength=shape.vocabulary_size)
         if not self.cuts_words:
             return list(range(shape.vocabulary_size))
-        return self.vocabulary.keep(Words.read(patient.tokenizer), counts)
+        return self.vocabulary.keep(Words.read(patient.tokenizer), _counts(patient.train.ids, shape))
 
     def _score(self, patient: Patient, shape: Architecture, weights: Weights, kept: Kept) -> Importance:
         """How much what is kept now matters."""
@@ -168,6 +174,11 @@ class Removal:
         sample = _sample(patient.train, criterion)
         with bar("importance", len(sample), "sentence") as shown:
             return taylor(now, left, sample, progress=shown.update)
+
+
+def _counts(ids: np.ndarray, shape: Architecture) -> np.ndarray:
+    """How often each word stands among `ids`: int [vocabulary]."""
+    return np.bincount(ids, minlength=shape.vocabulary_size)
 
 
 def _sample(train: Tokens, criterion: Criterion) -> Tokens:

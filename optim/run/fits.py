@@ -24,7 +24,7 @@ from optim.encoder.tensorflow import prepare_tensorflow
 from optim.run.alignment import AlignmentStep
 from optim.run.keys import TRAINING, made_by, recipe_key
 from optim.run.point import Point
-from optim.run.starts import FromCheckpoint, Start
+from optim.run.starts import TOKENIZER, FromCheckpoint, Start
 from optim.run.step import Stages, Step
 from optim.run.transfer import TextsStep, TransferTokensStep
 from optim.train.answers import STORED, halved, require_tuned
@@ -68,6 +68,12 @@ class TokensStep(Step):
     def read(self, stages: Stages, split: str) -> Tokens:
         """`train` or `dev`."""
         return Tokens.load(stages.folder(self) / f"{split}.npz")
+
+    def train_ids(self) -> np.ndarray:
+        """The ids of `train`, without a stage: for a plan, of a start whose words need no step either."""
+        assert isinstance(self.start, FromCheckpoint)
+        path = self.start.folder / TOKENIZER
+        return tokenize(self.corpus.train, tokenizer_path=path, max_length=self.max_length).ids
 
     def parts(self, stages: Stages) -> Parts | None:
         """Which rows of train are part of which whole sentence, where they are phrases."""

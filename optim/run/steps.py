@@ -203,7 +203,7 @@ def _cut_start(point: Point, teachers: Sequence[FitStep], corpus: Corpus, cache_
         own = _teacher(point, Teacher(point.checkpoint, point.teachers[0].seed), corpus, cache_dir)
     start = FromCheckpoint(point.checkpoint, cache_dir)
     shape = start.architecture(len(corpus.label_names))
-    point.surgery.check(shape, start.folder / TOKENIZER)
+    point.surgery.check(shape, start.folder / TOKENIZER, own.tokens.train_ids)
     latency = LatencyStep(point, own.tokens, shape, point.surgery) if point.surgery.needs_latency else None
     return FromStep(SurgeryStep(point.surgery, own, latency), words=None if point.surgery.cuts_words else own.start)
 

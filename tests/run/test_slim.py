@@ -224,14 +224,14 @@ def test_what_cannot_be_removed_is_refused_before_anything_is_trained(runs, word
 
 
 def test_a_budget_that_the_words_exceed_is_named_whole_not_by_the_goal_of_a_step(runs):
-    """How many words `seen` keeps is known only beside the fitted model: the fewest that it might keep would fit."""
+    """How many words `seen` keeps is counted in the plan: the fewest that it might keep would fit."""
     words = ("slim=budget", "slim.steps=3", "vocab=seen")
     corpus = point(runs).source.load(runs.cache)
     with pytest.raises(UserError) as told:
         steps_of(point(runs, *words, "slim.parameters=10"), corpus, runs.cache)
     fewest = int(re.search(r"at least ([\d,]+)", str(told.value))[1].replace(",", ""))
     with pytest.raises(UserError, match=rf"slim\.parameters must be at least .*; got {fewest:,}\. vocab=seen"):
-        made(runs, point(runs, *words, f"slim.parameters={fewest}"))
+        steps_of(point(runs, *words, f"slim.parameters={fewest}"), corpus, runs.cache)
 
 
 def test_the_cut_model_starts_from_the_weights_that_were_kept(runs):
