@@ -92,8 +92,9 @@ graph before them. The others are to the graph with all three.
   The table above has fewer calls for each file, so its ratios are rougher.
 - With these three the float32 file gives the same answers, to 5e-6 of a logit, and so does the int8 file on all 872
   sentences of dev. As `int8_full` the file takes 0.85 of its time before (0.84 to 0.87, 22 rounds).
-- ONNX Runtime's int8 took 8.87 ms where the file before took 4.68 ([RESULTS.md](../benchmarks/RESULTS.md)). For 0.45 of
-  that it would have to take 3.99 ms, a seventh less. The three changes are a third of the way.
+- ONNX Runtime's int8 took 8.87 ms where the file before took 4.68, in a comparison older than that of
+  [RESULTS.md](../benchmarks/RESULTS.md). For 0.45 of that it would have to take 3.99 ms, a seventh less. The three
+  changes are a third of the way.
 - What stays out of XNNPACK are operations on whole numbers: the lookups of embeddings, the cast of the mask, and the
   count of positions. Together they hardly take time.
 """

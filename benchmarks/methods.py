@@ -181,7 +181,9 @@ def row(name: str, seeds: Mapping[int, Finished | None], whole_ms: float | None)
     results = [point.result for point in there.values()]
     mean = lambda of: statistics.mean(map(of, results))  # noqa: E731
     own_ms = statistics.mean(point.cost("latency_p50_ms") for point in there.values())
-    faster = {None: "", True: "yes", False: "no"}[results[0].speed.get("zeros_accelerated")]
+    said = {None: "", True: "yes", False: "no"}
+    verdicts = dict.fromkeys(said[r.speed.get("zeros_accelerated")] for r in results)
+    faster = ", ".join(verdicts)  # `yes, no` where the seeds differ
     return (
         f"| {name} | {', '.join(map(str, there))} | {mean(lambda r: r.quality['accuracy_fraction']):.4f} "
         f"| {', '.join(f'{point.accuracy:.4f}' for point in there.values())} "

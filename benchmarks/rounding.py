@@ -66,6 +66,7 @@ def main() -> None:
     result = json.loads((args.run / "result.json").read_text(encoding="utf-8"))
     stages = Path(result["cfg"]["cache_dir"]).expanduser() / "stages"
     folder = {key.split("-")[0]: stages / key for key in result["cost"]["stages"]}
+    folder.setdefault("student", folder["teacher"])  # where nothing is pruned, cut or taught, they are one
     tokens = stages / json.loads((folder["student"] / "stage.json").read_text(encoding="utf-8"))["key"]["tokens"]
     dev, keras = Tokens.load(tokens / "dev.npz"), np.load(folder["student"] / "dev.npy").argmax(axis=1)
     prepare_tensorflow()

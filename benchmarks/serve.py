@@ -102,6 +102,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, help="of the server (default: its own)")
     parser.add_argument("--page", type=Path, default=PAGE)
     args = parser.parse_args()
+    args.clients = sorted({1, *args.clients})  # one: what the percentiles are compared with
     here, texts = machine(), [text for text, _ in read_rows(args.data / "dev.tsv", "sentence", "label")]
     more = [] if args.workers is None else ["--workers", str(args.workers)]
     with served(args.bundle, more) as (port, process_id), asyncio.Runner(loop_factory=exact_loop) as runner:

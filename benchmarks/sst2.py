@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,7 @@ def main() -> None:
     results = {name: run([*shared, *point], Path(args.results), again=args.again) for name, point in POINTS.items()}
     quick = [command_s(["train.py", "--help"]), command_s(["train.py", "prune=fixed51"])]
     second = command_s(["train.py", *shared, *POINTS["fixed50, int8"]])
-    (ROOT / "benchmarks" / "SST2.md").write_text(
-        report(results, quick, second, Path(args.cache or "")), encoding="utf-8"
-    )
+    (ROOT / "benchmarks" / "SST2.md").write_text(report(results, quick, second), encoding="utf-8")
 
 
 def run(overrides: list[str], results_dir: Path, *, again: bool) -> dict[str, Any]:
@@ -72,7 +71,8 @@ def forget_figures(path: Path) -> None:
     found = json.loads(path.read_text(encoding="utf-8"))
     for key in found["cost"]["stages"]:
         if key.startswith("figures-"):
-            shutil.rmtree(ROOT / found["cfg"]["cache_dir"] / "stages" / key, ignore_errors=True)
+            stages = ROOT / Path(found["cfg"]["cache_dir"]).expanduser() / "stages"
+            shutil.rmtree(stages / key, ignore_errors=True)
     path.unlink()
 
 
@@ -95,8 +95,9 @@ def command_s(arguments: list[str]) -> float:
     return statistics.median(times)
 
 
-def report(results: dict[str, dict[str, Any]], quick: list[float], second: float, cache: Path) -> str:
+def report(results: dict[str, dict[str, Any]], quick: list[float], second: float) -> str:
     """SST2.md."""
+    require_one_machine((r["machine"] for r in results.values()), "Time all of them here with --again.")
     machine = results["fixed50, int8"]["machine"]
     head = "| point | accuracy (95 %) | MB | gzip MB | p50 ms at 128 | vs float32 | at median | agrees | peak MB |"
     lines = [
@@ -104,9 +105,17 @@ def report(results: dict[str, dict[str, Any]], quick: list[float], second: float
         "Written by `python benchmarks/sst2.py`; every figure is that of the `.tflite` file, on all 872 dev sentences.", "",
         f"{machine['cpu']}, {machine['cores']} cores, ISA {', '.join(machine['isa'])}; one thread, batch 1, seed 0.", "",
         head, "|" + "---|" * 9, *(row(name, result) for name, result in results.items()), "",
-        "| asked for | measured |", "|---|---|", *(f"| {a} | {m} |" for a, m in asked(results, quick, second, cache)), "",
+        "| asked for | measured |", "|---|---|", *(f"| {a} | {m} |" for a, m in asked(results, quick, second)), "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def require_one_machine(machines: Iterable[Mapping[str, Any]], way_out: str) -> None:
+    """Ends the benchmark where milliseconds of several machines would stand in one column."""
+    found = {machine["id"]: machine["cpu"] for machine in machines}
+    if len(found) > 1:
+        told = ", ".join(f"{key} ({cpu})" for key, cpu in found.items())
+        sys.exit(f"Error: the results were timed on several machines: {told}. {way_out}")
 
 
 def row(name: str, result: dict[str, Any]) -> str:
@@ -120,13 +129,14 @@ def row(name: str, result: dict[str, Any]) -> str:
     )
 
 
-def asked(results: dict[str, dict[str, Any]], quick: list[float], second: float, cache: Path) -> list[tuple[str, str]]:
+def asked(results: dict[str, dict[str, Any]], quick: list[float], second: float) -> list[tuple[str, str]]:
     """What the project asks of itself, and what came of it."""
     int8, float32 = results["fixed50, int8"], results["fixed50, float32"]
     q, machine = int8["quality"], int8["machine"]
     vnni = any("vnni" in flag for flag in machine["isa"])
-    rates = {p.parent.name.split("-")[0]: json.loads(p.read_text())["steps_per_second"]
-             for p in sorted((cache / "stages").glob("*/fit.json"), key=lambda p: p.stat().st_mtime)}  # fmt: skip
+    stages = ROOT / Path(int8["cfg"]["cache_dir"]).expanduser() / "stages"
+    fits = {key.split("-")[0]: stages / key / "fit.json" for key in int8["cost"]["stages"]}
+    rates = {kind: json.loads(p.read_text())["steps_per_second"] for kind, p in fits.items() if p.is_file()}
     return [
         ("teacher >= 0.900", f"{q['teacher_accuracy_fraction']:.4f}"),
         ("fixed50 int8 T=2 within 0.010 of the teacher", f"{q['accuracy_fraction'] - q['teacher_accuracy_fraction']:+.4f}"),

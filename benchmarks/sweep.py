@@ -32,6 +32,7 @@ GRID = ["prune=none,fixed50,poly80", "quant=none,fp16,int8", "distill.temperatur
 ALONE = [["prune=none", "quant=int8"], ["prune=fixed50", "quant=none"], ["prune=poly80", "quant=fp16"]]
 TINY = ["prune=none,fixed50", "quant=none,int8,int8_static", "distill.temperature=1,2"]
 Figures = dict[str, Any]
+EARLIER = "What was measured before the present layout: [SWEEP_EARLIER.md](SWEEP_EARLIER.md).\n"
 
 
 def main() -> None:
@@ -44,9 +45,15 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60, help="for paper")
     parser.add_argument("--recorded", type=Path, help="results_dir of finished points, for search and report")
     args = parser.parse_args()
+    if unknown := sorted(set(args.parts) - set(PARTS)):
+        parser.error(f"no such part: {', '.join(unknown)}. They are {', '.join(PARTS)}.")
+    if {"search", "report"} & set(args.parts) and not (args.recorded and any(args.recorded.glob("*/result.json"))):
+        parser.error("search and report need --recorded RESULTS_DIR, a folder with finished points.")
+    if "paper" in args.parts and not args.data:
+        parser.error("paper needs --data DIR, a folder with train.tsv and dev.tsv.")
     args.work.mkdir(parents=True, exist_ok=True)
     for part in args.parts:
-        figures = PARTS[part](args)
+        figures = {**PARTS[part](args), "on": machine_text()}
         print(part, json.dumps(figures, indent=2), flush=True)
         (args.work / f"{part}.json").write_text(json.dumps(figures, indent=2) + "\n")
     found = {
@@ -153,10 +160,12 @@ def struck(folder: Path, whole_s: float, rng: random.Random) -> Figures:
     """One sweep that is killed and called again: what was finished in the end, and what was made although it was there."""
     from conftest import Runs
 
-    shutil.rmtree(folder, ignore_errors=True)
-    runs = Runs(folder)
-    words = ["train.py", "-m", *TINY, *runs.overrides()]
-    victim = killed(words, rng.uniform(1.0, whole_s), rng)
+    victim = None
+    while victim is None:  # it had ended before: that tells nothing, so it is run anew
+        shutil.rmtree(folder, ignore_errors=True)
+        runs = Runs(folder)
+        words = ["train.py", "-m", *TINY, *runs.overrides()]
+        victim = killed(words, rng.uniform(1.0, whole_s), rng)
     before = stamps(folder)
     _, done = call(words)
     after = stamps(folder)
@@ -174,17 +183,23 @@ def struck(folder: Path, whole_s: float, rng: random.Random) -> Figures:
     return row
 
 
-def killed(words: list[str], after_s: float, rng: random.Random) -> str:
-    """Starts the command, kills one of its processes after a while, and waits for the rest; says which was killed."""
+def killed(words: list[str], after_s: float, rng: random.Random) -> str | None:
+    """Starts the command, kills one of its processes after a while, and waits for the rest; says which was killed.
+
+    None where it had ended before. A process that has ended and was not waited for takes a signal without an error.
+    """
     sweep = subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(after_s)
+    if sweep.poll() is not None:
+        return None
     family = descendants(sweep.pid)
     chosen = rng.choice(family)
     victim = "the sweep" if chosen == sweep.pid else "a process below it"
     try:
         os.kill(chosen, signal.SIGKILL)
-    except ProcessLookupError:
-        victim = "too late"
+    except ProcessLookupError:  # it has just ended; the sweep has not
+        os.kill(sweep.pid, signal.SIGKILL)
+        victim = "the sweep"
     sweep.wait()
     until = time.monotonic() + 20
     while any(Path(f"/proc/{pid}").exists() for pid in family) and time.monotonic() < until:
@@ -221,9 +236,9 @@ def search(args: argparse.Namespace, *, trials: int = 30, seeds: int = 10) -> Fi
 
     from optim.report import finished
     from optim.sweep.search import Answer, Search, hypervolume, losses, read_journal, study_in_memory
-    from optim.sweep.verbs import point_values
+    from optim.sweep.verbs import flat, point_values
 
-    space: dict[str, list] = OmegaConf.to_container(OmegaConf.load(ROOT / "conf/sweep/search.yaml").space)  # type: ignore[assignment]
+    space = flat(OmegaConf.to_container(OmegaConf.load(ROOT / "conf/sweep/search.yaml").space))  # type: ignore[arg-type]
     table = {}
     for p in finished.read_all([args.recorded])[0]:
         choice = [p.result.choices["prune"], p.result.choices["quant"], p.result.cfg["distill"]["temperature"]]
@@ -317,22 +332,23 @@ PARTS = {"points": points, "again": again, "alone": alone, "kill": kill, "search
          "paper": paper}  # fmt: skip
 
 
-def written(found: dict[str, Figures]) -> str:
-    """SWEEP.md."""
+def machine_text() -> str:
+    """This machine in a line."""
     from optim.measure.device import machine
 
     here = machine()
-    on = f"{here['cpu']}, {here['cores']} cores, {' '.join(here['isa'])}"
-    rows = [
-        "# Sweeps",
-        "",
-        f"Written by `python benchmarks/sweep.py`. {on}.",
-        "",
-        "| asked for | measured |",
-        "|---|---|",
-    ]
-    rows += [f"| {asked} | {told} |" for part, figures in found.items() for asked, told in TOLD[part](figures, found)]
-    return "\n".join(rows) + "\n"
+    return f"{here['cpu']}, {here['cores']} cores, {' '.join(here['isa'])}"
+
+
+def written(found: dict[str, Figures]) -> str:
+    """SWEEP.md: a table for each machine that figures were measured on."""
+    rows = ["# Sweeps", "", "Written by `python benchmarks/sweep.py`.", ""]
+    for on in dict.fromkeys(figures.get("on", "A machine that was not noted") for figures in found.values()):
+        own = {part: f for part, f in found.items() if f.get("on", "A machine that was not noted") == on}
+        rows += [f"{on}.", "", "| asked for | measured |", "|---|---|"]
+        rows += [f"| {asked} | {told} |" for part, f in own.items() for asked, told in TOLD[part](f, own)]
+        rows += [""]
+    return "\n".join([*rows, EARLIER])
 
 
 def _points_told(f: Figures, found: dict[str, Figures]) -> list[tuple[str, str]]:

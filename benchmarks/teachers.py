@@ -17,7 +17,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from sst2 import ROOT, run
+from sst2 import ROOT, require_one_machine, run
 
 sys.path[:0] = [str(ROOT)]
 from optim.report import finished  # noqa: E402
@@ -75,6 +75,8 @@ def taught_by(seed: int) -> list[str]:
 
 def page(done: Done, teacher_seed: int = 0) -> str:
     """TEACHERS.md, of the points that are finished."""
+    way_out = "Time all of them here: python sweep.py sweep=measure results_dir=DIR."
+    require_one_machine((p.result.machine for seeds in done.values() for p in seeds.values()), way_out)
     first = next(iter(next(iter(done.values())).values())).result
     missing = [name for name in POINTS if name not in done]
     head = "| point | seeds | accuracy, mean | of each seed | agrees | MB | p50 ms at 128 | vs float32 | fit, min |"

@@ -101,3 +101,24 @@ def test_a_named_sweep_takes_its_keys():
     )
     with pytest.raises(UserError, match="seeds"):
         here._batch(["sweep=frontier", "sweep.seeds=[0,0]"])
+
+
+def test_a_named_sweep_takes_what_sweep_py_takes():
+    given = ["sweep=frontier", "model=tiny"]
+    whole = len(here._batch(given))
+    assert len(here._batch([*given, "~sweep.recipes.half"])) == whole - 1
+    added = here._batch([*given, "+sweep.recipes.mine=['quant=int8','prune=nm24']"])
+    assert ["quant=int8", "prune=nm24", "model=tiny", "seed=0"] in added
+    assert here._batch([*given, "sweep.dry_run=true"])[0][-2:] == ["sweep.dry_run=true", "seed=0"]
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("sweep.seed=[0]", r"sweep\.seed is no key here\. The nearest: sweep\.seeds"),
+        ("sweep.seeds=0,1", r"sweep\.seeds=0,1 gives several values.*A list: KEY=\[a,b\]"),
+    ],
+)
+def test_a_wrong_key_of_a_named_sweep_is_told(word, told):
+    with pytest.raises(UserError, match=told):
+        optim.sweep("sweep=frontier", "model=tiny", word)

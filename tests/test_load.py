@@ -157,7 +157,7 @@ def test_a_short_load_of_a_small_bundle_loses_nothing(tmp_path):
     write_labels(tmp_path / "labels.json", labels=["negative", "positive"], max_length=5)
     (tmp_path / "dev.tsv").write_text("sentence\tlabel\na charming film\t1\ndull\t0\na dull dull film\t0\n")
     folder, page = str(tmp_path), tmp_path / "SERVER.md"
-    short = ["--seconds", "1", "--peak-seconds", "0.3", "--clients", "1", "4", "--page", str(page)]
+    short = ["--seconds", "1", "--peak-seconds", "0.3", "--clients", "4", "--page", str(page)]
     command = [sys.executable, str(BENCHMARKS / "serve.py"), "--bundle", folder, "--data", folder, *short]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -147,3 +147,12 @@ def test_a_fit_that_is_weighed_has_the_longest_sentences(peers):
     assert len(set(rows.tolist())) == 20
     assert set(range(90, 100)) <= set(lengths[rows].tolist())
     assert lengths[rows].min() == 0
+
+
+def test_a_round_without_steps_is_refused(peers, monkeypatch, capsys):
+    """A learner that is asked for no step never answers."""
+    training = peers("training")
+    monkeypatch.setattr("sys.argv", ["training.py", "--data", ".", "--warm", "0"])
+    with pytest.raises(SystemExit):
+        training.main()
+    assert "must be 1 or above" in capsys.readouterr().err

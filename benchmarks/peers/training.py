@@ -112,6 +112,8 @@ def main() -> None:
     )
     parser.add_argument("--page", type=Path, default=PAGE)
     args = parser.parse_args()
+    if min(args.rounds, args.steps, args.warm) < 1:
+        parser.error("--rounds, --steps and --warm must be 1 or above.")
     before = machine()
     python = peers_python()
     with tempfile.TemporaryDirectory() as folder:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from optim.common import hub
 from optim.run.process import INTERRUPTED, guarded
 
 FULL = "HYDRA_FULL_ERROR"
@@ -44,6 +45,7 @@ def started(main: Callable[[], object], check: Callable[[], object]) -> int:
     Hydra prints what it refuses in a way of its own unless the user asks for whole errors; they are asked for here, and
     told in a line or two.
     """
+    hub.started_with(sys.argv[1:])
     if os.environ.get(FULL):
         main()
         return 0
@@ -55,3 +57,4 @@ def started(main: Callable[[], object], check: Callable[[], object]) -> int:
         return INTERRUPTED
     finally:
         del os.environ[FULL]
+        hub.started_with([])

@@ -8,26 +8,31 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 PROBE_S = 2.0  # all of it: name resolution, connection, answer
 DEFAULT_CHECKPOINT = ("distilbert/distilbert-base-uncased", "12040accade4e8a0f71eabdb258fecc2e7e948be")
 DEFAULT_DATASET = ("nyu-mll/glue", "sst2")
 SHOWS_ONLY = {"--help", "-h", "--hydra-help", "--info", "-i", "--cfg", "-c", "--shell-completion", "-sc"}
-PROGRAMS = ("train.py", "sweep.py", "optim-train", "optim-sweep", "__main__.py")  # the last: -m optim.command
 REASONS = {
     "unreachable": "The model hub cannot be reached",
     "offline": "HF_HUB_OFFLINE is set and the hub's cache lacks DistilBERT or SST-2",
 }
 _replaced: dict[str, str] = {}  # what this process fell back to -> what it stands in for
+_shown: set[str] = set()  # flags by which one of our programs only shows something
+
+
+def started_with(words: Sequence[str]) -> None:
+    """Told of the words of one of our programs: another one that calls optim.run has flags of its own."""
+    _shown.clear()
+    _shown.update(SHOWS_ONLY & {word.split("=")[0] for word in words})
 
 
 def when_hub(with_hub: str, without: str) -> str:
     """`with_hub` if the default model and data can be had from the hub or its cache, else `without`."""
-    program = Path(sys.argv[0]).name in PROGRAMS  # else these are the words of one that calls optim.run
-    if program and SHOWS_ONLY & {argument.split("=")[0] for argument in sys.argv[1:]}:
+    if _shown:
         return with_hub  # nothing will be loaded: not worth two seconds
     if hub_state() in ("reachable", "cached"):
         return with_hub

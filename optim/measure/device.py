@@ -496,6 +496,8 @@ def main(words: Sequence[str] | None = None) -> None:
     bundles = asked.bundles or [Path(__file__).resolve().parent]
     given = {"threads": asked.threads, "sequence_length": asked.length}
     output = asked.output or (Path(FIGURES) if asked.bundles else bundles[0] / FIGURES)
+    if output.is_dir():
+        sys.exit(f"Error: {output} is a folder: --output FILE names a file")
     if not os.access(output if output.exists() else output.parent, os.W_OK):
         sys.exit(f"Error: {output} cannot be written: --output FILE puts the figures elsewhere")
     found = measured(bundles, {name: value for name, value in given.items() if value is not None})

@@ -32,7 +32,7 @@ from optim.export.quantize import Student
 from optim.measure.quality import paired_change
 from optim.train.prune import prunable
 
-VERSION = 2  # of the table; raised when its figures mean something else
+VERSION = 2  # of the table; raised when its figures mean something else, and with it that of `quant=mixed`
 EXAMPLES, RANGE_EXAMPLES, BATCH, BLOCK = 400, 128, 64, 32
 TOGETHER_STEPS = 12  # that take all kernels to int4
 EMBEDDINGS, ALL_OF = "word_embeddings", "layer{}"

@@ -126,7 +126,7 @@ def _notes(rows: Sequence[Baseline]) -> list[str]:
         *LEGEND,
         f"p50 ms: one sentence of {timed}. Peak MB: of a process with Python and LiteRT in it.",
         *(f"Measured on {name} (machine {key})." for key, name in machines.items()),
-        f"Load average before the timing: {min(loads):.2f} to {max(loads):.2f}. A lock keeps other measurements of "
+        f"Load average before the runs began: {min(loads):.2f} to {max(loads):.2f}. A lock keeps other measurements of "
         "this tool away, not other programs: on a shared machine trust the order of the rows more than milliseconds.",
         *(["Latencies come from several machines: compare them within one alone."] if len(machines) > 1 else []),
     ]

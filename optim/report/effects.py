@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from optim.report.compare import LATENCY, Rule, geometric
 from optim.report.difference import SURE, Difference, Mean, Spread, holm
-from optim.report.finished import Finished, factors
+from optim.report.finished import Finished, data_of, factors
 from optim.report.seeds import FOLLOWS, comparable, fit_of, pooled, spread_of
 
 NO_EFFECT = ("seed", "data", *(f"{group}.{key}" for group, key in FOLLOWS))  # what no option is judged by
@@ -69,13 +69,20 @@ def effects(points: Sequence[Finished]) -> list[Effect]:
     pairs: nine pairs of three students and one dev set are no nine experiments.
     """
     rule, spread = Rule.of(points), spread_of(pooled(points))
-    columns = {name: [str(v) for v in values] for name, values in factors(points).items()}
+    columns = _columns(points)
     found, contrasts = [], []
     for factor in [name for name in columns if name not in NO_EFFECT]:
         for base, option, pairs in _paired(points, columns, factor):
             found.append(_effect(factor, base, option, pairs, rule, spread))
             contrasts.append(_contrasts(points, columns, factor, pairs, spread))
     return _corrected(found, contrasts)
+
+
+def _columns(points: Sequence[Finished]) -> dict[str, list[str]]:
+    """`factors` as texts. Data are told apart by what they are: where they lie is no option, and parts no pair."""
+    found = {name: [str(v) for v in values] for name, values in factors(points).items()}
+    kept = {name: values for name, values in found.items() if not (name.startswith("data.") and name.endswith("path"))}
+    return {**kept, "data": [data_of(p) for p in points]}
 
 
 def _paired(points: Sequence[Finished], columns: Mapping[str, list[str]], factor: str) -> list[tuple[str, str, Pairs]]:

@@ -78,7 +78,8 @@ def _run(job: Job) -> tuple[Result, str]:
         result.require_space(job.cache_dir, free_gb=job.cfg.cache_free_gb)
     except UserError as error:  # a sweep reads the reason from there
         draft.status, draft.error = result.FAILED, f"{type(error).__name__}: {error}"
-        result.write(draft, folder)
+        with suppress(OSError):  # where nothing can be written any more
+            result.write(draft, folder)
         raise
     warn_if_above(job.cache_dir, job.cfg.cache_max_gb)
     with _logged_to(folder / "train.log"):

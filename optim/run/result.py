@@ -274,11 +274,14 @@ def untaught_command(result: Result) -> str | None:
     own = own or bool(removed(result.choices))  # what is cut was fine-tuned by the teacher's seed
     words = [word for word in shlex.split(result.command) if not word.lstrip("+~").startswith("distill")]
     kept = [word for word in shlex.split(result.command) if own and word.startswith("distill.teacher_seed=")]
-    return shlex.join([*words, "distill=none", *_taken_back(words), *kept])
+    return shlex.join([*words, "distill=none", *_taken_back(words, own), *kept])
 
 
-def _taken_back(words: Sequence[str]) -> list[str]:
-    """What `distill=none` needs beside it where an experiment sets keys of `distill`, which it would refuse."""
+def _taken_back(words: Sequence[str], own: bool) -> list[str]:
+    """What `distill=none` needs beside it where an experiment sets keys of `distill`, which it would refuse.
+
+    own: the student starts from a fine-tuning of itself, so a seed that the experiment holds for that stays.
+    """
     import yaml
 
     from optim.run.places import EXPERIMENT, options_of
@@ -288,7 +291,8 @@ def _taken_back(words: Sequence[str]) -> list[str]:
     if path is None:
         return []
     sets, none = (yaml.safe_load(file.read_text(encoding="utf-8")) for file in (path, options_of("distill")["none"]))
-    return list(_reset("distill", sets.get("distill") or {}, none))
+    changed = {key: value for key, value in (sets.get("distill") or {}).items() if not (own and key == "teacher_seed")}
+    return list(_reset("distill", changed, none))
 
 
 def _reset(name: str, sets: Mapping[str, Any], known: Mapping[str, Any]) -> Iterator[str]:

@@ -13,12 +13,12 @@ from optim.common.build import build
 from optim.common.errors import UserError
 from optim.report.comparison import Comparison, compared
 from optim.report.index import to_csv
-from optim.run.compose import composed
+from optim.run.compose import composed, composed_sweep
 from optim.run.here import explaining
 from optim.run.places import options_of
 from optim.run.process import run_apart
 from optim.run.words import require_known_words
-from optim.sweep.grid import parsed, points_of
+from optim.sweep.grid import points_of
 from optim.sweep.multirun import Composed, sweep
 from optim.sweep.plan import plan
 from optim.sweep.points import Recipes
@@ -58,18 +58,21 @@ def _batch(words: Sequence[str]) -> list[list[str]]:
         return points_of(rest)
     if names[-1] not in options_of("sweep"):
         raise UserError(f"sweep has no option {names[-1]!r}; it has {', '.join(sorted(options_of('sweep')))}.")
-    own = [word for word in rest if word.startswith("sweep.") and word.split("=", 1)[0] != "sweep.dry_run"]
+    own = [word for word in rest if _is_own(word)]
     rest = [word for word in rest if word not in own]
-    node = OmegaConf.load(options_of("sweep")[names[-1]])
-    OmegaConf.set_struct(node, True)
-    for one in parsed(own):
-        OmegaConf.update(node, one.key_or_group.removeprefix("sweep."), one.value(), merge=False)
-    named = build(node, "sweep")
+    node = composed_sweep([f"sweep={names[-1]}", *own])
+    named = build(OmegaConf.create({key: value for key, value in node.items() if key != "dry_run"}), "sweep")
     if isinstance(named, Grid):
         return points_of(named.words(rest))
     if isinstance(named, Recipes):
         return named.batch(rest)
     raise UserError(f"optim.sweep runs grids and recipes; sweep={names[-1]} is for sweep.py.")
+
+
+def _is_own(word: str) -> bool:
+    """Whether a word is for the named sweep, as sweep.py has it; a plan alone is asked of train.py."""
+    key = word.lstrip("+~").split("=", 1)[0]
+    return key.startswith("sweep.") and key != "sweep.dry_run"
 
 
 def _composed(words: list[str]) -> Composed:

@@ -62,4 +62,4 @@ def _command(settings: Settings) -> str:
 
     from optim.common.secrets import masked
 
-    return masked(shlex.join([*SWEEP, *dir_words(), "sweep=sensitivity", *settings.overrides]))
+    return shlex.join(masked([*SWEEP, *dir_words(), "sweep=sensitivity", *settings.overrides]))  # as Job.command

@@ -49,7 +49,14 @@ class Grid:
     launches: ClassVar = True
 
     def __post_init__(self) -> None:
-        values = {key: one if isinstance(one, str) else written(one) for key, one in flat(self.points).items()}
+        given = flat(self.points)
+        for key, one in given.items():
+            if isinstance(one, list | tuple):  # which would be one value, or several options of a group at once
+                raise UserError(
+                    f"sweep.points.{key} must be values with commas in one text, as 'a,b', got {written(one)}. "
+                    "A list among them: '[a,b],[c]'."
+                )
+        values = {key: one if isinstance(one, str) else written(one) for key, one in given.items()}
         object.__setattr__(self, "points", values)
 
     def run(self, settings: Settings) -> int:

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from hub_standin import Hub, serving
 
+from optim.command.start import started
 from optim.common import hub
 from optim.run import config
 from optim.track import key
@@ -140,7 +141,10 @@ def test_showing_something_asks_nothing(monkeypatch, argument):
     with serving(Hub()) as served:
         monkeypatch.setenv("HF_ENDPOINT", served.address)
         monkeypatch.setattr(sys, "argv", ["train.py", argument])
-        assert hub.when_hub("distilbert", "minilm") == "distilbert"
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        chosen = []
+        assert started(lambda: chosen.append(hub.when_hub("distilbert", "minilm")), lambda: None) == 0
+        assert chosen == ["distilbert"]
         assert served.requests == []
     assert hub.default_choice()["hub"] == "not asked"
 
@@ -340,7 +344,12 @@ def test_import_is_light():
 
 
 def test_the_flags_of_another_program_are_its_own(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["mine.py", "-i", "in.txt"])
-    assert hub.when_hub("distilbert", "minilm") == "minilm"
+    for name in ("mine.py", "train.py", "mine/__main__.py"):
+        monkeypatch.setattr(sys, "argv", [name, "-i", "in.txt"])
+        assert hub.when_hub("distilbert", "minilm") == "minilm"
+    asked = []
     monkeypatch.setattr(sys, "argv", ["train.py", "-i"])
-    assert hub.when_hub("distilbert", "minilm") == "distilbert", "nothing will be loaded"
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    assert started(lambda: asked.append(hub.when_hub("distilbert", "minilm")), lambda: None) == 0
+    assert asked == ["distilbert"], "nothing will be loaded"
+    assert hub.when_hub("distilbert", "minilm") == "minilm", "the program has ended"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from types import SimpleNamespace
 
 import pytest
 from conftest import Runs
@@ -14,6 +15,7 @@ from omegaconf import OmegaConf
 from optim.common import screen
 from optim.common.secrets import masked
 from optim.run.config import Job
+from optim.sweep.sensitivity import _command
 
 SECRET = "sk-tr0ub4dor&3"
 LOUD = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -88,3 +90,10 @@ def test_a_secret_that_a_shell_would_quote_is_masked_in_a_command(monkeypatch):
     job = Job(OmegaConf.create({}), {}, ["data.path=/x/it's-secret"], dirs=[], config_name="train")
     assert "s-secret" not in job.command
     assert "***MY_PASSWORD***" in job.command
+
+
+def test_a_secret_that_a_shell_would_quote_is_masked_in_the_command_of_a_table(monkeypatch):
+    monkeypatch.setenv("MY_PASSWORD", "it's-secret")
+    told = _command(SimpleNamespace(overrides=["data.path=/x/it's-secret"]))  # type: ignore[arg-type]
+    assert "s-secret" not in told
+    assert "***MY_PASSWORD***" in told

@@ -605,3 +605,16 @@ def test_a_seed_of_slim_is_no_effect(tmp_path):
         fields["cfg"]["slim"] = {"seed": seed}
         path.write_text(json.dumps({**fields, "command": f"{fields['command']} slim.seed={seed}"}))
     assert comparison.compared([tmp_path]).effects == []
+
+
+def test_a_path_of_the_data_parts_no_pair_of_an_effect(tmp_path):
+    for seed in (0, 1, 2):
+        for quant, wrong in (("none", 20), ("int8", 35)):
+            path = put(tmp_path, f"{quant}{seed}", wrong=range(wrong + seed), ms=8, mb=80, seed=seed, quant=quant,
+                       student=f"s{seed}") / result.FILE  # fmt: skip
+            fields = json.loads(path.read_text())
+            where = {"none": "/a", "int8": "/b"}[quant]
+            fields["cfg"]["data"] = {"path": where}
+            path.write_text(json.dumps({**fields, "command": f"{fields['command']} data.path={where}"}))
+    (found,) = comparison.compared([tmp_path]).effects
+    assert (found.factor, found.base, found.option, found.seeds) == ("quant", "none", "int8", 3)

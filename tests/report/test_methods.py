@@ -48,3 +48,27 @@ def test_a_point_whose_float32_file_is_gone_has_a_row(script):
     point.result.data["dev_examples"] = 10
     point.result.speed["speedup_vs_float32"] = None
     assert "| 1.0 |  | 0 |" in script("teachers").page({"mpnet, int8": {0: point}})
+
+
+def test_zeros_are_those_of_every_seed(methods):
+    seeds = {seed: finished_point("a", np.ones(10, bool), np.ones(10, bool), seed=seed) for seed in (0, 1)}
+    for seed, point in seeds.items():
+        point.result.speed["zeros_accelerated"] = seed == 0
+    assert "| yes, no |" in methods.row("half, zeros", seeds, None)
+
+
+def test_milliseconds_of_two_machines_are_no_row(script):
+    seeds = {seed: finished_point("a", np.ones(10, bool), np.ones(10, bool), machine=f"m{seed}") for seed in (0, 1)}
+    with pytest.raises(SystemExit, match=r"timed on several machines: m0 .*, m1 .*sweep=measure"):
+        script("teachers").page({"mpnet, int8": seeds})
+
+
+def test_steps_a_second_are_those_of_the_fits_of_the_table(script, tmp_path):
+    """Another fit, which came later into the same cache, says nothing of them."""
+    for key, rate in (("teacher-own", 4.0), ("student-own", 3.0), ("teacher-other", 1.0)):
+        (tmp_path / "stages" / key).mkdir(parents=True)
+        (tmp_path / "stages" / key / "fit.json").write_text(f'{{"steps_per_second": {rate}}}')
+    result = vars(finished_point("a", np.ones(10, bool), np.ones(10, bool)).result) | {
+        "cfg": {"cache_dir": str(tmp_path)}, "cost": {"stages": {"teacher-own": 1.0, "student-own": 1.0}}}  # fmt: skip
+    told = dict(script("sst2").asked({"fixed50, int8": result, "fixed50, float32": result}, [1.0, 1.0], 1.0))
+    assert told["training >= 2 steps/s of batch 64 (median of the last epoch)"] == "teacher 4.00, student 3.00"

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from optim.common import build, versions
 from optim.encoder import architecture
+from optim.measure import sensitivity
 from optim.run import exports, keys, places, result
 from optim.run.keys import run_id_of
 from optim.run.point import point_of
@@ -417,3 +418,8 @@ def test_other_sentences_for_the_calibration_are_no_other_fit(config, runs):
         qat = compose("train", overrides=runs.overrides("prune=poly80", "quant=int8_qat", "fit.precision=float32"))
     assert difference(qat, changed(qat, **{"quant.samples": 8}), runs) == (True, set(FILE))
     assert difference(qat, changed(qat, **{"quant.memory": 0.5}), runs) == (True, set(STUDENT))
+
+
+def test_the_version_of_mixed_is_that_of_its_table():
+    """The table is no part of a run_id: another one makes another file."""
+    assert build.methods("quant")["mixed"].version == sensitivity.VERSION

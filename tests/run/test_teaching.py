@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import DEV_COUNT, TRAIN_COUNT, Runs
+from made_results import made as made_result
 from whole_points import made, point
 
-from optim.run import result, teaching
+from optim.run import places, result, teaching
 from optim.run.compose import composed
 from optim.run.keys import run_id_of
 from optim.run.point import point_of
@@ -260,3 +261,27 @@ def test_a_bundle_that_is_not_finished_leaves_nothing(tmp_path, monkeypatch):
         result.write_bundle(tmp_path, file=tmp_path / "m.tflite", tokenizer=tmp_path / "t", labels=["a", "b"],
                             max_length=8, result=result_of())  # fmt: skip
     assert not list(tmp_path.iterdir())
+
+
+def test_what_would_tell_leaves_a_seed_that_an_experiment_holds(tmp_path, monkeypatch):
+    monkeypatch.setattr(places, "_added", [tmp_path])
+    path = tmp_path / "experiment" / "mine.yaml"
+    path.parent.mkdir()
+    path.write_text("# @package _global_\ndefaults:\n  - override /distill: kd\n  - _self_\n"
+                    "distill: {teacher_seed: 0, temperature: 4}\n")  # fmt: skip
+    taught = made_result("a", accuracy=0.9)
+    taught.command = "python train.py experiment=mine model=tiny prune=fixed50 seed=1"
+    taught.choices["model"] = "tiny"
+    for teacher, back in (("same", []), ("mpnet", ["distill.teacher_seed=${seed}"])):
+        taught.cfg["distill"] = {"teacher": teacher, "teacher_seed": 0}
+        command = result.untaught_command(taught)
+        assert command
+        assert shlex.split(command)[2:] == [
+            "experiment=mine",
+            "model=tiny",
+            "prune=fixed50",
+            "seed=1",
+            "distill=none",
+            *back,
+            "~distill.temperature",
+        ]

@@ -147,6 +147,7 @@ def test_the_table_is_on_the_screen_and_on_a_page(runs, first):
     assert "| mobilebert quant=int8 | - | 91.2 dev [1] | 0.02 M |" in page
     assert "- [1] a paper, table 1\n" in page
     assert "no front" in page
+    assert "Load average before the runs began: " in page
 
 
 @pytest.mark.slow

@@ -161,7 +161,7 @@ def test_figures_of_another_machine_are_kept_apart(points, tmp_path):
     assert "Machine 0badcafe (A board): 1 file of 1 point." in done.stdout
     rows = (points.results / "report-0badcafe" / "results.csv").read_text().splitlines()
     assert len(rows) == 2
-    assert "7.0" in rows[1]
+    assert ",7.0," in rows[1]
     assert "machine 0badcafe has not measured it" in (points.results / "report-0badcafe" / "report.md").read_text()
     assert sweep(points, "sweep=report").returncode == 0
     here = (points.results / "report" / "results.csv").read_text()
@@ -344,3 +344,9 @@ def test_what_another_machine_says_need_not_be_utf_8(capsys):
     command = ["sh", "-c", r"printf 'caf\351\n' >&2; printf 'caf\351 {}\n'"]
     assert elsewhere._run(command, "board").endswith(" {}\n")
     assert "board: caf" in capsys.readouterr().err
+
+
+def test_a_folder_is_no_output(tmp_path, monkeypatch):
+    monkeypatch.setattr(device, "measured", lambda *given: pytest.fail("it was measured"))
+    with pytest.raises(SystemExit, match="is a folder: --output FILE names a file"):
+        device.main(["--output", str(tmp_path)])

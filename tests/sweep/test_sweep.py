@@ -366,3 +366,22 @@ def test_a_search_takes_the_tracker_that_an_experiment_names():
     track = verbs._track(settings)
     assert track == {"method": "none"}
     assert verbs.group_words(track, "search-1") == []
+
+
+def test_a_grid_takes_no_list():
+    with pytest.raises(UserError, match=r"sweep\.points\.prune must be values with commas .* got \[none,fixed50\]"):
+        verbs.Grid(points={"prune": ["none", "fixed50"]})
+    with pytest.raises(UserError, match=r"sweep\.points\.distill\.temperature must be"):
+        verbs.Grid(points={"distill": {"temperature": [1, 2]}})
+    assert verbs.Grid(points={"distill": {"temperature": 2}}).points == {"distill.temperature": "2"}
+
+
+def test_a_full_disk_does_not_hide_its_reason(monkeypatch, tmp_path):
+    def full(path, text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(process.result, "write_text", full)
+    job = composed(["model=tiny", "data=reviews", "track=none", "cache_free_gb=1e9",
+                    f"results_dir={tmp_path / 'r'}", f"cache_dir={tmp_path / 'c'}"])  # fmt: skip
+    with pytest.raises(UserError, match="cache_free_gb"):
+        process.run(job)

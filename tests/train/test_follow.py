@@ -87,6 +87,7 @@ def test_each_term_counts_by_its_weight_and_a_layer_by_its_share():
         return value_of(replace(HIDDEN, **{**none, **weights}), student, teacher, tokens, rows) - soft
 
     for name in none:
+        assert (part(**{name: 1.0}) > 1e-4).all(), "three times nothing is nothing"
         assert part(**{name: 3.0}) == pytest.approx(3 * part(**{name: 1.0}), rel=1e-3)
     both, first, last = (part(hidden_weight=1.0, layers=layers) for layers in ("even", (1, None), "last"))
     assert both == pytest.approx((first + last) / 2, rel=1e-3)
