@@ -35,8 +35,11 @@ bench-training: .venv/.demo  # make bench-training DATA=DIR: steps a second besi
 bench-serve: .venv/.test  # make bench-serve BUNDLE=results/ID/bundle DATA=DIR: the server under load
 	$(BIN)/python benchmarks/serve.py --bundle $(BUNDLE) --data $(DATA)
 
+# A .venv of another Python, or one without pip, would be taken for whole the next time.
 $(BIN)/python:
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
+	  { echo "Python 3.11 or 3.12 is needed, $(PYTHON) is another one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv || { rm -f $@; exit 1; }
 
 .venv/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing the packages of constraints.txt into .venv (a minute or two)"

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import sys
 
-from optim.command.sweep import main, start
+from optim.common.extras import leave_without
+
+try:
+    from optim.command.sweep import main, start
+except ModuleNotFoundError as error:  # of another Python than that of .venv
+    leave_without(error)
 
 __all__ = ["main", "start"]
 

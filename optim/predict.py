@@ -221,7 +221,7 @@ def _is_file(argument: str) -> bool:
     """Whether it names a file of sentences. Raises UserError for a table, and for what only looks like a file."""
     path, there = Path(argument), False
     with suppress(OSError, ValueError):  # too long for a name, or no name at all: a sentence
-        there = path.is_file()
+        there = path.is_file() or path.is_fifo()  # the second is what a shell makes of <(command)
     table = path.suffix.lower() in TABLES
     if there and table:
         raise UserError(f"{path} is a table: put its sentences into a text file, one a line.")
@@ -264,6 +264,11 @@ def main(arguments: list[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:  # the reader of stdout, `head` for one, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a file that may not be read, or a disk that is full
+        if error.filename is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes once more when it ends
+        print(f"error: {error.filename or 'the output'}: {error.strerror or error}", file=sys.stderr)
+        return 2
     return 0
 
 

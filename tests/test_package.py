@@ -102,3 +102,33 @@ def test_a_wheel_works_from_any_folder(installed: Path, tmp_path: Path):
     assert '"command": "optim-train model=tiny' in results[0].read_text(encoding="utf-8")
     done = called("optim.predict", f"results/{results[0].parent.name}", "a good film")
     assert '"label": ' in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("program", ["train.py", "sweep.py"])
+def test_a_python_without_the_packages_is_told_where_they_are(program):
+    command = [sys.executable, "-S", "-E", program, "quant=int8"]  # -S: no site-packages
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "has no package " in done.stderr
+    assert "source .venv/bin/activate" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("exit 1", "Python 3.11 or 3.12 is needed"),  # the check of its version fails
+        ('[ "$1" = -c ] && exit 0; mkdir -p .venv/bin; touch .venv/bin/python; exit 1', "make: "),  # no ensurepip
+    ],
+)
+def test_a_python_that_will_not_do_leaves_nothing_that_stays(tmp_path, script, said):
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    other = tmp_path / "other"
+    other.write_text(f"#!/bin/sh\n{script}\n")
+    other.chmod(0o755)
+    done = subprocess.run(["make", "demo", "PYTHON=./other"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode
+    assert said in done.stdout + done.stderr
+    assert not (tmp_path / ".venv/bin/python").exists()

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -416,3 +417,30 @@ def test_reader_that_leaves_early_is_no_error(whole):
     done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT)
     assert json.loads(done.stdout)["label"] == "positive"
     assert done.stderr == ""
+
+
+def test_a_pipe_is_read_as_a_file_is(whole):
+    command = f'{shlex.quote(sys.executable)} -m optim.predict {shlex.quote(str(whole))} <(printf "a film\\ndull\\n")'
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["a film", "dull"]
+    assert done.stderr.startswith("2 sentences")
+
+
+def test_a_file_that_may_not_be_read_is_told_in_a_line(whole, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "some.txt"
+    path.write_text("a film\n")
+
+    def forbidden(name, mode):
+        raise PermissionError(13, "Permission denied", str(name))
+
+    monkeypatch.setattr(predict, "open", forbidden, raising=False)
+    assert predict.main([str(whole), str(path)]) == 2
+    assert capsys.readouterr().err == f"error: {path}: Permission denied\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_disk_is_told_in_a_line(whole):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([sys.executable, "-m", "optim.predict", str(whole), "a film"], cwd=ROOT, stdout=full,
+                              stderr=subprocess.PIPE, text=True, timeout=60)  # fmt: skip
+    assert (done.returncode, done.stderr) == (2, "error: the output: No space left on device\n")

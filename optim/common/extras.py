@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
+from typing import NoReturn
 
 from optim.common.errors import UserError
 
@@ -16,6 +18,16 @@ def require_extra() -> None:
             f"{', '.join(lacking)} not installed: a bundle can be used here, but none can be made. "
             'Install the rest: pip install "distilbert-optim[train]", or ".[train]" in a checkout.'
         )
+
+
+def leave_without(error: ModuleNotFoundError) -> NoReturn:
+    """Ends a program of a checkout that a Python without its packages was asked to run."""
+    print(
+        f"Error: {sys.executable} has no package {error.name}. `make demo` installs all of them into .venv: run "
+        f"`source .venv/bin/activate` first, or .venv/bin/python in place of python.",
+        file=sys.stderr,
+    )
+    sys.exit(2)
 
 
 def _is_there(name: str) -> bool:

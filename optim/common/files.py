@@ -84,8 +84,14 @@ def _is_dead(folder: Path) -> bool:
 
 
 def _host() -> str:
-    """8 hexadecimal digits of this machine's name."""
-    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+    """8 hexadecimal digits of what numbers processes here: this machine, and on Linux the container within it.
+
+    Containers may share a name, and a cache, and know nothing of each other's processes.
+    """
+    space = ""
+    with contextlib.suppress(OSError):
+        space = os.readlink("/proc/self/ns/pid")
+    return hashlib.sha256(f"{platform.node()}{space}".encode()).hexdigest()[:8]
 
 
 def _started(pid: int) -> int:

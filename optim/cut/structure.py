@@ -260,7 +260,7 @@ def _require_width(shape: Architecture, width: int | None) -> None:
 
 
 def _left(count: int, removed: float) -> int:
-    """How many of `count` stay when a share goes; the share rounds to the nearest, half of an odd number down."""
+    """How many of `count` stay when a share goes: that rounds to the nearest number, from a half to the even one."""
     return count - round(count * removed)
 
 

@@ -110,7 +110,11 @@ class Dropout(keras.layers.Layer):
         self.rate, self.number, self.draws = rate, number, draws or Draws()
 
     def call(self, inputs, training=None):
-        """float [...] -> the same shape; in training `rate` of the values are 0, the others grow to keep the mean."""
+        """float [...] -> the same shape; in training `rate` of the values are 0, the others grow to keep the mean.
+
+        TensorFlow draws a bfloat16 from 128 values, so there a rate is a number of 128ths, rounded up: of 0.1 it is 13,
+        and with the rounded factor the mean is 0.9967 of what it was.
+        """
         if not training or not self.rate:
             return inputs
         seed = self.draws.state + tf.constant([self.number * APART, 0])

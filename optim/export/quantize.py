@@ -191,7 +191,7 @@ def dynamic_blocks(*, max_disagreement: float, kernel_bits: int, block: int | No
     return Quantizer(max_disagreement=max_disagreement, run=run, refuse=refuse)
 
 
-@method("quant", "mixed", version=2)  # that of its table
+@method("quant", "mixed", version=3)  # that of its table
 def mixed(*, max_disagreement: float, max_drop_points: float, block: int | None) -> Quantizer:
     """`quant=mixed`: int4 for the kernels that bear it, int8 for the others, by the table `sensitivity`.
 

@@ -32,7 +32,7 @@ from optim.export.quantize import Student
 from optim.measure.quality import paired_change
 from optim.train.prune import prunable
 
-VERSION = 2  # of the table; raised when its figures mean something else, and with it that of `quant=mixed`
+VERSION = 3  # of the table; raised when its figures mean something else, and with it that of `quant=mixed`
 EXAMPLES, RANGE_EXAMPLES, BATCH, BLOCK = 400, 128, 64, 32
 TOGETHER_STEPS = 12  # that take all kernels to int4
 EMBEDDINGS, ALL_OF = "word_embeddings", "layer{}"
@@ -46,7 +46,8 @@ OFF, BY_TOKEN, BY_RANGE, RECORD = range(4)  # what a probe does to what its laye
 def sensitivity_table(student: Student, *, block: int | None = BLOCK) -> dict[str, Any]:
     """The table as plain lists: examples, accuracy_fraction, rows (a change of a part), order_int4, together_int4.
 
-    block: weights of a kernel that share a scale in int4; None: all of an output.
+    block: weights of a kernel that share a scale in int4; None: all of an output. order_int4 has the kernels that a
+    file can have in int4: not the classifier, nor those whose inputs the block does not divide.
     """
     held = first(student.train.take(student.rows["held_out"]), EXAMPLES)
     probed = Probed(student.load_batch(), held)  # type: ignore[misc]
@@ -59,7 +60,8 @@ def sensitivity_table(student: Student, *, block: int | None = BLOCK) -> dict[st
             with changed():
                 rows.append({"part": part, "layer": layer, "change": change, **probed.against_unchanged(layer)})
             shown.update(1)
-    small = set(prunable(probed.model))  # a file leaves the classifier in int8
+    kernels = {name: probed.model.get_layer(name).kernel for name in prunable(probed.model)}
+    small = {name for name, kernel in kernels.items() if not block or kernel.shape[0] % block == 0}
     order = [row["part"] for row in sorted(rows, key=lambda row: row["kl_nats"])
              if row["change"] == INT4 and row["part"] in small]  # fmt: skip
     return {

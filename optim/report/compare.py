@@ -16,7 +16,7 @@ import numpy as np
 
 from optim.report.difference import SURE, Difference, holm
 from optim.report.finished import Finished
-from optim.report.seeds import Pooled, spread_of
+from optim.report.seeds import Pooled, spread_of, spreads_of
 from optim.report.timing import SIZE_TIE, noisy, timing_noise
 
 LATENCY, MEMORY = "latency_p50_ms", "peak_rss_bytes"
@@ -81,8 +81,8 @@ def certain(groups: Sequence[Pooled], rule: Rule) -> list[bool]:
     Surely: p < 0.05 after Holm's correction over all pairs that are tested. One without any rival has shown nothing,
     and is not marked; nor is one of several equals.
     """
-    on_front, spread = front(groups, rule), spread_of(groups)
-    rivals = {(i, j): own.against(other, spread) for i, own in enumerate(groups) if on_front[i]
+    on_front, spreads = front(groups, rule), spreads_of(groups)
+    rivals = {(i, j): own.against(other, spreads[own.data]) for i, own in enumerate(groups) if on_front[i]
               for j, other in enumerate(groups)
               if i != j and own.data == other.data and rule.no_dearer(other, own)}  # fmt: skip
     tested = {pair: found for pair, found in rivals.items() if found is not None}

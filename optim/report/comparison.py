@@ -15,7 +15,7 @@ from optim.report.compare import Rule
 from optim.report.difference import CLOSE_POINTS, SURE, Difference, Spread, holm
 from optim.report.effects import Effect, effects
 from optim.report.finished import Finished, accuracy_text, drop_points, teacher_text
-from optim.report.seeds import Pooled, pooled, spread_of
+from optim.report.seeds import Pooled, pooled, spreads_of
 from optim.report.timing import noisy
 from optim.run.result import Result
 
@@ -39,9 +39,9 @@ class Comparison:
         return pooled(self.points)
 
     @cached_property
-    def spread(self) -> Spread:
-        """Of one choice from seed to seed."""
-        return spread_of(self.groups)
+    def spreads(self) -> dict[str, Spread]:
+        """Of one choice from seed to seed, for each data set by its digest."""
+        return spreads_of(self.groups)
 
     @cached_property
     def rule(self) -> Rule:
@@ -133,7 +133,7 @@ class Comparison:
         return min(same, key=lambda g: (id(g) in below, self.rule.order(g)))
 
     def _verdicts(self, groups: Sequence[Pooled]) -> list[str]:
-        every = verdicts([g.against_teacher(self.spread) for g in self.groups])
+        every = verdicts([g.against_teacher(self.spreads[g.data]) for g in self.groups])
         of = {id(g): verdict for g, verdict in zip(self.groups, every, strict=True)}
         return [of[id(g)] for g in groups]
 
@@ -142,7 +142,7 @@ class Comparison:
 
     def _sure(self, group: Pooled) -> str:
         """In plain words, what is sure about the difference to the teacher."""
-        found = group.against_teacher(self.spread)
+        found = group.against_teacher(self.spreads[group.data])
         if found is None:
             return ""
         told = {

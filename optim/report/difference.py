@@ -82,6 +82,10 @@ class Mean:
         fits = {name: self.fits.get(name, 0.0) - other.fits.get(name, 0.0) for name in names}
         return Mean(self.right - other.right, fits)
 
+    def moves(self, spread: Spread) -> bool:
+        """Whether another seed would move it, and how far is known."""
+        return bool(spread.freedom) and any(self.fits.values())
+
     def difference(self, spread: Spread) -> Difference:
         """How far it is from 0.
 

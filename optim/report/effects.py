@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from optim.report.compare import LATENCY, Rule, geometric
 from optim.report.difference import SURE, Difference, Mean, Spread, holm
 from optim.report.finished import Finished, data_of, factors
-from optim.report.seeds import FOLLOWS, comparable, fit_of, pooled, spread_of
+from optim.report.seeds import FOLLOWS, comparable, fit_of, pooled, spreads_of
 
 NO_EFFECT = ("seed", "data", *(f"{group}.{key}" for group, key in FOLLOWS))  # what no option is judged by
 Pairs = list[tuple[Finished, Finished]]
@@ -68,11 +68,12 @@ def effects(points: Sequence[Finished]) -> list[Effect]:
     and of several data sets the first one's are taken. What is drawn anew for the interval are sentences and seeds, not
     pairs: nine pairs of three students and one dev set are no nine experiments.
     """
-    rule, spread = Rule.of(points), spread_of(pooled(points))
+    rule, spreads = Rule.of(points), spreads_of(pooled(points))
     columns = _columns(points)
     found, contrasts = [], []
     for factor in [name for name in columns if name not in NO_EFFECT]:
         for base, option, pairs in _paired(points, columns, factor):
+            spread = spreads[data_of(pairs[0][0])]
             found.append(_effect(factor, base, option, pairs, rule, spread))
             contrasts.append(_contrasts(points, columns, factor, pairs, spread))
     return _corrected(found, contrasts)

@@ -60,7 +60,7 @@ def legend(shown: Comparison) -> tuple[str, ...]:
 def seeds_table(shown: Comparison) -> Table:
     """A row for each choice that was made with several seeds."""
     groups = [group for group in shown.groups if len(group.points) > 1]
-    gains = [group.against_teacher(shown.spread) for group in groups]
+    gains = [group.against_teacher(shown.spreads[group.data]) for group in groups]
     head = ("choice", "seeds", "mean accuracy", "spread", "against its teacher (95 %)")
     rows = [
         (shown.name_of(g), ", ".join(map(str, g.seeds)), f"{g.mean:.4f}", f"{g.spread:.4f}",

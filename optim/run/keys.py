@@ -31,6 +31,7 @@ RECIPES = ("teacher", "usual", "student")
 CALIBRATION = ("samples", "seed", "source")
 NEUTRAL = {"source": "train", "products": "all"}  # of a quantization: what it did before there were the keys
 LAYER_DECAY = 2  # MPNet's bias of positions moves as its embeddings do; before, as its classifier
+COPIES = 2  # copies of whole sentences count in the weights of classes; before, each row counted once
 ONCE = {"whole_copies": 1, "dropout": None}  # of a recipe, likewise
 
 
@@ -126,8 +127,9 @@ def rounding_key(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def written_recipe(recipe: Recipe) -> dict[str, Any]:
-    """A recipe without keys that change nothing; with the version of the decay from layer to layer where it has one."""
+    """A recipe without keys that change nothing; with the versions of a decay from layer to layer and of copies."""
     version = {"decay_version": LAYER_DECAY} if recipe.layer_decay < 1 else {}
+    version |= {"copies_version": COPIES} if recipe.whole_copies > 1 else {}
     return {**without(as_json(recipe), ONCE), **version}
 
 

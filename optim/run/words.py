@@ -25,6 +25,7 @@ MISSPELT = {
 OPTIMIZERS = ("optuna", "ax", "nevergrad")
 ENGINES = ("hydra/launcher", "hydra/sweeper")
 OF_SWEEPS = ("budget", "sweep")  # how keys begin that conf/sweep.yaml and its options have
+PACKAGE = "The first line of its file must be `# @package _global_`: without it all keys are those of `experiment`."
 LIKE = 0.75  # of two words, by difflib: at or above it one may be meant by the other
 SHOWN = 3  # of the nearest keys
 Keys = dict[str, list[str]]  # key -> the files that have it, as prune/fixed50
@@ -106,6 +107,8 @@ def nearest(key: str, known: Iterable[str]) -> list[str]:
 def hint(key: str) -> str:
     """A sentence on where a key that nothing reads would be one, or on the nearest ones; empty if nothing is near."""
     group = key.split(".")[0]
+    if group == EXPERIMENT:
+        return f" {PACKAGE}"
     if group in OF_SWEEPS:
         found = nearest(key, [other for other in sweep_keys() if other != key])  # another sweep may have that one
         return f" The nearest: {', '.join(found)}." if found else " --help lists what there is."
@@ -131,6 +134,8 @@ def explained(error: Exception) -> str:
         return f"{found[1]} is no key here.{hint(found[1])}"
     if found := re.search(r"Could not find '([^']+)/([^/']*)'", said):
         return _unknown_option(found[1], found[2], list(getattr(error, "options", None) or options_of(found[1])))
+    if f"@{EXPERIMENT}." in said:
+        return f"{EXPERIMENT}: {PACKAGE}"
     if "interval" in said.lower():
         return interval_refused(sys.argv[1:])
     if found := re.search(r"(?:Sweep parameters|Ambiguous value for argument) '([^']+)'", said):
@@ -167,6 +172,20 @@ def require_known_words(words: Sequence[str]) -> None:
                 f"hydra/sweeper={value} is refused: it wants one number of a run and other packages than this program. "
                 "Optuna searches here too, within a budget: sweep.py sweep=search budget.file_mb=24."
             )
+
+
+def void_epochs(words: Sequence[str], cfg: Any) -> list[str]:
+    """A line for each fit whose words give it epochs where an option, as fit=long, gives it steps; `cfg` has those."""
+    from omegaconf import OmegaConf
+
+    given = {key.lstrip("+"): value for key, _, value in (word.partition("=") for word in words)}
+    lines = []
+    for fit in ("teacher", "student"):
+        epochs, steps = given.get(f"fit.{fit}.epochs", "null"), OmegaConf.select(cfg, f"fit.{fit}.steps")
+        if epochs != "null" and steps is not None and f"fit.{fit}.steps" not in given:
+            lines.append(f"fit.{fit}.epochs={epochs} is not read: an option gives this fit {steps:,} steps. With "
+                         f"fit.{fit}.steps=null it is.")  # fmt: skip
+    return lines
 
 
 def unread_epochs(words: Sequence[str]) -> list[str]:

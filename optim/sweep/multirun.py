@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from optim.common import files
+from optim.common import files, hub
 from optim.common.build import build
 from optim.common.secrets import masked
 from optim.common.stages import digest_of
 from optim.run import result
 from optim.run.config import Job
+from optim.run.words import void_epochs
 from optim.sweep.plan import Plan, plan
 from optim.sweep.progress import Progress
 
 SWEEP_FILE = "sweep.json"
+NOT_RUN = "it was not run"
+NOT_ENDED = "it has left nothing yet: the launcher gave up, and may have left its job running or waiting"
 Composed = tuple[DictConfig, dict[str, Any]]
 log = logging.getLogger("optim")
 
@@ -33,18 +36,23 @@ def sweep(
     """
     jobs = [Job.of(*composed(overrides), overrides) for overrides in batch]
     planned = plan(jobs)
+    if line := hub.explain(*(job.choices[group] for job in jobs for group in ("model", "data"))):
+        log.info("%s", line)
+    for line in dict.fromkeys(line for job in jobs for line in void_epochs(job.overrides, job.cfg)):
+        log.info("%s", line)
     print(planned.table())
     if jobs[0].cfg.sweep.dry_run:
         return True
     folder = write_sweep(planned)
-    missing = planned.todo
+    missing, reason = planned.todo, NOT_RUN
     if missing:
         try:
             with Progress(planned):
                 launch([[*p.job.overrides, *group_words(p.job.cfg.track, _group(folder))] for p in missing])
         except Exception as error:  # a launcher that lost its workers: what is done is done, and will be compared
             log.error("The launcher gave up: %s: %s", type(error).__name__, files.first_line(error))
-    return _close(planned, folder)
+            reason = NOT_ENDED
+    return _close(planned, folder, reason)
 
 
 def write_sweep(planned: Plan) -> Path:
@@ -67,8 +75,18 @@ def group_words(track: DictConfig, group: str) -> list[str]:
     return [f"track.group={group}"] if "group" in track and track.group is None else []
 
 
-def _close(planned: Plan, folder: Path) -> bool:
-    """Compares what there is and lists what failed with the command that runs it again."""
+def _is_older(page: Path, folders: Sequence[Path]) -> bool:
+    """Whether there is no page, or a point was run or timed again since it was written."""
+    files = [folder / name for folder in folders for name in (result.FILE, result.REMEASURED)]
+    newest = max((path.stat().st_mtime_ns for path in files if path.is_file()), default=0)
+    return not page.is_file() or page.stat().st_mtime_ns < newest
+
+
+def _close(planned: Plan, folder: Path, reason: str = NOT_RUN) -> bool:
+    """Compares what there is and lists what failed with the command that runs it again.
+
+    reason: of a point that left none.
+    """
     from optim.report import baselines, comparison, index, page, wandb_report, write
     from optim.sweep.again import measure_noisy_again
 
@@ -77,7 +95,7 @@ def _close(planned: Plan, folder: Path) -> bool:
     rows = baselines.read_baselines(planned.points[0].job.results_dir)
     if planned.todo:
         measure_noisy_again(list(dict.fromkeys(folders)), build(planned.points[0].job.cfg.bench, "bench"))
-    if planned.todo or not (folder / page.PAGE).is_file():
+    if planned.todo or _is_older(folder / page.PAGE, folders):
         found = write.write(folder, folders, commands, rows)
         index.write_index(planned.points[0].job.results_dir)
     else:
@@ -85,6 +103,6 @@ def _close(planned: Plan, folder: Path) -> bool:
     write.show(found, folder)
     wandb_report.save(found, folder, wandb_report.Place.of(planned.points[0].job.cfg.track, _group(folder)))
     for point in missing:
-        error = result.error_of(point.folder) or "it was not run"
+        error = result.error_of(point.folder) or reason
         print(f"Failed: {point.job.command}\n        {error.splitlines()[0]}")
     return not missing

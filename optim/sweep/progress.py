@@ -82,8 +82,10 @@ class Progress:
     def _pace(self) -> float:
         """Time that has passed over that of the stages built meanwhile: below 1 where points run side by side."""
         new = [step.wanted.at_hand(self.cache_dir) for key, step in self.steps.items() if key not in self.built]
-        took = sum(seconds for seconds in new if seconds is not None)
-        return (time.perf_counter() - self.clock) / took if took else 1.0
+        passed = time.perf_counter() - self.clock
+        # The record of a stage that a killed run had begun has seconds of before this sweep too.
+        took = sum(min(seconds, passed) for seconds in new if seconds is not None)
+        return passed / took if took else 1.0
 
     def _end_of(self, planned: Planned) -> Result | str | None:
         """Its result, or the reason why it failed in this sweep; None while neither is there."""

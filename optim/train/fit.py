@@ -188,8 +188,8 @@ class Fit:
             seed=settings.holdout_seed, parts=task.parts,
         )  # fmt: skip
         classes = task.model.output_shape[-1]
-        self.weights = class_weights(task.tokens.labels[labelled], classes, schedule.class_weights)
         drawn = with_copies(labelled, task.parts, recipe.whole_copies)
+        self.weights = class_weights(task.tokens.labels[drawn], classes, schedule.class_weights)
         self.chosen = np.concatenate([drawn, unlabelled_rows(task.parents, labelled, len(task.tokens))])
         self.epoch_steps = math.ceil(len(self.chosen) / recipe.batch_size)
         self.total_steps = recipe.epochs * self.epoch_steps if recipe.steps is None else recipe.steps

@@ -15,7 +15,7 @@ from optim.cut import budget
 from optim.cut.budget import LatencyModel, smallest, within_budget
 from optim.cut.importance import Importance
 from optim.cut.kept import Kept, cut_shape
-from optim.cut.structure import Budget, Criterion, Even
+from optim.cut.structure import Budget, Criterion, Even, _left
 
 CRITERION = Criterion(importance="taylor", samples=10, seed=0, steps=1)
 COUNTS = LatencyModel(base_ms=1.0, layer_ms=2.0, head_ms=1.0, column_ms=0.25)
@@ -173,3 +173,8 @@ def test_steps_end_where_one_cut_ends_in_counts(steps, heads, ffn, layers, width
     kept = method.choose(shape, scored, None)
     assert cut_shape(shape, kept) == method.after(shape)
     assert all(list(own) == sorted(set(own)) for own in (*kept.heads, *kept.columns, kept.width))
+
+
+def test_shares_round_from_a_half_to_the_even_number_that_goes():
+    """1.5 of 3 and 2.5 of 5: two go of both. 3/4 of 6 are 4.5: four go. 0.6 of 1,536 are 921.6: 922 go."""
+    assert [_left(*one) for one in ((3, 0.5), (5, 0.5), (6, 0.75), (1536, 0.6), (12, 0.0))] == [1, 3, 2, 614, 12]

@@ -90,3 +90,35 @@ def test_magnitude_by_hand():
     np.testing.assert_allclose(found.layers, [np.sqrt(59)])
     np.testing.assert_allclose(found.width, [5, 1])
     np.testing.assert_allclose(found.pooled, [5, 1])
+
+
+def each_slope(weights, sentences, names, index) -> np.ndarray:
+    """The derivative of each sentence's cross-entropy by one gate at all of these variables, by differences."""
+    sides = []
+    for gate in (1 + STEP, 1 - STEP):
+        changed = {name: value.copy() for name, value in weights.items()}
+        for name in names:
+            changed[f"{name}:0"][index] *= gate
+        model = filled(SHAPE, changed)
+        sides.append(np.array([loss_of(model, sentence) for sentence in sentences]))
+    return (sides[0] - sides[1]) / (2 * STEP)
+
+
+@pytest.fixture(scope="module")
+def three():
+    tokens = tokens_of(3)
+    return [(tokens.sentence(i), tokens.labels[i]) for i in range(3)]
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_layer_has_one_gate_at_both_of_its_branches(of_three, three, layer):
+    """Signs are kept between the branches: what one adds the other may take away."""
+    names = [f"layer{layer}_{part}/{kind}" for part in ("attention_output", "ffn_out") for kind in ("kernel", "bias")]
+    found = each_slope(random_weights(SHAPE), three, names, ...)
+    assert of_three.layers[layer] == pytest.approx(np.abs(found).mean(), rel=0.02, abs=1e-5)
+
+
+def test_a_hidden_unit_has_a_gate_at_each_norm_and_matters_by_their_sizes_together(of_three, three):
+    norms = ["embeddings_norm", *(f"layer{i}_{part}_norm" for i in (0, 1) for part in ("attention", "ffn"))]
+    slopes = [each_slope(random_weights(SHAPE), three, [f"{norm}/gamma", f"{norm}/beta"], 5) for norm in norms]
+    assert of_three.width[5] == pytest.approx(sum(np.abs(one).mean() for one in slopes), rel=0.02, abs=1e-5)

@@ -608,3 +608,11 @@ def test_a_vocabulary_that_makes_no_tokenizer_is_named(tmp_path, content):
     write(local / "vocab.txt", content)
     with pytest.raises(UserError, match=r"vocab\.txt makes no tokenizer \("):
         make("distilbert", path=str(local)).fetch(tmp_path)
+
+
+def test_a_container_of_the_same_name_is_another_machine(monkeypatch):
+    names = {files._host()}
+    for space in ("pid:[1]", "pid:[2]"):
+        monkeypatch.setattr(files.os, "readlink", lambda path, space=space: space)
+        names.add(files._host())
+    assert len(names) == 3

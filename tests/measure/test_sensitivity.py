@@ -152,7 +152,7 @@ def test_int4_has_the_blocks_that_are_asked_for(probed, block):
 def test_the_table_has_every_part_and_every_change(held, tmp_path):
     rows = {"held_out": np.arange(0, 60, 2)}
     student = Student(load=lively, load_batch=lively, float32_path=tmp_path, train=held, rows=rows)
-    table = sensitivity_table(student)
+    table = sensitivity_table(student, block=8)  # which divides the inputs of all
     assert table["examples"] == 30
     found = {(row["part"], row["change"]) for row in table["rows"]}
     assert len(found) == len(table["rows"])
@@ -168,3 +168,12 @@ def test_the_table_has_every_part_and_every_change(held, tmp_path):
     assert together[0] == {"kernels": [], "accuracy_points": 0, "low": pytest.approx(-together[0]["high"]),
                            "high": together[0]["high"], "changed_answers": 0, "kl_nats": 0}  # fmt: skip
     assert together[-1]["kernels"] == table["order_int4"]
+
+
+def test_kernels_that_no_block_divides_are_not_counted_as_int4(held, tmp_path):
+    """16 inputs and 32: blocks of 32 fit the second feed-forward kernel alone; files leave the others in int8."""
+    student = Student(
+        load=lively, load_batch=lively, float32_path=tmp_path, train=held, rows={"held_out": np.arange(8)}
+    )
+    assert sorted(sensitivity_table(student)["order_int4"]) == ["layer0_ffn_out", "layer1_ffn_out"]
+    assert len(sensitivity_table(student, block=None)["order_int4"]) == 13

@@ -7,6 +7,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from optim.report import (
     write,
 )
 from optim.report.compare import Rule
+from optim.report.difference import Spread
 from optim.report.effects import effects
 from optim.report.finished import Finished
 from optim.report.seeds import pooled
@@ -618,3 +620,46 @@ def test_a_path_of_the_data_parts_no_pair_of_an_effect(tmp_path):
             path.write_text(json.dumps({**fields, "command": f"{fields['command']} data.path={where}"}))
     (found,) = comparison.compared([tmp_path]).effects
     assert (found.factor, found.base, found.option, found.seeds) == ("quant", "none", "int8", 3)
+
+
+def test_p_of_two_single_files_allows_for_another_seed_where_that_is_known():
+    """Ten sentences gained, none lost: McNemar's p is 2 / 2^10. A shift of 2 points for each fit makes it chance."""
+    right, teacher = np.arange(1000) >= 40, np.ones(1000, bool)
+    worse = np.arange(1000) >= 50
+    one, other, twin = (pooled([finished_point(name, answers, teacher, student=student)])[0] for name, answers, student in
+                        (("a", right, "x"), ("b", worse, "y"), ("c", worse, "x")))  # fmt: skip
+    known = Spread(fit=0.02**2, sentences=0.0, freedom=20)
+    assert one.against(other, Spread()).p == pytest.approx(2 / 2**10)
+    found = one.against(other, known)
+    assert found.low < 0 < found.high
+    assert found.p > 0.5, "as the interval says"
+    assert one.against(twin, known).p == pytest.approx(2 / 2**10), "one fit: another seed would have moved both"
+    assert one.against_teacher(known).p > 0.05 > one.against_teacher(Spread()).p
+
+
+def test_a_student_is_in_the_spread_once_though_one_of_its_files_has_a_seed_more():
+    """Three students as int8, two of them as fp16 too: two degrees of freedom, not three."""
+    rng = np.random.default_rng(0)
+    some = [finished_point(f"{quant}{seed}", rng.random(100) < 0.9, np.ones(100, bool), quant=quant, seed=seed,
+                           student=f"s{seed}") for quant, count in (("fp16", 2), ("int8", 3)) for seed in range(count)]  # fmt: skip
+    assert seeds.spread_of(pooled(some)).freedom == 2
+
+
+def on(digest: str, point: Finished) -> Finished:
+    return replace(point, result=replace(point.result, data={"digest": digest}))
+
+
+def test_the_spread_of_one_data_set_is_in_no_interval_of_another():
+    """On `calm` every seed answers alike, on `wild` seeds are 20 points apart."""
+    some = []
+    for digest, apart in (("calm", 0), ("wild", 20)):
+        for prune, seed in ((prune, seed) for prune in ("none", "fixed50") for seed in (0, 1)):
+            right = np.arange(100) >= 10 + seed * apart + (prune == "fixed50")
+            some.append(on(digest, finished_point(f"{digest}{prune}{seed}", right, np.ones(100, bool), prune=prune,
+                                                  seed=seed, student=f"{digest}{prune}{seed}")))  # fmt: skip
+    found = seeds.spreads_of(pooled(some))
+    assert found["calm"].fit == 0
+    assert found["wild"].fit == pytest.approx(0.02)  # 0.2² / 2
+    (effect,) = [one for one in effects(some) if one.factor == "prune"]
+    (alone,) = [one for one in effects([p for p in some if p.result.data["digest"] == "calm"]) if one.factor == "prune"]
+    assert (effect.accuracy_low, effect.accuracy_high) == (alone.accuracy_low, alone.accuracy_high)

@@ -116,7 +116,7 @@ def sweep(rng: np.random.Generator, *, n: int, seeds: int, lost: float) -> list[
 def claims(points: list[Finished]) -> dict[str, bool]:
     """Whether anything is called certain: an effect, what it depends on, a choice on the front, against the teacher."""
     shown = Comparison(points, points, [], [], [])
-    told = verdicts([group.against_teacher(shown.spread) for group in shown.groups])
+    told = verdicts([group.against_teacher(shown.spreads[group.data]) for group in shown.groups])
     return {
         "effect": any(effect.sure for effect in shown.effects),
         "interaction": any(effect.interactions for effect in shown.effects),

@@ -387,6 +387,8 @@ def test_a_recipe_that_copies_no_sentence_is_what_it_was_before_there_was_a_choi
     recipe = point_of(config).schedule.student
     assert "whole_copies" not in keys.recipe_key({}, recipe)["recipe"]
     assert keys.recipe_key({}, dataclasses.replace(recipe, whole_copies=2))["recipe"]["whole_copies"] == 2
+    assert keys.written_recipe(dataclasses.replace(recipe, whole_copies=2))["copies_version"] == 2
+    assert "copies_version" not in keys.written_recipe(recipe)
 
 
 def test_a_fit_that_keeps_the_best_is_what_it_was_before_there_was_a_choice(config):

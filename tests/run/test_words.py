@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import shlex
@@ -541,3 +542,37 @@ def test_every_key_of_a_space_can_be_taken_out_and_another_put_in(said, runs: Ru
     assert (code, "The space has 2 points" in out) == (0, True), err
     grid = verbs.Grid(points={"prune": "none", "distill": {"temperature": "1,2"}})
     assert grid.words([]) == ["prune=none", "distill.temperature=1,2"]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["fit=long", "fit.student.epochs=2"], ["fit.student.epochs=2 is not read: an option gives this fit 7,480"]),
+        (["experiment=frontier", "fit.student.epochs=2"], ["fit.student.epochs=2 is not read"]),
+        (["fit=long", "fit.student.epochs=2", "fit.student.steps=null"], []),
+        (["fit=long"], []),
+    ],
+)
+def test_epochs_beside_the_steps_of_an_option_are_told_to_be_not_read(given, told):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", overrides=["model=tiny", "data=csv", "track=none", *given])
+    found = words.void_epochs(given, cfg)
+    assert [line[: len(part)] for line, part in zip(found, told, strict=True)] == told
+
+
+@pytest.mark.parametrize("text", ["seed: 3\n", "defaults:\n  - override /quant: int8\nseed: 3\n"])
+def test_an_experiment_without_its_first_line_is_told_what_it_lacks(said, runs: Runs, tmp_path, text):
+    path = tmp_path / "experiment" / "mine.yaml"
+    path.parent.mkdir()
+    path.write_text(text)
+    code, _, err = said(train, "--config-dir", str(tmp_path), *runs.overrides("experiment=mine"))
+    assert code == 2
+    assert "The first line of its file must be `# @package _global_`" in err
+
+
+def test_a_sweep_says_what_stands_in_for_what_the_hub_has(said, runs: Runs, monkeypatch):
+    monkeypatch.setattr(hub, "_replaced", {"tiny": "distilbert"})
+    monkeypatch.setattr(hub, "hub_state", functools.cache(lambda: "unreachable"))
+    code, _, err = said(train, *runs.overrides("quant=none,int8"), "-m", "sweep.dry_run=true")
+    assert code == 0
+    assert "using tiny in place of distilbert" in err

@@ -53,13 +53,14 @@ def test_nothing_is_said_before_a_point_has_ended(progress):
 
 
 def test_the_time_left_follows_the_pace_of_this_sweep(progress):
-    """One file took 20 s by its record and 10 s of the clock, two at a time: the other two are half of their 15 s."""
+    """Two files took 10 s each, side by side, in 10 s of the clock: the third takes half of its 10 s."""
     watched, cache, results, said = progress
     (put(results, "point0", wrong=range(10), ms=1.0, mb=1.0) / "bundle").mkdir()
-    stage(cache, Wanted("file", {"of": 0}), 20.0)
+    for i in range(2):
+        stage(cache, Wanted("file", {"of": i}), 10.0)
     watched.clock = time.perf_counter() - 10
     watched.look()
-    told = r"point 1 of 3, about 15 s left: tiny-int8-s0 fit\.student\.epochs=0 0\.9000, [\d.]+ MB, [\d.]+ ms\n"
+    told = r"point 1 of 3, about 5 s left: tiny-int8-s0 fit\.student\.epochs=0 0\.9000, [\d.]+ MB, [\d.]+ ms\n"
     assert re.fullmatch(told, said.getvalue()), "with the key that tells it from the others"
 
 
@@ -143,3 +144,11 @@ def test_a_long_cell_goes_on_below(monkeypatch):
         "*  tiny slim=slim50 vocab=seen                        0.9000",
         "   prune=fixed50 quant=int8 T=2 seed=1",
     ]
+
+
+def test_seconds_of_before_a_kill_are_no_pace(progress):
+    """A stage that went on: 600 s by its record, 10 s of them in this sweep. Files are 305 s in the median."""
+    watched, cache, _, _ = progress
+    stage(cache, Wanted("file", {"of": 0}), 600.0)
+    watched.clock = time.perf_counter() - 10
+    assert watched.state() == "point 0 of 3, about 10 min left"

@@ -22,11 +22,12 @@ from omegaconf import OmegaConf
 import optim.run.steps  # noqa: F401  # for every kind of step
 from optim.common.errors import UserError
 from optim.measure import device
+from optim.report import wandb_report
 from optim.run import process
 from optim.run.compose import composed
 from optim.run.config import Job
 from optim.run.step import Step
-from optim.sweep import plan, verbs
+from optim.sweep import again, multirun, plan, verbs
 
 GRID = ("-m", "prune=none,fixed50", "quant=none,int8")
 
@@ -385,3 +386,39 @@ def test_a_full_disk_does_not_hide_its_reason(monkeypatch, tmp_path):
                     f"results_dir={tmp_path / 'r'}", f"cache_dir={tmp_path / 'c'}"])  # fmt: skip
     with pytest.raises(UserError, match="cache_free_gb"):
         process.run(job)
+
+
+@pytest.fixture
+def two(tmp_path, monkeypatch):
+    """The end of a sweep of two points, of which one is done: what it is given, and its folder."""
+    monkeypatch.setattr(wandb_report, "save", lambda *given: None)
+    monkeypatch.setattr(again, "measure_noisy_again", lambda *given: 0)
+    monkeypatch.setattr(multirun, "build", lambda *given: None)
+    cfg = OmegaConf.create({"track": {"method": "none"}, "bench": {}})
+    job: Any = SimpleNamespace(results_dir=tmp_path, command="python train.py seed=1", cfg=cfg)
+    points: Any = [SimpleNamespace(folder=tmp_path / name, job=job) for name in ("a1", "a2")]
+    (put(tmp_path, "a1", wrong=range(3), ms=1.0, mb=1.0) / "bundle").mkdir()
+    folder = tmp_path / "sweeps" / "x"
+    folder.mkdir(parents=True)
+    return points, folder
+
+
+def test_the_page_of_a_sweep_takes_a_point_that_was_run_alone_since(two, tmp_path):
+    points, folder = two
+    plans: Any = [SimpleNamespace(points=points, todo=todo) for todo in ([points[1]], [])]
+    assert not multirun._close(plans[0], folder)
+    assert len((folder / "results.csv").read_text().splitlines()) == 2
+    (put(tmp_path, "a2", wrong=range(2), ms=1.0, mb=1.0) / "bundle").mkdir()
+    assert multirun._close(plans[1], folder)
+    assert len((folder / "results.csv").read_text().splitlines()) == 3
+    page = folder / "report.html"
+    written = page.stat().st_mtime_ns
+    assert multirun._close(plans[1], folder)
+    assert page.stat().st_mtime_ns == written, "nothing is new"
+
+
+def test_a_point_whose_job_may_still_run_is_not_told_to_be_not_run(two, capsys):
+    points, folder = two
+    plan: Any = SimpleNamespace(points=points, todo=[points[1]])
+    multirun._close(plan, folder, multirun.NOT_ENDED)
+    assert "the launcher gave up, and may have left its job running" in capsys.readouterr().out

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_fit import RECIPE, fit_of, new_model, tokens_of
+from small_fit import RECIPE, SCHEDULE, fit_of, new_model, tokens_of
 
 from optim.data.phrases import Parts
 from optim.train.rows import stops, unlabelled_rows, with_copies
@@ -63,3 +63,14 @@ def test_a_fit_is_judged_at_its_end_and_never_twice_at_one_step(total, epoch, la
     assert found[-1] == total
     assert found == sorted(set(found))
     assert found[0] > 0
+
+
+def test_balanced_classes_weigh_the_same_with_the_copies_of_whole_sentences(tmp_path):
+    """60 rows, every sixth whole and of class 1, all others of class 0. Two of the ten whole ones are held out: 50 of
+    class 0, 8 of class 1; with three of each whole one 24. 74 / (2 * 50) and 74 / (2 * 24)."""
+    tokens, whole = tokens_of(60), np.arange(0, 60, 6)
+    tokens = replace(tokens, labels=np.isin(np.arange(60), whole).astype(np.int32))
+    recipe, schedule = replace(RECIPE, whole_copies=3), replace(SCHEDULE, class_weights="balanced")
+    parts = Parts(whole, whole, np.arange(11))
+    fit = fit_of(new_model(), tokens, tmp_path, recipe=recipe, schedule=schedule, parts=parts)
+    assert fit.weights == pytest.approx([74 / 100, 74 / 48])

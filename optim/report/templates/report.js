@@ -63,9 +63,8 @@ function hover(p) {
   const more = [...p.marks.map((m) => D.marks[m]), D.several_machines ? esc(`machine ${p.machine}`) : ""].filter(
     Boolean,
   );
-  return [`<b>${p.title ?? esc(p.name)}</b>`, accuracy, `${p.drop.toFixed(2)} points below`, ...costs, ...more].join(
-    "<br>",
-  );
+  const lines = [`<b>${p.title ?? esc(p.name)}</b>`, accuracy, `${p.drop.toFixed(2)} points below`, ...costs, ...more];
+  return lines.join("<br>");
 }
 
 /** Annotations of the front: number and name where they find room, the number alone where that does, else none. */
@@ -102,8 +101,7 @@ function drawPlot() {
   const across = (log) => ((log - cost.range[0]) / (cost.range[1] - cost.range[0])) * inner;
   const down = (accuracy) => ((D.range[1] - accuracy) / (D.range[1] - D.range[0])) * tall;
   const place = (point) => [across(Math.log10(costOf(point))), down(point.accuracy)];
-  const [byColour, byShape] = [Number($("colour").value), Number($("shape").value)];
-  const soft = css("--soft");
+  const [byColour, byShape, soft] = [Number($("colour").value), Number($("shape").value), css("--soft")];
   const marker = {
     size: narrow() ? 10 : 12,
     opacity: shown.map((s) => OPACITY[+s]),
@@ -290,9 +288,8 @@ if (D) {
   };
   $("plot").on("plotly_click", ({ points: [at] }) => openPoint(at.pointIndex));
   for (const event of ["plotly_selected", "plotly_deselect"]) $("plot").on(event, brush);
-  // Plotly counts clicks by when it hears them, and a busy page hears late: the browser knows which one is a second.
   const counted = ({ detail }) => Object.assign($("plot"), { _mouseDownTime: detail > 1 ? Date.now() : 0 });
-  $("plot").addEventListener("mousedown", counted, true);
+  $("plot").addEventListener("mousedown", counted, true); // plotly counts clicks when it hears them: a busy page late
   for (const name of ["cost", "colour", "shape"]) $(name).onchange = drawPlot;
   for (const button of every(".side button")) button.onclick = () => openPoint(Number(button.value));
   $("filters").oninput = update;
