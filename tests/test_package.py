@@ -119,7 +119,7 @@ def test_a_python_without_the_packages_is_told_where_they_are(program):
     ("script", "said"),
     [
         ("exit 1", "Python 3.11 or 3.12 is needed"),  # the check of its version fails
-        ('[ "$1" = -c ] && exit 0; mkdir -p .venv/bin; touch .venv/bin/python; exit 1', "make: "),  # no ensurepip
+        ('[ "$1" = -c ] && exit 0; mkdir -p .venv/bin; touch .venv/bin/python; exit 1', "Error 1"),  # no ensurepip
     ],
 )
 def test_a_python_that_will_not_do_leaves_nothing_that_stays(tmp_path, script, said):

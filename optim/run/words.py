@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
@@ -174,14 +174,12 @@ def require_known_words(words: Sequence[str]) -> None:
             )
 
 
-def void_epochs(words: Sequence[str], cfg: Any) -> list[str]:
+def void_epochs(words: Sequence[str], cfg: Mapping[str, Any]) -> list[str]:
     """A line for each fit whose words give it epochs where an option, as fit=long, gives it steps; `cfg` has those."""
-    from omegaconf import OmegaConf
-
     given = {key.lstrip("+"): value for key, _, value in (word.partition("=") for word in words)}
     lines = []
     for fit in ("teacher", "student"):
-        epochs, steps = given.get(f"fit.{fit}.epochs", "null"), OmegaConf.select(cfg, f"fit.{fit}.steps")
+        epochs, steps = given.get(f"fit.{fit}.epochs", "null"), (cfg["fit"].get(fit) or {}).get("steps")
         if epochs != "null" and steps is not None and f"fit.{fit}.steps" not in given:
             lines.append(f"fit.{fit}.epochs={epochs} is not read: an option gives this fit {steps:,} steps. With "
                          f"fit.{fit}.steps=null it is.")  # fmt: skip
