@@ -629,12 +629,18 @@ def test_p_of_two_single_files_allows_for_another_seed_where_that_is_known():
     one, other, twin = (pooled([finished_point(name, answers, teacher, student=student)])[0] for name, answers, student in
                         (("a", right, "x"), ("b", worse, "y"), ("c", worse, "x")))  # fmt: skip
     known = Spread(fit=0.02**2, sentences=0.0, freedom=20)
-    assert one.against(other, Spread()).p == pytest.approx(2 / 2**10)
-    found = one.against(other, known)
+    alone, found, of_one_fit = one.against(other, Spread()), one.against(other, known), one.against(twin, known)
+    assert alone
+    assert found
+    assert of_one_fit
+    assert alone.p == pytest.approx(2 / 2**10)
     assert found.low < 0 < found.high
     assert found.p > 0.5, "as the interval says"
-    assert one.against(twin, known).p == pytest.approx(2 / 2**10), "one fit: another seed would have moved both"
-    assert one.against_teacher(known).p > 0.05 > one.against_teacher(Spread()).p
+    assert of_one_fit.p == pytest.approx(2 / 2**10), "another seed would have moved both"
+    taught, taught_alone = one.against_teacher(known), one.against_teacher(Spread())
+    assert taught
+    assert taught_alone
+    assert taught.p > 0.05 > taught_alone.p
 
 
 def test_a_student_is_in_the_spread_once_though_one_of_its_files_has_a_seed_more():
