@@ -47,6 +47,8 @@ def _show(job: Job) -> None:
     """The plan of one point."""
     from optim.sweep.plan import plan
 
+    for line in unread_epochs(job.overrides, job.cfg):
+        say(line, sys.stderr)
     print(plan([job]).table())
 
 
@@ -66,11 +68,4 @@ def _one_of_many(job: Job, *, counts: bool) -> None:
 def start() -> int:
     """The program; its exit code."""
     sys.argv[1:] = flags_first(sys.argv[1:])
-    return started(main, lambda: _check(sys.argv[1:]))
-
-
-def _check(words: list[str]) -> None:
-    """Raises UserError for words that are known to be wrong, and says which ones change nothing."""
-    require_known_words(words)
-    for line in unread_epochs(words):
-        say(line, sys.stderr)
+    return started(main, lambda: require_known_words(sys.argv[1:]))

@@ -37,7 +37,7 @@ from optim.run.keys import run_id_of
 from optim.run.places import use_config_dirs
 from optim.run.point import Point, point_of
 from optim.run.result import Result
-from optim.run.words import void_epochs
+from optim.run.words import unread_epochs
 
 if TYPE_CHECKING:
     from optim.data.corpus import Corpus
@@ -83,7 +83,7 @@ def _run(job: Job) -> tuple[Result, str]:
             result.write(draft, folder)
         raise
     warn_if_above(job.cache_dir, job.cfg.cache_max_gb)
-    for line in void_epochs(job.overrides, job.cfg):
+    for line in unread_epochs(job.overrides, job.cfg):
         log.info("%s", line)
     with _logged_to(folder / "train.log"):
         finished = _tracked(point, draft, folder, job.cache_dir, tracker)

@@ -174,24 +174,13 @@ def require_known_words(words: Sequence[str]) -> None:
             )
 
 
-def void_epochs(words: Sequence[str], cfg: Mapping[str, Any]) -> list[str]:
-    """A line for each fit whose words give it epochs where an option, as fit=long, gives it steps; `cfg` has those."""
+def unread_epochs(words: Sequence[str], cfg: Mapping[str, Any]) -> list[str]:
+    """A line for each fit whose words give it epochs where it has steps, which win: of other words, or of an option."""
     given = {key.lstrip("+"): value for key, _, value in (word.partition("=") for word in words)}
     lines = []
     for fit in ("teacher", "student"):
         epochs, steps = given.get(f"fit.{fit}.epochs", "null"), (cfg["fit"].get(fit) or {}).get("steps")
-        if epochs != "null" and steps is not None and f"fit.{fit}.steps" not in given:
-            lines.append(f"fit.{fit}.epochs={epochs} is not read: an option gives this fit {steps:,} steps. With "
-                         f"fit.{fit}.steps=null it is.")  # fmt: skip
-    return lines
-
-
-def unread_epochs(words: Sequence[str]) -> list[str]:
-    """A line for each fit whose words give it epochs, and steps, which win over them."""
-    given = {key.lstrip("+"): value for key, _, value in (word.partition("=") for word in words)}
-    lines = []
-    for fit in ("teacher", "student"):
-        epochs, steps = (given.get(f"fit.{fit}.{name}", "null") for name in ("epochs", "steps"))
-        if "null" not in (epochs, *steps.split(",")):
-            lines.append(f"fit.{fit}.epochs={epochs} is not read: fit.{fit}.steps={steps} is the length of that fit.")
+        if epochs != "null" and steps is not None:
+            lines.append(f"fit.{fit}.epochs={epochs} is not read: the fit has fit.{fit}.steps={steps}. "
+                         f"With fit.{fit}.steps=null it is.")  # fmt: skip
     return lines

@@ -16,7 +16,7 @@ from optim.common.secrets import masked
 from optim.common.stages import digest_of
 from optim.run import result
 from optim.run.config import Job
-from optim.run.words import void_epochs
+from optim.run.words import unread_epochs
 from optim.sweep.plan import Plan, plan
 from optim.sweep.progress import Progress
 
@@ -38,7 +38,7 @@ def sweep(
     planned = plan(jobs)
     if line := hub.explain(*(job.choices[group] for job in jobs for group in ("model", "data"))):
         log.info("%s", line)
-    for line in dict.fromkeys(line for job in jobs for line in void_epochs(job.overrides, job.cfg)):
+    for line in dict.fromkeys(line for job in jobs for line in unread_epochs(job.overrides, job.cfg)):
         log.info("%s", line)
     print(planned.table())
     if jobs[0].cfg.sweep.dry_run:
