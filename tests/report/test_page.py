@@ -51,6 +51,8 @@ TEXTS = """(() => {
   return boxes;
 })()"""
 BUILT = "typeof figures !== 'undefined' && table instanceof Tabulator"
+# The points of the plot that are drawn as those which the filters let through
+STRONG = "every('#plot .point').flatMap((mark, i) => (Number(mark.style.opacity) > 0.5 ? [i] : []))"
 SLACK_PX = 3.0  # boxes of lines are higher than their letters
 
 
@@ -160,6 +162,10 @@ def test_filters_answer_in_table_plot_and_lines(wide):
     opacities = wide.run("$('plot').data[0].marker.opacity")
     assert sorted(set(opacities)) == [0.1, 0.95]
     assert opacities.count(0.95) == 18
+    for deed in ("0", "Plotly.relayout('plot', {'xaxis.range': $('plot').layout.xaxis.range.map((end) => end + 0.01)})",
+                 "Plotly.redraw('plot')", "drawPlot()"):  # fmt: skip
+        wide.run(f"{deed}; 0")
+        assert wide.run(STRONG) == wide.run("points.flatMap((p, i) => p.options[1] === 2 ? [] : [i])"), deed
     time.sleep(0.4)
     assert wide.run("$('parallel').data[0].line.color.filter((c) => c === $('parallel').data[0].line.cmin).length") == 9
     wide.run("document.querySelectorAll('.budget input')[1].focus()")  # MB
@@ -181,10 +187,12 @@ def test_a_brush_over_the_plot_keeps_its_points_and_a_double_click_all(wide):
     wide.drag((left + 2, top + 2), (left + width / 2, top + height - 2))
     wide.wait("$('count').textContent === '9 of 27 shown'", 10)
     assert set(rows(wide, "options[1]")) == {2}, "only int8 is that fast"
+    assert wide.run(STRONG) == wide.run("points.flatMap((p, i) => p.options[1] === 2 ? [i] : [])")
     for clicks in (1, 2):
         wide.run("$('plot')._mouseDownTime = 0")  # as if plotly had heard the first click a long time ago
         wide.drag((left + width * 0.75, top + height / 2), (left + width * 0.75, top + height / 2), clicks)
     wide.wait("$('count').textContent === '27 of 27 shown'", 10)
+    assert len(wide.run(STRONG)) == 27
 
 
 def test_a_brush_over_the_parallel_coordinates_keeps_its_points(wide):
