@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sst2 import ROOT, run
+from sst2 import ROOT, require_one_machine, run
 
 PAGE = ROOT / "benchmarks" / "BANKING77.md"
 MINILM, MPNET = ["model=minilm", "distill=kd"], ["model=mpnet", "distill=kd"]
@@ -57,6 +57,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def page(results: Mapping[str, dict[str, Any]]) -> str:
     """BANKING77.md, of the points that are finished."""
+    way_out = "Time all of them here: python sweep.py sweep=measure results_dir=DIR."
+    require_one_machine((result["machine"] for result in results.values()), way_out)
     data = next(iter(results.values()))["data"]
     stages = {key: seconds for result in results.values() for key, seconds in result["cost"]["stages"].items()}
     machines = list(dict.fromkeys(map(_machine, results.values())))

@@ -140,6 +140,9 @@ def test_the_page_shows_what_is_finished_and_what_is_not(benchmark, run):
     assert f"All stages together: {minutes:.1f} minutes." in lines
     assert f"Not run yet: {'; '.join(names[2:])}." in lines
     assert any(result["machine"]["cpu"] in line for line in lines)
+    elsewhere = result | {"machine": result["machine"] | {"id": "another"}}
+    with pytest.raises(SystemExit, match="timed on several machines"):
+        benchmark.page(dict(zip(names, (result, elsewhere), strict=False)))
 
 
 def test_points_are_students_of_both_teachers(benchmark):
