@@ -74,14 +74,22 @@ def checked(rows: list[Cells], where: str, text_column: str, label_column: str) 
 def _read_csv(path: Path, columns: tuple[str, str]) -> list[Cells]:
     """Rows of a comma-separated file with a header; quoted fields may hold commas and line ends."""
     limit = csv.field_size_limit(2**31 - 1)
+    rows, begun = [], 1  # the line at which a row began: a quote that is left open is noticed at the end of the file
     try:
         text = path.read_bytes().decode("utf-8-sig")  # at once: read in pieces, a bad byte is counted from its piece
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         header = next(reader, [])
         places = _places(path, header, columns)
-        return [_row(path, reader.line_num, row, header, places) for row in reader if row]
+        begun = reader.line_num + 1
+        for row in reader:
+            if row:
+                rows.append(_row(path, reader.line_num, row, header, places))
+            begun = reader.line_num + 1
+        return rows
     except csv.Error as error:
-        raise UserError(f"data: {path} is no valid CSV ({error}). Is a quote left open?") from error
+        raise UserError(
+            f"data: {path}, line {begun}: the row that begins there is no valid CSV ({error}). Is a quote left open?"
+        ) from error
     finally:
         csv.field_size_limit(limit)
 
@@ -134,9 +142,12 @@ def absent_columns(header: Sequence[str], columns: tuple[str, str]) -> str:
 
 
 def _places(where: Path | str, header: list[str], columns: tuple[str, str]) -> list[int]:
-    """Where the columns stand. Raises UserError listing the columns that are there."""
+    """Where the columns stand. Raises UserError listing those that are there, and for one that is there twice."""
     if absent := absent_columns(header, columns):
         raise UserError(f"data: {where} has no column {absent}. {COLUMNS}")
+    for column in columns:
+        if (count := header.count(column)) > 1:
+            raise UserError(f"data: {where} has {count} columns {column!r}. Rename all but the one that is meant.")
     return [header.index(column) for column in columns]
 
 

@@ -324,7 +324,9 @@ GOOD = "text,label\ngood,1\nbad,0\n"
         ("a.csv", "text,label\na,1\n,0\n", {}, "line 3: 'text' must be a text"),
         ("a.csv", "text,label\na,1\nb,\n", {}, "line 3: 'label' has no label"),
         ("a.csv", "text,label\na,b,1\n", {}, "line 2 has 3 cells, the header 2"),
-        ("a.csv", 'text,label\n"a,1\nb,0\n', {}, "no valid CSV"),
+        ("a.csv", 'text,label\na,1\n"b,1\nc,0\nd,0\n', {}, "line 3: .* no valid CSV"),
+        ("a.csv", 'text,label\n"a\nb",1\n"c" d,0\n', {}, "line 4: .* no valid CSV"),
+        ("a.csv", "label,text,label\n1,a,x\n0,b,y\n", {}, "a.csv has 2 columns 'label'"),
         ("a.csv", b"text,label\ncaf\xe9,1\n", {}, "not UTF-8"),
         ("a.csv", b"text,label\n" + b"a,1\n" * 5000 + b"caf\xe9,1\n", {}, r"not UTF-8 \(byte 20014\)"),
         ("a.jsonl", '{"text": "a", "label": 1}\n{"text"\n', {}, "line 2 is not JSON"),
@@ -354,6 +356,17 @@ def test_bad_files_get_one_line(tmp_path, name, content, changes, part):
     with pytest.raises(UserError, match=part) as caught:
         table(tmp_path / name, **changes).load(tmp_path)
     assert str(caught.value).count("\n") <= 1
+
+
+def test_a_parquet_file_with_a_column_twice_says_which(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    names = ["label", "text", "label"]
+    columns = pyarrow.Table.from_arrays([pyarrow.array(list("abcd"))] * 3, names=names)
+    pyarrow.parquet.write_table(columns, tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="has 2 columns 'label'"):
+        table(tmp_path / "a.parquet").load(tmp_path)
 
 
 def test_a_damaged_parquet_file_says_what_is_wrong(tmp_path):
