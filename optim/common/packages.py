@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from optim.common.errors import UserError
 from optim.common.files import exclusive, sha256_of, temporary_folder, writing
@@ -163,7 +164,7 @@ def pip_places() -> tuple[list[str], list[str], list[str]]:
     values = _pip_config()
     extra = values.get("extra-index-url", "").split()
     indexes = [] if values.get("no-index") else [values.get("index-url") or _own_index_of_pip(), *extra]
-    links = values.get("find-links", "").split()
+    links = [os.path.expanduser(place) for place in values.get("find-links", "").split()]
     # pip ignores a folder that is not there; unearth would not.
     return list(filter(_exists, indexes)), list(filter(_exists, links)), values.get("trusted-host", "").split()
 
@@ -177,8 +178,9 @@ def _own_index_of_pip() -> str:
 
 
 def _exists(place: str) -> bool:
-    path = place.removeprefix("file://")
-    return (place.startswith(("http://", "https://"))) or Path(path).exists()
+    if place.startswith(("http://", "https://")):
+        return True
+    return Path(unquote(place.removeprefix("file://")) if place.startswith("file://") else place).exists()
 
 
 def _pip_config() -> dict[str, str]:

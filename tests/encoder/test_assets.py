@@ -281,6 +281,20 @@ def test_nothing_of_a_source_archive_is_run(tmp_path, monkeypatch, place):
     assert [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()] == ["thing-1.0.tar.gz"]
 
 
+@pytest.mark.parametrize("kind", ["blank", "home"])
+def test_folders_of_packages_are_found_as_pip_finds_them(tmp_path, monkeypatch, kind):
+    """A blank in a name can only be written %20 there."""
+    folder = tmp_path / ("my wheels" if kind == "blank" else "wheels")
+    folder.mkdir()
+    archive = source_archive(folder, tmp_path / "witness")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", folder.as_uri() if kind == "blank" else "~/wheels")
+    pin = {"requirement": "thing==1.0", "file": archive.name, "way_out": "Do that."}
+    fetched = packages.pinned_file(tmp_path / "cache", **pin, sha256=files.sha256_of(archive))
+    assert fetched.read_bytes() == archive.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
