@@ -15,6 +15,8 @@ from pathlib import Path
 PROBE_S = 2.0  # all of it: name resolution, connection, answer
 DEFAULT_CHECKPOINT = ("distilbert/distilbert-base-uncased", "12040accade4e8a0f71eabdb258fecc2e7e948be")
 DEFAULT_DATASET = ("nyu-mll/glue", "sst2")
+# Who owns what had no namespace once, of the models and sets that can be used here.
+HEIRS = {"google-bert", "distilbert", "nyu-mll", "stanfordnlp", "fancyzhx", "dair-ai", "cornell-movie-review-data"}
 SHOWS_ONLY = {"--help", "-h", "--hydra-help", "--info", "-i", "--cfg", "-c", "--shell-completion", "-sc"}
 REASONS = {
     "unreachable": "The model hub cannot be reached",
@@ -135,9 +137,13 @@ def hub_home() -> Path:
     return Path(os.path.expandvars(os.environ.get("HF_HOME", str(default)))).expanduser()
 
 
-def hub_names(hub_id: str) -> tuple[str, str]:
-    """The names a cache may hold something under: what is oldest on the hub had no namespace once."""
-    return hub_id, hub_id.split("/")[-1]
+def hub_names(hub_id: str) -> tuple[str, ...]:
+    """The names a cache may hold something under: what is oldest on the hub had no namespace once.
+
+    Only those who own that now: another's `bert-base-uncased` or `imdb` are not what that name once meant.
+    """
+    owner, _, name = hub_id.partition("/")
+    return (hub_id, name) if owner in HEIRS else (hub_id,)
 
 
 def _defaults_are_cached() -> bool:

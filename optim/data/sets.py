@@ -117,13 +117,13 @@ def _of_hub(hub_id: str, config: str | None, revision: str) -> Any:
 
 def _cached(hub_id: str, config: str | None, revision: str) -> Any:
     """From the cache, under the name of today or a former one."""
-    present, former = hub.hub_names(hub_id)
+    present, *former = hub.hub_names(hub_id)
     try:
         return _of_hub(present, config, revision)
     except (OSError, ValueError):
-        if Path(former).is_dir():  # which would be read in its place
+        if not former or Path(former[0]).is_dir():  # which would be read in its place
             raise
-        return _of_hub(former, config, revision)
+        return _of_hub(former[0], config, revision)
 
 
 def _check_commit(loaded: Any, revision: str, what: str, way_out: str) -> None:

@@ -314,6 +314,22 @@ def test_a_folder_called_like_a_set_of_the_hub_is_not_taken_for_it(tmp_path, mon
         hub_set(name="someone/things", dev_split=None, revision="b" * 40).load(tmp_path)
 
 
+def test_a_set_of_the_same_short_name_is_not_taken_for_it(tmp_path, monkeypatch):
+    """A cache may hold Stanford's under the name without a namespace that it had; somebody's `imdb` is another set."""
+    from datasets import DatasetDict
+
+    def load(name: str, config: str | None, revision: str) -> DatasetDict:
+        if name != "imdb":
+            raise FileNotFoundError(name)
+        return DatasetDict({"train": labelled(ROWS)})
+
+    monkeypatch.setattr("datasets.load_dataset", load)
+    monkeypatch.setattr("optim.common.hub.hub_reachable", lambda: False)
+    assert len(hub_set(name="stanfordnlp/imdb", dev_split=None).load(tmp_path).train.texts) == 18
+    with pytest.raises(UserError, match="someone/imdb: .* its cache lacks these data"):
+        hub_set(name="someone/imdb", dev_split=None).load(tmp_path)
+
+
 def test_a_data_file_called_like_a_cache_counts(tmp_path):
     (tmp_path / "train.csv").write_bytes(csv(ROWS))
     (tmp_path / "cache-train.csv").write_bytes(csv(DEV))

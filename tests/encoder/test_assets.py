@@ -585,6 +585,24 @@ def test_a_hub_that_goes_away_is_not_taken_for_one_that_lacks_the_file(tmp_path,
         make("distilbert").fetch(tmp_path / "cache")
 
 
+def test_a_model_of_the_same_short_name_is_not_taken_for_it(tmp_path, monkeypatch):
+    """A cache may hold Google's under the name without a namespace that it had; somebody's copy is another model."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    there = copy_of_tiny(tmp_path)
+
+    def download(hub_id: str, name: str, *, revision: str, local_files_only: bool = False) -> str:
+        if hub_id != "bert-base-uncased":
+            raise LocalEntryNotFoundError("not in the cache")
+        return str(there / name)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    monkeypatch.setattr("optim.common.hub.hub_reachable", lambda: False)
+    assert (make("bert_base").fetch(tmp_path / "cache") / "config.json").is_file()
+    with pytest.raises(UserError, match="its cache lacks someone/bert-base-uncased@main"):
+        make("bert_base", hub_id="someone/bert-base-uncased", revision="main").fetch(tmp_path / "cache")
+
+
 @pytest.mark.parametrize(
     ("environment", "why"), [({}, "cannot be reached"), ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE")]
 )
