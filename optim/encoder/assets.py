@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -31,8 +32,12 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
 TOKENIZER_VERSION = 2  # of what `make_tokenizer` makes of a user's vocab.txt; 2 knows MPNet's special tokens
 UNKNOWN = "[UNK]"  # of every family that is built here
 SPECIAL = {"mpnet": {"cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>", "mask_token": "<mask>"}}
-CONVERT = "Convert it with transformers and torch: AutoModel.from_pretrained({}).save_pretrained(DIR); model.path=DIR."
+CONVERT = (
+    "Convert it with transformers and torch, then pass model.path=DIR: "
+    "for one in (AutoModel, AutoTokenizer): one.from_pretrained({}).save_pretrained(DIR)"
+)
 NO_HUB = "Use model=minilm, which needs no hub, or model.path=DIR, or point HF_HOME at a cache that holds it."
+CONVERTIBLE = re.compile(r"pytorch_model.*\.bin|model\.safetensors\.index\.json")  # a pickle, or weights in pieces
 log = logging.getLogger(__name__)
 
 
@@ -115,14 +120,25 @@ class LocalCheckpoint:
                 f"model.path: {folder} is not a folder. One with {', '.join(NEEDED)}, tokenizer.json is needed."
             )
         here = sorted(file.name for file in folder.iterdir())
-        for file in NEEDED:
-            if file not in here:
-                hint = " " + CONVERT.format(repr(str(folder))) if "pytorch_model.bin" in here else ""
-                content = ", ".join(here[:12]) or "nothing"
-                raise UserError(f"model.path: {folder} has no {file}. It has {content}.{hint}")
-        if "tokenizer.json" not in here and "vocab.txt" not in here:
-            raise UserError(f"model.path: {folder} has neither tokenizer.json nor vocab.txt, so its words are unknown.")
+        _require_checkpoint(folder, here)
         return [folder / file for file in (*NEEDED, *TOKENIZER) if file in here]
+
+
+def _require_checkpoint(folder: Path, here: list[str]) -> None:
+    """Raises UserError for a file that a folder of the user's lacks; `here` are the names of what is in it."""
+    for file in NEEDED:
+        if file not in here:
+            hint = " " + CONVERT.format(repr(str(folder))) if any(map(CONVERTIBLE.match, here)) else ""
+            content = ", ".join(here[:12]) or "nothing"
+            raise UserError(f"model.path: {folder} has no {file}. It has {content}.{hint}")
+    if "tokenizer.json" not in here and "vocab.txt" not in here:
+        raise UserError(f"model.path: {folder} has neither tokenizer.json nor vocab.txt, so its words are unknown.")
+    for file in (*NEEDED, *TOKENIZER):
+        if file in here and not (folder / file).is_file():
+            raise UserError(
+                f"model.path: {folder / file} is no file, or a link to none. The hub's cache holds links: cp -rL copies "
+                "what they lead to."
+            )
 
 
 @dataclass(frozen=True)
@@ -275,11 +291,14 @@ def make_tokenizer(folder: Path) -> None:
 
 
 def _fields(path: Path) -> dict[str, Any]:
-    """What a JSON file of a checkpoint says, if it is there. Raises UserError for one that is no JSON object."""
+    """What a JSON file of a checkpoint says, if it is there. Raises UserError for one that is no JSON object.
+
+    It names the file alone: the folder is that of a stage which is being built, and gone when the message is read.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:  # not JSON, or not UTF-8
-        raise UserError(f"model: {path} is not valid JSON ({error}).") from error
+        raise UserError(f"model: {path.name} is not valid JSON ({error}).") from error
     if not isinstance(content, dict):
-        raise UserError(f"model: {path} must be a JSON object, got {type(content).__name__}.")
+        raise UserError(f"model: {path.name} must be a JSON object, got {type(content).__name__}.")
     return content

@@ -449,7 +449,8 @@ def test_a_vocabulary_without_special_tokens_is_refused(tmp_path):
     ("without", "more", "part"),
     [
         (("model.safetensors",), (), "has no model.safetensors. It has config.json, tokenizer.json, vocab.txt.$"),
-        (("model.safetensors",), ("pytorch_model.bin",), "has no model.safetensors.*save_pretrained"),
+        (("model.safetensors",), ("pytorch_model.bin",), "has no model.safetensors.*AutoTokenizer.*save_pretrained"),
+        (("model.safetensors",), ("model.safetensors.index.json",), "has no model.safetensors.*save_pretrained"),
         (("config.json",), (), "has no config.json"),
         (("tokenizer.json", "vocab.txt"), (), "has neither tokenizer.json nor vocab.txt"),
     ],
@@ -461,6 +462,22 @@ def test_path_that_lacks_a_file_says_which(tmp_path, without, more, part):
     for call in (lambda source: source.fetch(tmp_path / "other"), lambda source: source.fingerprint()):
         with pytest.raises(UserError, match=part):
             call(make("distilbert", path=str(local)))
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json"])
+def test_a_link_that_leads_nowhere_is_named(tmp_path, file):
+    """`cp -r` of a snapshot in the hub's cache leaves such."""
+    local = copy_of_tiny(tmp_path, without=(file,))
+    (local / file).symlink_to("../../blobs/53aa51")
+    with pytest.raises(UserError, match=rf"local/{file} is no file, or a link to none.*cp -rL"):
+        make("distilbert", path=str(local)).fingerprint()
+
+
+def test_settings_of_a_tokenizer_that_are_no_json_are_named_by_a_file_that_is_there(tmp_path):
+    local = copy_of_tiny(tmp_path, without=("tokenizer.json",))
+    write(local / "tokenizer_config.json", b"{do_lower_case")
+    with pytest.raises(UserError, match=r"^model: tokenizer_config\.json is not valid JSON"):
+        make("distilbert", path=str(local)).fetch(tmp_path / "other")
 
 
 def test_path_that_is_no_folder_says_so(tmp_path):
