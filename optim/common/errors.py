@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+MOST_SHOWN = 80  # characters of a value in a message
+
 
 class UserError(ValueError):
     """A setting, file or machine that cannot be worked with. The message names it, the rule, the value and the fix."""
@@ -13,6 +15,12 @@ class UnknownKey(UserError):
     def __init__(self, message: str, key: str) -> None:
         super().__init__(message)
         self.key = key
+
+
+def shown(value: object) -> str:
+    """A value out of the user's files as a message shows it: a text or list that is long is cut."""
+    whole = repr(value)
+    return whole if len(whole) <= MOST_SHOWN else f"{whole[: MOST_SHOWN - 4]} ..."
 
 
 def require_number(setting: str, value: object) -> None:

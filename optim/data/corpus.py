@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from optim.common.errors import UserError
+from optim.common.errors import UserError, shown
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ def _labelled(rows: list[tuple[str, str]], ids: dict[str, int], origin: str, kno
     if unknown:
         more = " ..." if len(unknown) > 5 else ""
         raise UserError(
-            f"data: {origin} has labels that {known_by} has not: {', '.join(map(repr, unknown[:5]))}{more}. "
-            f"Known: {', '.join(map(repr, list(ids)[:10]))}."
+            f"data: {origin} has labels that {known_by} has not: {', '.join(map(shown, unknown[:5]))}{more}. "
+            f"Known: {', '.join(map(shown, list(ids)[:10]))}."
         )
     return Sentences([text for text, _ in rows], np.array([ids[label] for _, label in rows], np.int32))
 

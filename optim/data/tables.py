@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from optim.common.errors import UserError
+from optim.common.errors import UserError, shown
 from optim.common.files import first_line, sha256_of
 
 Cells = tuple[int, Any, Any]  # line, text, label
@@ -60,13 +60,13 @@ def checked(rows: list[Cells], where: str, text_column: str, label_column: str) 
     pairs = []
     for line, text, label in rows:
         if not _is_text(text):
-            raise UserError(f"{where} {line}: {text_column!r} must be a text, got {text!r}.")
+            raise UserError(f"{where} {line}: {text_column!r} must be a text, got {shown(text)}.")
         if _is_missing(label):
             raise UserError(f"{where} {line}: {label_column!r} has no label.")
         if isinstance(label, list | dict):
-            raise UserError(f"{where} {line}: {label_column!r} must hold one label, got {str(label)[:60]}.")
+            raise UserError(f"{where} {line}: {label_column!r} must hold one label, got {shown(label)}.")
         if isinstance(label, bytes) or (isinstance(label, str) and not _is_text(label)):
-            raise UserError(f"{where} {line}: {label_column!r} must be a label that can be written, got {label!r}.")
+            raise UserError(f"{where} {line}: {label_column!r} must be a label that can be written, got {shown(label)}.")
         pairs.append((text, _label_text(label)))
     return pairs
 

@@ -358,6 +358,16 @@ def test_bad_files_get_one_line(tmp_path, name, content, changes, part):
     assert str(caught.value).count("\n") <= 1
 
 
+def test_a_long_value_is_cut_in_what_is_said_of_it(tmp_path):
+    """A column of tokens that is taken for the text, and texts that are taken for labels."""
+    tokens = write(tmp_path / "a.jsonl", json.dumps({"text": ["word"] * 1000, "label": 1}))
+    swapped = [write(tmp_path / f"{name}.csv", f"text,label\n1,{name * 999}\n0,{name * 998}\n") for name in "ab"]
+    for path, dev in ((tokens, None), (swapped[0], str(swapped[1]))):
+        with pytest.raises(UserError) as caught:
+            table(path, dev_path=dev).load(tmp_path)
+        assert len(str(caught.value)) < len(str(tmp_path)) + 500
+
+
 def test_a_parquet_file_with_a_column_twice_says_which(tmp_path):
     import pyarrow
     import pyarrow.parquet
