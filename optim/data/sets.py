@@ -18,6 +18,7 @@ from optim.common.files import sha256_of
 from optim.data.tables import Cells, absent_columns
 
 COMMIT = re.compile(r"[0-9a-f]{40}")  # of the hub; in the cache of `datasets` it names the folder of a set
+PATTERN = re.compile(r"[*?]|\[.*\]|::")  # in a path, to load_dataset: it would read folders that are called alike
 SAVED = ("dataset_dict.json", "state.json")  # one of them lies in what save_to_disk left: of several splits, of one
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,11 @@ def folder_set(folder: Path, config: str | None, *, split: str) -> Any:
 
     require_folder(folder)
     saved = any((folder / name).is_file() for name in SAVED)
+    if not saved and (found := PATTERN.search(str(folder.absolute()))):
+        raise UserError(
+            f"data.path: {folder.absolute()} has {found[0]} in it, which datasets takes for a pattern of several "
+            "folders' names. Rename that folder."
+        )
     try:
         # By its whole path: `csv`, `json` and `text` alone are readers to load_dataset, whatever folder is there.
         loaded = load_from_disk(str(folder)) if saved else load_dataset(str(folder.absolute()), config)

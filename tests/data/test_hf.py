@@ -330,6 +330,24 @@ def test_a_set_of_the_same_short_name_is_not_taken_for_it(tmp_path, monkeypatch)
         hub_set(name="someone/imdb", dev_split=None).load(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["set[1]", "set*"])
+def test_a_folder_that_is_called_like_a_pattern_is_refused(tmp_path, monkeypatch, name):
+    """`load_dataset("set[1]")` reads the folder `set1`."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    for folder in (name, "set1"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "train.csv").write_bytes(csv(ROWS))
+    with pytest.raises(UserError, match="which datasets takes for a pattern .* Rename that folder"):
+        local(tmp_path / name, dev_split=None).load(tmp_path)
+
+
+def test_a_saved_folder_may_be_called_like_a_pattern(saved, tmp_path):
+    import shutil
+
+    folder = Path(shutil.copytree(saved, tmp_path / "set[1]"))
+    assert local(folder).load(tmp_path).digest == local(saved).load(tmp_path).digest
+
+
 def test_a_data_file_called_like_a_cache_counts(tmp_path):
     (tmp_path / "train.csv").write_bytes(csv(ROWS))
     (tmp_path / "cache-train.csv").write_bytes(csv(DEV))
