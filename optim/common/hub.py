@@ -18,10 +18,7 @@ DEFAULT_DATASET = ("nyu-mll/glue", "sst2")
 # Who owns what had no namespace once, of the models and sets that can be used here.
 HEIRS = {"google-bert", "distilbert", "nyu-mll", "stanfordnlp", "fancyzhx", "dair-ai", "cornell-movie-review-data"}
 SHOWS_ONLY = {"--help", "-h", "--hydra-help", "--info", "-i", "--cfg", "-c", "--shell-completion", "-sc"}
-REASONS = {
-    "unreachable": "The model hub cannot be reached",
-    "offline": "HF_HUB_OFFLINE is set and the hub's cache lacks DistilBERT or SST-2",
-}
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")  # the first that is set says whether the hub may be asked
 _replaced: dict[str, str] = {}  # what this process fell back to -> what it stands in for
 _shown: set[str] = set()  # flags by which one of our programs only shows something
 
@@ -61,9 +58,12 @@ def explain(*chosen: str) -> str | None:
     replaced = {new: old for new, old in _replaced.items() if not chosen or new in chosen}
     if not replaced:
         return None
+    why = "The model hub cannot be reached"
+    if hub_state() == "offline":
+        why = f"{offline_by()} is set and the hub's cache lacks DistilBERT or SST-2"
     return (
-        f"{REASONS.get(hub_state(), REASONS['unreachable'])}: using {' and '.join(replaced)} in place of "
-        f"{' and '.join(replaced.values())}; model=... and data=... override this."
+        f"{why}: using {' and '.join(replaced)} in place of {' and '.join(replaced.values())}; "
+        "model=... and data=... override this."
     )
 
 
@@ -73,15 +73,20 @@ def default_choice(*chosen: str) -> dict[str, object]:
     return {"hub": hub_state() if hub_state.cache_info().currsize else "not asked", "replaced": replaced}
 
 
+def offline_by() -> str | None:
+    """The variable of the environment that forbids asking the hub, if one does."""
+    name = next((name for name in OFFLINE if os.environ.get(name)), None)
+    return name if name and os.environ[name].upper() in ("1", "ON", "YES", "TRUE") else None
+
+
 def hub_is_off() -> bool:
-    """True where HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) forbids asking the hub."""
-    value = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
-    return value.upper() in ("1", "ON", "YES", "TRUE")
+    """True where the environment forbids asking the hub."""
+    return offline_by() is not None
 
 
 def why_no_hub() -> str:
     """The start of a sentence: why nothing was asked of the hub, or nothing came."""
-    return "HF_HUB_OFFLINE is set" if hub_is_off() else f"the hub ({hub_endpoint()}) cannot be reached"
+    return f"{offline_by()} is set" if hub_is_off() else f"the hub ({hub_endpoint()}) cannot be reached"
 
 
 def hub_endpoint() -> str:

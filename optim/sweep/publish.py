@@ -99,7 +99,7 @@ def _sent(folder: Path, repo: str, *, private: bool, message: str) -> str:
     """Sends the files of a folder in one commit; the address of the repository."""
     if hub.hub_is_off():
         raise UserError(
-            "HF_HUB_OFFLINE is set, so nothing can be published. Unset it, or look with sweep.dry_run=true."
+            f"{hub.offline_by()} is set, so nothing can be published. Unset it, or look with sweep.dry_run=true."
         )
     from huggingface_hub import HfApi, get_token
 

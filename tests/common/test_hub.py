@@ -104,7 +104,8 @@ def test_offline_switch_is_respected(monkeypatch, variable):
         assert not hub.hub_reachable()
         assert served.requests == []
     assert hub.default_choice()["hub"] == "offline"
-    assert (hub.explain() or "").startswith("HF_HUB_OFFLINE is set and the hub's cache lacks DistilBERT or SST-2")
+    assert (hub.explain() or "").startswith(f"{variable} is set and the hub's cache lacks DistilBERT or SST-2")
+    assert hub.why_no_hub() == f"{variable} is set"
 
 
 @pytest.mark.parametrize(
