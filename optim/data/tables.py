@@ -66,7 +66,8 @@ def checked(rows: list[Cells], where: str, text_column: str, label_column: str) 
         if isinstance(label, list | dict):
             raise UserError(f"{where} {line}: {label_column!r} must hold one label, got {shown(label)}.")
         if isinstance(label, bytes) or (isinstance(label, str) and not _is_text(label)):
-            raise UserError(f"{where} {line}: {label_column!r} must be a label that can be written, got {shown(label)}.")
+            what = f"{label_column!r} must be a label that can be written"
+            raise UserError(f"{where} {line}: {what}, got {shown(label)}.")
         pairs.append((text, _label_text(label)))
     return pairs
 

@@ -136,8 +136,8 @@ def _require_checkpoint(folder: Path, here: list[str]) -> None:
     for file in (*NEEDED, *TOKENIZER):
         if file in here and not (folder / file).is_file():
             raise UserError(
-                f"model.path: {folder / file} is no file, or a link to none. The hub's cache holds links: cp -rL copies "
-                "what they lead to."
+                f"model.path: {folder / file} is no file, or a link to none. The hub's cache holds links: cp -rL "
+                "copies what they lead to."
             )
 
 

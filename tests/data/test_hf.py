@@ -326,7 +326,7 @@ def test_a_set_of_the_same_short_name_is_not_taken_for_it(tmp_path, monkeypatch)
     monkeypatch.setattr("datasets.load_dataset", load)
     monkeypatch.setattr("optim.common.hub.hub_reachable", lambda: False)
     assert len(hub_set(name="stanfordnlp/imdb", dev_split=None).load(tmp_path).train.texts) == 18
-    with pytest.raises(UserError, match="someone/imdb: .* its cache lacks these data"):
+    with pytest.raises(UserError, match=r"someone/imdb: .* its cache lacks these data"):
         hub_set(name="someone/imdb", dev_split=None).load(tmp_path)
 
 
@@ -337,7 +337,7 @@ def test_a_folder_that_is_called_like_a_pattern_is_refused(tmp_path, monkeypatch
     for folder in (name, "set1"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "train.csv").write_bytes(csv(ROWS))
-    with pytest.raises(UserError, match="which datasets takes for a pattern .* Rename that folder"):
+    with pytest.raises(UserError, match=r"which datasets takes for a pattern .* Rename that folder"):
         local(tmp_path / name, dev_split=None).load(tmp_path)
 
 
