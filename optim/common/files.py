@@ -61,7 +61,7 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
     Its name says whose it is, so that what a killed process left is cleared by the next one that comes by.
     """
     clear_leftovers(parent)
-    folder = Path(tempfile.mkdtemp(prefix=f".partial-{_host()}-{os.getpid()}-{_started(os.getpid())}-", dir=parent))
+    folder = Path(tempfile.mkdtemp(prefix=f".partial-{this_process()}-", dir=parent))
     try:
         yield folder
     finally:
@@ -77,10 +77,20 @@ def clear_leftovers(parent: Path) -> None:
 
 
 def _is_dead(folder: Path) -> bool:
-    owner = re.fullmatch(r"\.partial-([0-9a-f]{8})-(\d+)-(\d+)-.*", folder.name)
-    if owner and owner[1] == _host():
-        return _started(int(owner[2])) != int(owner[3])
-    return time.time() - folder.stat().st_mtime > PARTIAL_DAYS * 86400
+    owner = re.fullmatch(r"\.partial-([0-9a-f]{8}-\d+-\d+)-.*", folder.name)
+    gone = has_ended(owner[1]) if owner else None
+    return time.time() - folder.stat().st_mtime > PARTIAL_DAYS * 86400 if gone is None else gone
+
+
+def this_process() -> str:
+    """Which process this is, for `has_ended` of another one."""
+    return f"{_host()}-{os.getpid()}-{_started(os.getpid())}"
+
+
+def has_ended(process: str) -> bool | None:
+    """Whether the process that `this_process` named so is gone; None for one of another machine."""
+    host, number, started = process.split("-")
+    return _started(int(number)) != int(started) if host == _host() else None
 
 
 def _host() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from optim.common.errors import UserError
-from optim.common.files import first_line
+from optim.common.files import PARTIAL_DAYS, first_line, has_ended, this_process
 
 OBJECTIVES = ("accuracy_fraction", "latency_p50_ms", "file_bytes")
 DIRECTIONS = ("maximize", "minimize", "minimize")
@@ -120,19 +121,35 @@ class Search:
                 return answered
         return None
 
+    def _elsewhere(self, before: int | None = None) -> set[str]:
+        """Points that another process is at: by trials that run, or by those before a trial's number.
+
+        Of two that take one point at a time only the later one leaves it. What a killed process left running is free;
+        one of another machine can't be asked, and has a day.
+        """
+        import optuna
+
+        running = self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+        return {
+            trial.user_attrs["point"]
+            for trial in running
+            if (before is None or trial.number < before) and _is_at_work(trial)
+        }
+
     def _unseen(self) -> list[Choice]:
-        seen = self.known().keys() | self.failed
+        seen = self.known().keys() | self.failed | self._elsewhere()
         return [choice for choice in self._all() if self.identify(choice) not in seen]
 
     def _trial(self) -> bool | None:
-        """One trial; None if its point is known."""
+        """One trial; None if its point is known, or another process is at it."""
         import optuna
 
         trial = self.study.ask()
         choice = {key: trial.suggest_categorical(key, options) for key, options in self.space.items()}
         point = self.identify(choice)
+        trial.set_user_attr("process", this_process())
         trial.set_user_attr("point", point)
-        if point in self.failed:
+        if point in self.failed or point in self._elsewhere(trial.number):
             self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             return None
         if before := self.known().get(point):
@@ -152,6 +169,14 @@ class Search:
 
     def _all(self) -> list[Choice]:
         return [dict(zip(self.space, options, strict=True)) for options in itertools.product(*self.space.values())]
+
+
+def _is_at_work(trial) -> bool:
+    """Whether the process of a trial that was begun, and not ended, is there."""
+    if not {"process", "point"} <= trial.user_attrs.keys():
+        return False
+    ended = has_ended(trial.user_attrs["process"])
+    return time.time() - trial.datetime_start.timestamp() < PARTIAL_DAYS * 86400 if ended is None else not ended
 
 
 def _tell(study, trial, answer: Answer) -> None:

@@ -314,3 +314,44 @@ def test_a_point_that_another_process_took_from_the_queue_is_no_end():
     told = iter([*[None] * (search.PATIENCE + 1), True])
     one._trial = lambda: next(told)
     assert one.step() is True
+
+
+def test_two_processes_of_one_search_are_at_different_points(tmp_path, monkeypatch):
+    """Both draw by one seed: without a look at the other's running trial they made each point twice."""
+    asked: dict[str, list[str]] = {"first": [], "second": []}
+
+    def going(name: str, meanwhile=lambda: None) -> Search:
+        def answered(choice):
+            asked[name].append(identify(choice))
+            meanwhile()
+            return answer(choice)
+
+        study = search.study_in(tmp_path / "log", name="one", sampler="tpe", seed=0)
+        return Search(study, SPACE, identify=identify, answer=answered, seed=0)
+
+    second = going("second")
+    first = going("first", second.step)
+    for _ in range(5):
+        first.step()
+    assert (len(asked["first"]), len(asked["second"])) == (5, 5)
+    assert len({*asked["first"], *asked["second"]}) == 10
+
+
+def test_a_trial_of_a_killed_process_holds_its_point_for_nobody(monkeypatch):
+    one = search.Search(
+        search.study_in_memory(sampler="random", seed=0), TWO, identify=lambda choice: choice["quant"],
+        answer=lambda choice: search.Answer((0.9, 5.0, 2e7), {}), seed=0,
+    )  # fmt: skip
+    for quant, process in (
+        ("none", f"{search.this_process().rsplit('-', 2)[0]}-999999999-5"),
+        ("int8", "elsewhere-1-1"),
+    ):
+        one.study.enqueue_trial({"quant": quant})
+        trial = one.study.ask()
+        trial.suggest_categorical("quant", TWO["quant"])
+        trial.set_user_attr("process", process)
+        trial.set_user_attr("point", quant)
+    assert one._elsewhere() == {"int8"}, "that of another machine may be at work"
+    assert [one.step(), one.step()] == [True, None]
+    monkeypatch.setattr(search, "PARTIAL_DAYS", 0)
+    assert [one.step(), one.step()] == [True, None], "but not for ever"
