@@ -32,6 +32,7 @@ ADB = "adb"
 ADB_FOLDER = "/data/local/tmp"  # which every Android device lets its shell write
 CONNECT_S = 10
 BEFORE = "--- figures ---"  # the line before them: what a login shell prints comes earlier
+TOO_MUCH = 1e15  # milliseconds or bytes
 NOT_THERE: dict[str, Any] = {**UNKNOWN, "decompress_p50_ms": None}  # figures of `speed` that measure.py does not take
 MACHINE = {"cpu", "isa", "id", "cores", "load_average", "versions"}
 
@@ -141,7 +142,7 @@ def _figures(text: str, source: str) -> dict[str, Any]:
         found = json.loads(text)
         version = found["version"]
         measured_on(found["machine"]["id"])  # which is part of the name of a file
-        fits = set(found["machine"]) >= MACHINE and all(_is_complete(one) for one in found["files"])
+        fits = _is_told(found["machine"]) and all(_is_complete(one) for one in found["files"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{source} holds no figures of {device.SCRIPT}: {error}.") from error
     if version != device.VERSION:
@@ -154,12 +155,25 @@ def _figures(text: str, source: str) -> dict[str, Any]:
     return found
 
 
+def _is_told(machine: dict[str, Any]) -> bool:
+    """Whether all is there that a comparison says of a machine."""
+    if not set(machine) >= MACHINE:
+        return False
+    return isinstance(machine["isa"], list) and all(isinstance(one, str) for one in (machine["cpu"], *machine["isa"]))
+
+
 def _is_complete(one: dict[str, Any]) -> bool:
-    """Whether the figures of a file are all there, and numbers."""
+    """Whether the figures of a file are all there, and numbers; those against a float32 file may be null."""
     speed = {**one["speed"], **NOT_THERE}
-    told = [*one["memory"].values(), *(v for key, v in one["speed"].items() if "float32" not in key)]
+    told = [v for key, v in one["speed"].items() if v is not None or "float32" not in key]
     names = set(speed) == set(Speed.__annotations__) and set(one["memory"]) == set(Memory.__annotations__)
-    return names and all(isinstance(v, (int, float)) for v in told) and isinstance(one["file_sha256"], str)
+    numbers = all(_is_number(v) for v in (*told, *one["memory"].values()))
+    return names and numbers and isinstance(one["file_sha256"], str)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is one, and neither NaN nor infinite, which JSON of Python's may hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < TOO_MUCH
 
 
 def read_figures(path: Path) -> dict[str, Any]:

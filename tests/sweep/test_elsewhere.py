@@ -226,6 +226,10 @@ def test_a_tool_that_is_not_there_is_named(points, monkeypatch):
         (lambda found: found["machine"].update(id="../../x"), "has 8 hexadecimal digits, as measure.py writes them"),
         (lambda found: found["files"][0].update(memory=None), "holds no figures of measure.py"),
         (lambda found: found["machine"].update(id=7), "holds no figures of measure.py"),
+        (lambda found: found["machine"].update(isa=7), "lacks figures that measure.py writes"),
+        (lambda found: found["files"][0]["speed"].update(latency_p50_ms=float("nan")), "lacks figures that measure.py"),
+        (lambda found: found["files"][0]["speed"].update(calls=float("inf")), "lacks figures that measure.py writes"),
+        (lambda found: found["files"][0]["speed"].update(speedup_vs_float32="x"), "lacks figures that measure.py"),
     ],
 )
 def test_figures_that_cannot_be_taken_are_refused_in_a_line(change, told, points, figures, tmp_path):
