@@ -67,7 +67,7 @@ def read_all(folders: Sequence[Path], machine: str | None = None) -> tuple[list[
     Raises UserError for two points with one id and different contents.
     """
     done, failed, left_out, seen = [], [], [], {}
-    for path in dict.fromkeys(path for folder in folders for path in sorted(folder.glob(f"**/{result.FILE}"))):
+    for path in dict.fromkeys(path for folder in folders for path in result.files_below(folder)):
         read = _read(path)
         if isinstance(read, str):
             left_out.append(f"{path} is left out: {read}")

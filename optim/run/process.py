@@ -101,7 +101,8 @@ def _tracked(point: Point, draft: Result, folder: Path, cache_dir: Path, tracker
             draft.status, draft.error = result.FAILED, f"{type(error).__name__}: {error}"
             if isinstance(error, Exception) and not isinstance(error, UserError):
                 log.debug("%s", traceback.format_exc())
-            result.write(draft, folder)
+            if result.read(folder) is None:  # else another process of the same run has finished it meanwhile
+                result.write(draft, folder)
             tracked.record(draft.to_json(), folder=None)
             raise
         tracked.record(draft.to_json(), folder=folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -71,6 +72,19 @@ def read(folder: Path) -> Result | None:
     except (OSError, ValueError, TypeError):
         return None
     return result if result.status == DONE and result.schema == SCHEMA and _bundle(folder).is_dir() else None
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Every result.json in a folder and those in it, each once; a run that lies elsewhere, behind a link, too."""
+    found, seen = [], set()
+    for place, names, files in os.walk(folder, followlinks=True):
+        names.sort(key=lambda name: os.path.islink(os.path.join(place, name)))  # a run before the links to it
+        if (real := os.path.realpath(place)) in seen:
+            names.clear()  # which may lead round in a circle
+            continue
+        seen.add(real)
+        found += [Path(place, FILE)] if FILE in files else []
+    return sorted(found)
 
 
 def measured_on(machine: str) -> str:
@@ -159,9 +173,18 @@ def write_bundle(
         write_trained_on(part, result.data.get("trained_on", []))
         write_measure(part, result)
         (part / "README.md").write_text(masked(card(result)), encoding="utf-8")
-        shutil.rmtree(_bundle(folder), ignore_errors=True)
-        part.rename(_bundle(folder))
+        _put(part, _bundle(folder))
     return _bundle(folder) / "README.md"
+
+
+def _put(part: Path, bundle: Path) -> None:
+    """Puts a bundle in the place of an older one; that of another process of the same run is as good."""
+    shutil.rmtree(bundle, ignore_errors=True)
+    try:
+        part.rename(bundle)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
 
 
 def write_measure(bundle: Path, result: Result) -> None:

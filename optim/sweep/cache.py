@@ -73,37 +73,53 @@ class Cache:
         if not (settings.yes or _agreed(chosen)):
             say("Nothing was removed.")
             return 1
-        removed = [entry for entry in chosen if remove(entry.path)]
+        may_go = chosen if settings.yes else _still(chosen, settings)
+        removed = [entry for entry in may_go if remove(entry.path)]
         say(f"Removed {len(removed)} of {len(chosen)}: {_size(removed)}."
             + (" The rest is in use." if len(removed) < len(chosen) else ""))  # fmt: skip
         return 0
 
 
+def _still(chosen: Sequence[Kept], settings: Settings) -> list[Kept]:
+    """Those that may go now: a run may have begun, or ended, while the question stood on the screen."""
+    now = to_remove(kept_in(settings.cache_dir, settings.results_dir), str(settings.clean))
+    paths = {entry.path for entry in now}
+    return [entry for entry in chosen if entry.path in paths]
+
+
 def kept_in(cache_dir: Path, results_dir: Path) -> list[Kept]:
     """Everything in the cache. Used is a stage that a result under `results_dir` names, or that one of those names."""
-    now = time.time()
-    stages = [path for path in (cache_dir / "stages").glob("[!.]*") if (path / SUMS).is_file()]
-    ages = {path.name: now - (path / SUMS).stat().st_mtime for path in stages}
+    records = _ages((cache_dir / "stages").glob(f"[!.]*/{SUMS}"))
+    stages = [record.parent for record in records]
+    ages = {record.parent.name: age_s for record, age_s in records.items()}
     wanted, spared = used_keys(cache_dir, results_dir), spared_keys(cache_dir, ages)
     entries = [
         Kept(path, path.name.rsplit("-", 1)[0], bytes_of(path), ages[path.name], path.name in wanted,
              path.name in spared)
         for path in stages
     ]  # fmt: skip
-    packages = [path for path in (cache_dir / "packages").glob("[!.]*") if path.is_dir()]
+    packages = _ages(path for path in (cache_dir / "packages").glob("[!.]*") if path.is_dir())
     # A package is what checkpoints and data are unpacked from: downloaded again when it is wanted.
-    entries += [Kept(path, "package", bytes_of(path), now - path.stat().st_mtime, True) for path in packages]
+    entries += [Kept(path, "package", bytes_of(path), age_s, True) for path, age_s in packages.items()]
     # What a killed build left is what it goes on from: wanted until somebody says otherwise.
-    unfinished = [path for path in (cache_dir / "stages").glob(f"{SCRATCH}*") if path.is_dir()]
-    entries += [Kept(path, "unfinished", bytes_of(path), now - path.stat().st_mtime, True) for path in unfinished]
-    return entries
+    unfinished = _ages(path for path in (cache_dir / "stages").glob(f"{SCRATCH}*") if path.is_dir())
+    return entries + [Kept(path, "unfinished", bytes_of(path), age_s, True) for path, age_s in unfinished.items()]
+
+
+def _ages(paths: Iterable[Path]) -> dict[Path, float]:
+    """Seconds since each was changed; without what has gone meanwhile, as the scratch folder of a finished stage."""
+    now, found = time.time(), {}
+    for path in paths:
+        with suppress(OSError):
+            found[path] = now - path.stat().st_mtime
+    return found
 
 
 def used_keys(cache_dir: Path, results_dir: Path) -> set[str]:
     """Keys of the stages that results name, and of those that these name in their own keys, and so on."""
     named: list[str] = []
-    for path in results_dir.glob(f"**/{result.FILE}"):
-        with suppress(OSError, ValueError, KeyError, AttributeError):
+    for path in result.files_below(results_dir):
+        with suppress(OSError, ValueError, KeyError, TypeError):
             named += json.loads(path.read_text(encoding="utf-8"))["cost"]["stages"]
     return _with_inputs(cache_dir, named)
 

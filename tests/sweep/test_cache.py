@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from conftest import ROOT
@@ -20,6 +21,7 @@ from optim.common import cache_size
 from optim.common.errors import UserError
 from optim.common.files import exclusive
 from optim.common.stages import SPENT, SUMS, Wanted, stage
+from optim.run import result
 from optim.sweep import cache
 
 DAY_S = 86400
@@ -263,3 +265,47 @@ def test_a_folder_that_goes_away_while_it_is_counted_counts_nothing(filled, monk
     monkeypatch.setattr(os, "scandir", scanned)
     assert cache_size.bytes_of(cache_dir) == before
     assert not gone.exists()
+
+
+def test_a_run_that_began_while_the_question_stood_keeps_what_it_may_need(filled, monkeypatch, capsys):
+    cache_dir, results_dir, keys = filled
+    began = FileLock(cache_dir / "stages" / "student-0123456789abcdef.lock")
+    monkeypatch.setattr(cache, "_agreed", lambda chosen: began.acquire() is not None)
+    settings: Any = SimpleNamespace(cache_dir=cache_dir, results_dir=results_dir, clean="unused", yes=False,
+                                    dry_run=False)  # fmt: skip
+    assert cache.Cache().run(settings) == 0
+    assert "Removed 0 of 1: 0.0 MB. The rest is in use." in capsys.readouterr().out
+    assert keys["other"] in left(cache_dir)
+
+
+def test_what_goes_away_while_it_is_listed_is_not_listed(filled, monkeypatch):
+    """A stage that is done takes its scratch folder away."""
+    cache_dir, results_dir, keys = filled
+    scratch = cache_dir / "stages" / ".scratch-student-0123456789abcdef"
+    scratch.mkdir()
+    is_dir = Path.is_dir
+
+    def looked(path: Path) -> bool:
+        found = is_dir(path)
+        if path == scratch and found:
+            scratch.rmdir()
+        return found
+
+    monkeypatch.setattr(Path, "is_dir", looked)
+    assert {entry.path.name for entry in cache.kept_in(cache_dir, results_dir)} == set(keys.values())
+
+
+def test_a_file_of_another_tool_that_is_called_as_a_result_names_nothing(filled):
+    cache_dir, results_dir, keys = filled
+    (results_dir / "result.json").write_text("[]")
+    assert removable(cache_dir, results_dir) == {keys["other"]}
+
+
+def test_a_run_behind_a_link_is_asked_too(filled, tmp_path):
+    """Its folder was moved to another disk: train.py finds it, and so must what looks at all of them."""
+    cache_dir, results_dir, keys = filled
+    (results_dir / "r").rename(tmp_path / "moved")
+    (results_dir / "r").symlink_to(tmp_path / "moved")
+    (results_dir / "round").symlink_to(results_dir)
+    assert removable(cache_dir, results_dir) == {keys["other"]}
+    assert result.files_below(results_dir) == [results_dir / "r" / "result.json"]
