@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from optim.common import hub
+from optim.common.screen import spell_out
 from optim.run.process import INTERRUPTED, guarded
 
 FULL = "HYDRA_FULL_ERROR"
@@ -46,6 +47,7 @@ def started(main: Callable[[], object], check: Callable[[], object]) -> int:
     told in a line or two.
     """
     hub.started_with(sys.argv[1:])
+    spell_out()
     if os.environ.get(FULL):
         main()
         return 0

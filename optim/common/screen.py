@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import shutil
@@ -105,6 +106,12 @@ def without_chatter() -> Iterator[None]:
 def say(text: str, stream: TextIO | None = None) -> None:
     """Prints a line on stdout, or `stream`, without any secret in it."""
     print(masked(text), file=stream or sys.stdout)
+
+
+def spell_out() -> None:
+    """Has stdout write \\u65e5 for a letter that its encoding lacks, as stderr does, and not end the program."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def log_to(stream, level: int = logging.INFO) -> None:

@@ -17,7 +17,7 @@ from optim.run.compose import composed, composed_sweep
 from optim.run.here import explaining
 from optim.run.places import options_of
 from optim.run.process import run_apart
-from optim.run.words import require_known_words
+from optim.run.words import ENGINES, require_known_words
 from optim.sweep.grid import points_of
 from optim.sweep.multirun import Composed, sweep
 from optim.sweep.plan import plan
@@ -43,11 +43,19 @@ def sweep_here(*words: str) -> Swept:
     """The comparison of every combination of these words, after running what is missing."""
     with explaining():
         require_known_words(words)
+        _require_no_engine(words)
         batch = _batch(words)
         sweep(batch, _composed, _launch)
         planned = plan([composed(words) for words in batch]).points
     shown = compared([p.folder for p in planned], [p.job.command for p in planned])
     return Swept(**vars(shown))
+
+
+def _require_no_engine(words: Sequence[str]) -> None:
+    """Raises UserError for a launcher or sweeper of Hydra's, which would not be asked."""
+    for word in words:
+        if word.lstrip("+~").startswith((*ENGINES, *(engine.replace("/", ".") for engine in ENGINES))):
+            raise UserError(f"{word} changes nothing: optim.sweep starts its points itself, one after another.")
 
 
 def _batch(words: Sequence[str]) -> list[list[str]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from optim.common.errors import UserError, require_positive
+from optim.export.bundle import BUNDLE, TOKENIZER_FILE, model_in
 from optim.report import statistics
 from optim.report.finished import Finished, data_name, data_of, distinct, drop_points, label, labels, read_all
 
@@ -115,6 +116,16 @@ def on_same_data(results_dir: Path, run_ids: Collection[str]) -> list[Finished]:
     points = finished_points(results_dir)
     sets = {data_of(point) for point in points if point.result.run_id in run_ids}
     return [point for point in points if data_of(point) in sets]
+
+
+def have_files(points: Sequence[Finished]) -> list[Finished]:
+    """Those that can be measured again: of some only the figures may have been kept, which can be compared."""
+    bundles = [point.folder / BUNDLE for point in points]
+    return [
+        point
+        for point, bundle in zip(points, bundles, strict=True)
+        if model_in(bundle).is_file() and (bundle / TOKENIZER_FILE).is_file()
+    ]
 
 
 def finished_points(results_dir: Path, machine: str | None = None) -> list[Finished]:

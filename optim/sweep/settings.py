@@ -9,6 +9,7 @@ from typing import ClassVar, Protocol
 
 from optim.common.errors import UserError, require_count, require_positive
 from optim.run.config import Job
+from optim.run.result import measured_on
 from optim.run.words import interval_refused
 from optim.sweep.pick import Budget
 
@@ -42,6 +43,8 @@ class Settings:
         for name, value in (("yes", self.yes), ("sweep.dry_run", self.dry_run)):
             if not isinstance(value, bool):  # "no" is a text, and true
                 raise UserError(f"{name} must be true or false, got {value!r}.")
+        if self.machine is not None:  # machine=$ID where ID is not set would be this one
+            measured_on(self.machine)
         require_count("trials", self.trials)
         if self.timeout_min is not None:
             require_positive("timeout_min", self.timeout_min)

@@ -33,6 +33,7 @@ from optim.track.sender import terminate_on_sigterm
 
 if TYPE_CHECKING:
     from optim.measure.latency import Bench
+    from optim.report.finished import Finished
     from optim.sweep.search import Answer, Search
 
 PLANNED = 200  # points of a search that its plan shows: composing one takes a fifth of a second
@@ -78,7 +79,7 @@ class Grid:
         """The words of train.py -m: those of the grid, unless one of the command line stands for it, then the rest."""
         given = {word.split("=", 1)[0]: word for word in overrides}
         own = [given.get(key, f"{key}={values}") for key, values in self.points.items()]
-        return [*own, *(word for word in overrides if word not in own)]
+        return [*own, *(word for word in overrides if word.split("=", 1)[0] not in self.points)]
 
 
 @method("sweep", "report")
@@ -127,19 +128,35 @@ def compare_all(settings: Settings, name: str, *, group: str | None, notes: Sequ
 
 
 def _track(settings: Settings) -> DictConfig:
-    """The option of `track` that the command line asks for, by itself or by an experiment, and where that is found.
-
-    Model and data are named to spare a look for a hub.
-    """
-    roots = ("track", EXPERIMENT, "hydra")
-    words = [word for word in settings.overrides if word.lstrip("+").split("=")[0].split(".")[0] in roots]
-    return settings.composed(["model=tiny", "data=csv", *words]).cfg.track
+    """The tracker that the command line asks for."""
+    return _alone(settings, "track")
 
 
 def _bench(settings: Settings) -> Bench:
-    """How files are timed; model and data are named to spare a look for a hub."""
-    cfg = settings.composed(["model=tiny", "data=csv", "track=none", *settings.overrides]).cfg
-    return build(cfg.bench, "bench")
+    """How files are timed."""
+    return build(_alone(settings, "bench"), "bench")
+
+
+def _alone(settings: Settings, group: str) -> DictConfig:
+    """The option of a group that the command line asks for, by itself or by an experiment, and where that is found.
+
+    Model and data are named to spare a look for a hub; so no key of theirs, as data.path, may stand beside them.
+    """
+    roots = (group, EXPERIMENT, "hydra")
+    words = [word for word in settings.overrides if word.lstrip("+").split("=")[0].split(".")[0] in roots]
+    return settings.composed(["model=tiny", "data=csv", *words]).cfg[group]
+
+
+def _files_of(settings: Settings) -> list[Finished]:
+    """The finished points whose files are there to be measured; says of the others that they are left out."""
+    points = pick.finished_points(settings.results_dir)
+    there = pick.have_files(points)
+    folders = {point.folder for point in there}
+    for point in points:
+        if point.folder not in folders:
+            again = f"Run it again: {point.result.command}"
+            print(f"{point.folder} is left out: its bundle is not there any more. {again}", file=sys.stderr)
+    return there
 
 
 @method("sweep", "measure")
@@ -157,7 +174,7 @@ class Measure:
         from optim.sweep import elsewhere
         from optim.sweep.remeasure import remeasure
 
-        points = pick.finished_points(settings.results_dir)
+        points = _files_of(settings)
         if not points:
             raise UserError(f"results_dir {settings.results_dir} holds no finished point.")
         host = None if settings.host is None else elsewhere.host_of(settings.host, settings.host_python)
@@ -191,7 +208,7 @@ class Import:
 
         if settings.file is None:
             raise UserError("sweep=import needs file=FILE: what `python3 measure.py --output FILE` wrote in a bundle.")
-        points = pick.finished_points(settings.results_dir)
+        points = _files_of(settings)
         figures = elsewhere.read_figures(Path(settings.file).expanduser())
         if settings.dry_run:
             print(f"{settings.name} would take the figures in {settings.file} to the points of their files.")
@@ -270,7 +287,7 @@ class SearchSweep:
         failed = self._trials(engine, settings)
         known = [point_values(p) for p in pick.on_same_data(settings.results_dir, engine.known())]
         values = search.read_journal(study)
-        folders = [p.folder for p in pick.finished_points(settings.results_dir)]
+        folders = [p.folder for p in pick.have_files(pick.finished_points(settings.results_dir))]
         measure_noisy_again(folders, _bench(settings))
         notes = [search.versus_random(values, known).line()] if values and known else []
         compare_all(settings, "search", group=group, notes=notes)
@@ -304,7 +321,7 @@ class SearchSweep:
             print(f"trial {count + 1} of {settings.trials}", file=sys.stderr)
             worked = engine.step()
             if worked is None:
-                print("Every point of the space has been tried.", file=sys.stderr)
+                print("No point of the space is left to try.", file=sys.stderr)
                 break
             failed += not worked
         return failed

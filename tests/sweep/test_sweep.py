@@ -10,16 +10,18 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from conftest import ROOT, Runs
-from made_results import put
+from made_results import made, put
 from omegaconf import OmegaConf
 
-import optim.run.steps  # noqa: F401  # for every kind of step
+import optim
+import optim.run.steps  # for every kind of step
 from optim.common.errors import UserError
 from optim.measure import device
 from optim.report import wandb_report
@@ -422,3 +424,76 @@ def test_a_point_whose_job_may_still_run_is_not_told_to_be_not_run(two, capsys):
     plan: Any = SimpleNamespace(points=points, todo=[points[1]])
     multirun._close(plan, folder, multirun.NOT_ENDED)
     assert "the launcher gave up, and may have left its job running" in capsys.readouterr().out
+
+
+def test_how_a_search_times_is_asked_of_no_key_of_its_data():
+    """`data.path` is one of the experiment's data alone: a search of it died after its last trial."""
+    settings: Any = SimpleNamespace(
+        overrides=["experiment=frontier", "data.path=DIR", "bench.threads=2"], composed=composed
+    )
+    assert verbs._bench(settings).threads == 2
+
+
+def test_of_two_values_of_a_key_of_a_grid_the_last_one_counts():
+    grid = verbs.Grid(points={"prune": "none,poly50", "quant": "none,int8"})
+    assert grid.words(["prune=none", "seed=1", "prune=fixed50"]) == ["prune=fixed50", "quant=none,int8", "seed=1"]
+
+
+def test_a_run_that_is_stopped_leaves_what_another_process_has_finished(tmp_path, monkeypatch):
+    """Two sweeps at once are at one point: the first one ends it, the second one is stopped just then."""
+    folder = tmp_path / "abc"
+
+    def stopped(*given):
+        (put(tmp_path, "abc", wrong=range(1), ms=1.0, mb=1.0) / "bundle").mkdir()
+        raise KeyboardInterrupt
+
+    tracked = SimpleNamespace(curve=None, record=lambda *given, **more: None)
+    monkeypatch.setattr(process, "_opened", lambda *given: nullcontext(tracked))
+    monkeypatch.setattr(process, "_compute", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        process._tracked(None, made("abc", accuracy=0.0, status=process.result.FAILED), folder, tmp_path, None)  # type: ignore[arg-type]
+    assert process.result.read(folder) is not None
+
+
+def test_two_runs_of_one_point_may_end_together(tmp_path, monkeypatch):
+    """The bundle of the other one takes its place between the removal of the old one and the renaming."""
+    part, bundle = tmp_path / "part", tmp_path / "bundle"
+    for folder in (part, bundle):
+        folder.mkdir()
+        (folder / "f").touch()
+    monkeypatch.setattr(process.result.shutil, "rmtree", lambda *given, **more: None)
+    process.result._put(part, bundle)
+    assert (bundle / "f").is_file()
+
+
+def test_a_point_without_its_bundle_is_left_out_of_a_measurement(tmp_path):
+    put(tmp_path, "abc", wrong=range(1), ms=1.0, mb=1.0)
+    for words in (["sweep=measure"], ["sweep=measure", "sweep.dry_run=true"]):
+        command = [sys.executable, "sweep.py", *words, f"results_dir={tmp_path}", "bench=quick"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 2
+        assert "abc is left out: its bundle is not there any more. Run it again: python train.py" in done.stderr
+        assert "holds no finished point" in done.stderr
+
+
+def test_a_machine_must_be_named(tmp_path):
+    """machine=$ID where ID is not set answered by the figures of this one."""
+    put(tmp_path, "abc", wrong=range(1), ms=1.0, mb=1.0)
+    done = subprocess.run([sys.executable, "sweep.py", "sweep=pick", "machine=", f"results_dir={tmp_path}"], cwd=ROOT,
+                          capture_output=True, text=True, timeout=100)  # fmt: skip
+    assert (done.returncode, "has 8 hexadecimal digits" in done.stderr) == (2, True), done.stdout
+
+
+@pytest.mark.parametrize("word", ["hydra/launcher=joblib", "hydra.launcher.n_jobs=4", "hydra/sweeper=basic"])
+def test_a_launcher_that_would_not_be_asked_is_refused_in_python(word):
+    with pytest.raises(UserError, match=r"changes nothing: optim\.sweep starts its points itself"):
+        optim.sweep("model=tiny", "data=reviews", "sweep.dry_run=true", word)
+
+
+def test_a_letter_that_the_screen_lacks_ends_no_program(tmp_path):
+    results = tmp_path / "\u65e5\u672c"
+    put(results, "abc", wrong=range(1), ms=1.0, mb=1.0)
+    command = [sys.executable, "sweep.py", "sweep=pick", f'results_dir="{results}"']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100,
+                          env={**os.environ, "PYTHONIOENCODING": "latin-1"})  # fmt: skip
+    assert (done.returncode, "\\u65e5\\u672c/abc/bundle" in done.stdout) == (0, True), done.stderr
