@@ -110,9 +110,14 @@ def _cpuinfo() -> str:
 
 
 def _cpu_name(cpuinfo: str) -> str:
-    """The model name; Arm kernels give none, so the architecture stands in."""
+    """The model name, and what Arm kernels give in its place: their kinds of core, by number, and the board.
+
+    Those of x86 have no such lines. Without them a Raspberry Pi 4 and a 5 of one host name would be one machine.
+    """
     found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
-    return found[1].strip() if found else platform.processor() or platform.machine()
+    name = found[1].strip() if found else platform.processor() or platform.machine()
+    arm = re.findall(r"^(?:CPU implementer|CPU part|Hardware|Model)\s*:\s*(\S.*?)\s*$", cpuinfo, re.MULTILINE)
+    return " ".join([name, *dict.fromkeys(arm)])  # each core of a kind says the same
 
 
 # What a file is given

@@ -518,6 +518,16 @@ BogoMIPS\t: 2100.00
 Features\t: fp asimd evtstrm aes asimddp sve i8mm bf16
 CPU implementer\t: 0x41
 """
+BOARD = """processor\t: 0
+BogoMIPS\t: 108.00
+Features\t: fp asimd evtstrm crc32 cpuid
+CPU implementer\t: 0x41
+CPU part\t: 0xd08
+
+Hardware\t: BCM2835
+Serial\t\t: 1000000012345678
+Model\t\t: Raspberry Pi 4 Model B Rev 1.4
+"""
 OLD = "model name : Old\nflags : fpu sse2 avx2 avx\n"
 
 
@@ -538,7 +548,24 @@ def test_isa_of_known_processors(monkeypatch, cpuinfo, isa, bfloat16):
 
 def test_cpu_name():
     assert device._cpu_name(XEON) == "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz"
-    assert device._cpu_name(GRAVITON) == (platform.processor() or platform.machine())
+    architecture = platform.processor() or platform.machine()
+    assert device._cpu_name("") == architecture
+    assert device._cpu_name(GRAVITON) == f"{architecture} 0x41"
+    assert device._cpu_name(BOARD) == f"{architecture} 0x41 0xd08 BCM2835 Raspberry Pi 4 Model B Rev 1.4"
+    phone = "CPU part : 0xd05\n" * 2 + "CPU part : 0xd0b\n"  # small and large cores
+    assert device._cpu_name(f"model name : ARMv8 Processor rev 1 (v8l)\n{phone}") == (
+        "ARMv8 Processor rev 1 (v8l) 0xd05 0xd0b"
+    )
+
+
+def test_two_boards_of_one_host_name_are_two_machines(monkeypatch):
+    """As they leave the factory, each of four cores: 64-bit Arm kernels tell no model name."""
+    found = set()
+    for core, board in (("0xd08", "4 Model B Rev 1.4"), ("0xd0b", "5 Model B Rev 1.0")):
+        cpuinfo = BOARD.replace("0xd08", core).replace("4 Model B Rev 1.4", board)
+        monkeypatch.setattr(device, "_cpuinfo", lambda cpuinfo=cpuinfo: cpuinfo)
+        found.add(device.machine_id())
+    assert len(found) == 2
 
 
 def test_machine_facts_fit_into_json():
