@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from optim.common.build import method
 from optim.common.screen import width
-from optim.export.quantize import SENSITIVITY
+from optim.export.quantize import BLOCKS, sensitivity_of
 from optim.run.exports import TableStep
 from optim.run.forecast import Forecast
 from optim.run.places import SWEEP, dir_words
@@ -38,7 +38,8 @@ class Sensitivity:
         job = settings.composed(settings.overrides)
         point = point_of(job.cfg)
         steps = steps_of(point, point.source.load(job.cache_dir), job.cache_dir)
-        table = TableStep(SENSITIVITY, steps.file.float32)
+        # Blocks are those of `quant`, so that `mixed` finds its own table; of a precision without any, the usual ones.
+        table = TableStep(sensitivity_of(point.specs["quant"].get("block", BLOCKS[0])), steps.file.float32)
         for line in Forecast(job.cache_dir).lines([*steps.student.inputs(), steps.student]):
             log.info("plan      %s", line)
         if settings.dry_run:

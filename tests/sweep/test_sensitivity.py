@@ -21,6 +21,7 @@ from optim.report.comparison import compared
 from optim.report.page import to_html
 from optim.run.config import GROUPS, Job
 from optim.run.exports import TableStep
+from optim.run.steps import steps_of
 from optim.sweep.sensitivity import Sensitivity
 
 
@@ -55,6 +56,17 @@ def test_it_leaves_the_table_of_the_student_that_train_makes(folder, runs):
     assert left["rows"] == table.read(stages)["rows"]
     assert left["examples"] == 108, "a fifth of the whole sentences of train: the held-out slice"
     assert outcome.quality["agreement_fraction"] >= 0.9
+
+
+@pytest.mark.parametrize("words", [("quant=mixed", "quant.block=64"), ("quant=mixed", "quant.block=null"), ()])
+def test_its_blocks_are_those_of_quant(words, runs, capsys):
+    """`mixed` of other blocks would be explained by a table that it does not take."""
+    planned = settings(runs, "prune=fixed50", *words)
+    planned.dry_run = True
+    assert Sensitivity().run(planned) == 0
+    asked = point(runs, "prune=fixed50", *(words or ("quant=mixed",)))
+    (table,) = steps_of(asked, asked.source.load(runs.cache), runs.cache).file.tables.values()
+    assert f"The table of {table.wanted.key} is" in capsys.readouterr().out
 
 
 def test_its_sentence_is_wrapped_as_wide_as_other_output(folder, runs, capsys):
