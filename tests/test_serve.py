@@ -26,6 +26,7 @@ from test_predict import TABLE, WORDS, write_tokenizer
 from tiny_tflite import write_table_file
 
 from optim.export.bundle import write_labels
+from optim.serve import __main__ as serve
 from optim.serve.__main__ import _listening
 from optim.serve.workers import NICENESS, Busy, Workers
 
@@ -59,7 +60,11 @@ def serving(bundle: Path, *options: str) -> Iterator[str]:
             yield found.group()
         finally:
             program.send_signal(signal.SIGINT)
-            said = program.communicate(timeout=30)[1]
+            try:
+                said = program.communicate(timeout=30)[1]
+            except subprocess.TimeoutExpired:
+                program.kill()
+                raise
     assert "Traceback" not in said, said
 
 
@@ -133,6 +138,38 @@ def test_a_body_that_only_claims_to_be_large_is_not_waited_for(server):
     connection.close()
 
 
+def test_a_client_that_never_sends_the_rest_does_not_keep_the_server_from_ending(bundle):
+    with serving(bundle, "--workers", "1") as address:
+        host, port = address.removeprefix("http://").split(":")
+        client = socket.create_connection((host, int(port)), timeout=20)
+        client.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n{")
+        assert b"100 Continue" in client.recv(100), "it is being read"
+    with client:
+        assert client.recv(1000).startswith(b"HTTP/1.1 503 ")
+
+
+def test_what_nobody_waits_for_any_more_is_not_computed():
+    """A server that ends would first answer all of its queue."""
+    begun, go, seen = threading.Event(), threading.Event(), []
+
+    def classify(text):
+        seen.append(text)
+        begun.set()
+        assert go.wait(20)
+        return {"label": text}
+
+    async def through() -> None:
+        async with Workers([classify], queue=9) as workers:
+            asked = asyncio.create_task(workers.answers(["a", "bb", "ccc"]))
+            await asyncio.to_thread(begun.wait, 20)
+            asked.cancel()
+            await asyncio.wait([asked])
+            go.set()
+
+    asyncio.run(through())
+    assert seen == ["a"]
+
+
 def test_a_thousand_requests_at_once_are_all_answered(server):
     texts = ["charming" if i % 3 else "dull" for i in range(1000)]
     with ThreadPoolExecutor(100) as pool:
@@ -194,7 +231,9 @@ def test_a_run_folder_is_taken_for_its_bundle(bundle, tmp_path):
         (["."], "is not a bundle"),
         (["{bundle}", "--port", "99999"], "can't be listened on"),
         (["{bundle}", "--host", "nowhere.invalid"], "or --host"),
+        (["{bundle}", "--host", ""], "--host must name an address, got ''"),
         (["{bundle}", "--queue", "0"], "--queue must be above 0"),
+        (["a" * 300], "File name too long"),
     ],
 )
 def test_what_cannot_be_served_is_one_line(bundle, words, said):
@@ -202,6 +241,14 @@ def test_what_cannot_be_served_is_one_line(bundle, words, said):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert said in done.stderr
+
+
+def test_an_interrupt_while_it_loads_ends_it_without_a_traceback(bundle, monkeypatch):
+    def interrupted(folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(serve, "Classifier", interrupted)
+    assert serve.main([str(bundle)]) == 130
 
 
 def test_who_waits_is_answered_by_whoever_is_free_and_not_after_a_slow_one():

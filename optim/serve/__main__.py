@@ -11,7 +11,9 @@ from pathlib import Path
 
 from optim.common.errors import UserError, require_count
 from optim.measure.device import cores
-from optim.predict import Classifier
+from optim.predict import INTERRUPTED, Classifier
+
+ENDING_S = 5  # that requests under way have to end in, half of what `docker stop` grants before it kills
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,6 +34,11 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a folder that may not be read
+        print(f"error: {error.filename or 'the bundle'}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:  # while it loads
+        return INTERRUPTED
     return 0
 
 
@@ -58,7 +65,11 @@ def serve(options: argparse.Namespace) -> None:
         flush=True,
     )
     app = application(classifiers, queue=options.queue)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, proxy_headers=False))
+    # Without a bound a client that never sends the rest of its request would keep the server from ending.
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, proxy_headers=False, timeout_graceful_shutdown=ENDING_S
+    )
+    server = uvicorn.Server(config)
     with suppress(KeyboardInterrupt):  # raised once more after the server has ended in order
         server.run(sockets=[listening])
 
@@ -69,6 +80,8 @@ def _listening(host: str, port: int) -> socket.socket:
     It says that it is TCP: asyncio lets only such sockets send at once. Others hold the end of an answer back until
     its start is acknowledged, 40 ms on a connection that is kept.
     """
+    if not host.strip():  # as of "$HOST" that is not set: sockets take it for every address of the machine
+        raise UserError("--host must name an address, got ''; 0.0.0.0 are all of this machine.")
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         made = socket.create_server((host, port), family=family, backlog=2048)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -66,6 +67,8 @@ def application(classifiers: Sequence[Classifier], *, queue: int, limits: Limits
             return JSONResponse({"error": str(error)}, 422)
         except ClientDisconnect:  # nobody is there to hear an answer
             return Response(status_code=400)
+        except asyncio.CancelledError:  # the server ends, and this one took too long for that
+            return JSONResponse({"error": "The server ends."}, 503)
         return JSONResponse(answers[0] if single else {"answers": answers})
 
     async def health(request: Request) -> Response:

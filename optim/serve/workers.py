@@ -71,6 +71,8 @@ class Workers:
         behind_the_loop()
         while (one := self._waiting.get()) is not None:
             text, future = one
+            if future.done():  # nobody waits for it any more: the server ends
+                continue
             try:
                 answer: Answer | Exception = classify(text)
             except Exception as error:  # it must not cost the next sentence its answer
