@@ -238,7 +238,7 @@ def test_a_run_folder_is_taken_for_its_bundle(bundle, tmp_path):
 )
 def test_what_cannot_be_served_is_one_line(bundle, words, said):
     command = [sys.executable, "-m", "optim.serve", *(word.format(bundle=bundle) for word in words)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert said in done.stderr
 

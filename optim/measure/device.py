@@ -34,6 +34,7 @@ import numpy as np
 
 VERSION = 1  # of measured.json; raised when a figure in it means something else
 SCRIPT, SETTINGS, FIGURES = "measure.py", "bench.json", "measured.json"
+BENCH = {"sequence_length", "threads", "warmup_calls", "min_calls", "min_seconds"}  # of bench.json
 FILES = ("model.tflite", "model.tflite.zst")  # of a bundle: the first that is there
 TURN_MS = 200.0  # a variant's turn on the clock: short against changes of load, long against a call
 WINDOWS = 32  # different inputs that timing and memory cycle through
@@ -396,7 +397,10 @@ def source_of(path: Path) -> dict[str, Any]:
         import zstandard
     except ImportError:
         sys.exit(f"Error: {path} is compressed, which needs zstandard: python3 -m pip install zstandard")
-    return {"model_content": zstandard.ZstdDecompressor().decompress(path.read_bytes())}
+    try:
+        return {"model_content": zstandard.ZstdDecompressor().decompress(path.read_bytes())}
+    except zstandard.ZstdError as error:
+        sys.exit(f"Error: {path} is not a whole zstd file: {str(error)[:160]}")
 
 
 def sha256_of(path: Path) -> str:
@@ -410,14 +414,27 @@ def measured(bundles: Sequence[Path], given: Mapping[str, Any]) -> dict[str, Any
     Bundles that are timed alike, over sentences of the same lengths and words, take turns.
     """
     here, files = machine(), [model_in(bundle) for bundle in bundles]
-    texts = [(bundle / SETTINGS).read_text(encoding="utf-8") for bundle in bundles]
+    asked = [_settings(bundle / SETTINGS) for bundle in bundles]
     found: dict[Path, dict[str, Any]] = {}
-    for text in dict.fromkeys(texts):
-        settings = json.loads(text)
+    for place, settings in enumerate(asked):
+        if settings in asked[:place]:
+            continue
         bench = SimpleNamespace(**{**settings["bench"], **given})
-        group = [file for file, own in zip(files, texts) if own == text]  # noqa: B905  # strict is Python 3.10's
+        group = [file for file, own in zip(files, asked) if own == settings]  # noqa: B905  # strict is Python 3.10's
         found |= _figures(group, settings, bench)
     return {"version": VERSION, "machine": here, "files": [found[file] for file in files]}
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """What a bench.json holds. Raises SystemExit, with a line, where it is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        whole = set(found["bench"]) >= BENCH and found["vocabulary_size"] > 0 and sum(found["dev_lengths"]) > 0
+    except (ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        sys.exit(f"Error: {path} is damaged: copy the bundle here again")
+    return found
 
 
 def _figures(files: Sequence[Path], settings: Mapping[str, Any], bench) -> dict[Path, dict[str, Any]]:
@@ -452,7 +469,10 @@ def _weighed(path: Path, bench, vocabulary_size: int) -> dict[str, int]:
     _tell(f"memory of {path}")
     command = [sys.executable, __file__, "--weigh", str(path), "--threads", str(bench.threads)]
     sent = saved(token_windows(running_text(vocabulary_size), bench.sequence_length))
-    return json.loads(subprocess.run(command, input=sent, stdout=subprocess.PIPE, check=True).stdout)
+    child = subprocess.run(command, input=sent, stdout=subprocess.PIPE)
+    if child.returncode:
+        sys.exit(f"Error: the process that weighs {path} ended with code {child.returncode}; -9 is too little memory")
+    return json.loads(child.stdout)
 
 
 def saved(windows: np.ndarray) -> bytes:
@@ -506,7 +526,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if not os.access(output if output.exists() else output.parent, os.W_OK):
         sys.exit(f"Error: {output} cannot be written: --output FILE puts the figures elsewhere")
     found = measured(bundles, {name: value for name, value in given.items() if value is not None})
-    output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    _write(output, json.dumps(found, indent=1))
     for bundle, one in zip(bundles, found["files"]):  # noqa: B905  # strict is Python 3.10's
         speed = one["speed"]
         print(f"{bundle}: {speed['latency_p50_ms']:.2f} ms at {speed['sequence_length']} tokens, "
@@ -515,5 +535,17 @@ def main(words: Sequence[str] | None = None) -> None:
     print(f"Written: {output}")
 
 
+def _write(output: Path, figures: str) -> None:
+    """Writes the figures; where that fails after all, as on a full disk, they are printed: they took minutes."""
+    try:
+        output.write_text(figures + "\n", encoding="utf-8")
+    except OSError as error:
+        print(figures)
+        sys.exit(f"Error: {output} cannot be written ({error.strerror}): the figures are printed instead")
+
+
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)  # as a shell says SIGINT

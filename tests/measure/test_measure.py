@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -411,6 +412,72 @@ def test_peak_memory_of_a_file_that_fails_says_why(tmp_path):
     (tmp_path / "broken.tflite").write_bytes(b"nothing")
     with pytest.raises(latency.MeasurementError, match=r"ended with code 1: .*broken.tflite is not a .tflite file"):
         memory.peak_memory(tmp_path / "broken.tflite", windows=np.zeros((1, 1), np.int32), threads=1)
+
+
+# The script of a bundle
+
+
+@pytest.fixture
+def bundle(files, tmp_path):
+    """One that holds what measure.py needs."""
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    shutil.copy(files["light"], folder / "model.tflite")
+    shutil.copy(device.__file__, folder / device.SCRIPT)
+    settings = {"bench": vars(QUICK), "dev_lengths": [0, 0, 3, 4], "vocabulary_size": 50}
+    (folder / device.SETTINGS).write_text(json.dumps(settings))
+    return folder
+
+
+def alone(folder, *words):
+    """measure.py in a Python that knows nothing of this program."""
+    command = [sys.executable, "-I", str(folder / device.SCRIPT), *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [("bench.json", '{"bench": ', "bench.json is damaged"),
+     ("bench.json", '{"bench": {}, "dev_lengths": [0, 1], "vocabulary_size": 9}', "bench.json is damaged"),
+     ("bench.json", "[]", "bench.json is damaged"),
+     ("model.tflite.zst", "nothing", "model.tflite.zst is not a whole zstd file")],
+)  # fmt: skip
+def test_a_damaged_bundle_is_told_in_a_line(bundle, name, content, said):
+    (bundle / name).write_text(content)
+    if name != device.SETTINGS:
+        (bundle / "model.tflite").unlink()
+    done = alone(bundle)
+    assert done.returncode == 1
+    assert said in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_disk_does_not_lose_the_figures(bundle):
+    done = alone(bundle, "--output", "/dev/full")
+    assert done.returncode == 1
+    assert len(json.loads(done.stdout)["files"]) == 1
+    assert done.stderr.splitlines()[-1].startswith("Error: /dev/full cannot be written (No space left on device)")
+
+
+def test_a_weighing_that_is_killed_is_told_in_a_line(files, monkeypatch):
+    killed = subprocess.CompletedProcess([], -9, b"")
+    monkeypatch.setattr(device.subprocess, "run", lambda *args, **more: killed)
+    with pytest.raises(SystemExit, match=r"weighs .*light\.tflite ended with code -9; -9 is too little memory"):
+        device._weighed(files["light"], QUICK, 50)
+
+
+def test_an_interrupt_ends_the_script_without_a_traceback(bundle):
+    settings = json.loads((bundle / device.SETTINGS).read_text())
+    settings["bench"]["min_seconds"] = 600.0
+    (bundle / device.SETTINGS).write_text(json.dumps(settings))
+    command = [sys.executable, "-I", str(bundle / device.SCRIPT)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as program:
+        assert program.stderr
+        assert "timing 1 file" in program.stderr.readline()
+        program.send_signal(signal.SIGINT)
+        assert "Traceback" not in program.stderr.read()
+    assert program.returncode == 130
 
 
 # Lock
