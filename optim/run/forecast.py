@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 
 from optim.common.stages import SUMS
+from optim.data.transfer import UnlabelledFile
 from optim.encoder import store
 from optim.encoder.architecture import Architecture
 from optim.run.fits import PARTS, FitStep, LogitsStep, TokensStep
 from optim.run.product import product_rate
 from optim.run.step import Step
 from optim.run.surgery import shape_before
-from optim.run.transfer import AugmentedStep, TransferTokensStep
+from optim.run.transfer import AugmentedStep, TextsStep, TransferTokensStep, UnlabelledStep
 
 FITS = ("teacher", "logits", "student")  # the kinds of stage that are forecast
 FIT_OPERATIONS, ANSWER_OPERATIONS = 6, 2  # for each weight and token
@@ -60,10 +61,10 @@ class Count:
     tokens: int
     sentences: int
 
-    def seen(self, recipe: Mapping[str, Any], *, shares: int = 1, copied: int = 0) -> float:
+    def seen(self, recipe: Mapping[str, Any], *, shares: float = 1, copied: int = 0) -> float:
         """Tokens that a fit sees: those of its batches where it has a number of steps, else of its epochs.
 
-        An epoch has `shares` sentences for each of train, as long as they are on average, and `copied` tokens more.
+        An epoch has `shares` tokens for each of train, and `copied` more.
         """
         passes = 2 if recipe.get("r_drop") else 1  # each sentence under two draws of dropout
         if recipe.get("steps"):
@@ -128,12 +129,26 @@ class Forecast:
         return self.counts[key]
 
 
-def _shares(step: FitStep | LogitsStep) -> int:
-    """What a step sees, over the training sentences: those that are made from them count, those of a file do not."""
+def _shares(step: FitStep | LogitsStep) -> float:
+    """What a step sees, over the training sentences, by their words."""
     if isinstance(step, LogitsStep):
-        made = step.tokens.texts if isinstance(step.tokens, TransferTokensStep) else None
-        return made.augment.copies if isinstance(made, AugmentedStep) else 1
-    return 1 + sum(one.texts.augment.copies for one in step.transfer if isinstance(one.texts, AugmentedStep))
+        return _share(step.tokens.texts) if isinstance(step.tokens, TransferTokensStep) else 1
+    return 1 + sum(_share(one.texts) for one in step.transfer)
+
+
+def _share(texts: TextsStep) -> float:
+    """The words of sentences that are made from train, or of a file, over those of train; what is left out counts."""
+    lengths = [len(text.split()) for text in texts.corpus.train.texts]
+    if isinstance(texts, AugmentedStep):
+        more = texts.augment.copies * sum(length for length in lengths if length >= texts.augment.least_words)
+    else:
+        more = _words(texts.file) if isinstance(texts, UnlabelledStep) else 0
+    return more / sum(lengths)
+
+
+@lru_cache(maxsize=8)  # a sweep asks for each of its points
+def _words(file: UnlabelledFile) -> int:
+    return sum(len(text.split()) for text in file.texts())
 
 
 def named(step: Step) -> str:
@@ -182,7 +197,8 @@ def _past(cache_dir: Path) -> Iterator[tuple[Work, float]]:
         for path in stages.glob(f"{kind}-*/{SUMS}"):
             with suppress(OSError, ValueError, KeyError, TypeError):  # something that it was made from is gone
                 record = json.loads(path.read_text(encoding="utf-8"))
-                if count := tokens[record["key"]["tokens"]]:
+                # Without a token it tells nothing: a file of which no sentence was left.
+                if (count := tokens[record["key"]["tokens"]]) and count.tokens:
                     yield _work_of(kind, record["key"], count, path.parent), record["seconds"]
 
 

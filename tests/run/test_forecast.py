@@ -103,6 +103,34 @@ def test_a_fit_of_so_many_steps_sees_their_batches_whatever_is_learnt_from_besid
     assert Forecast(tmp_path, rate=lambda: pytest.fail("the cache knows")).seconds(student) == pytest.approx(70)
 
 
+def test_sentences_without_labels_count_by_their_words(runs, tmp_path):
+    """Those of a file, ten times the words of train; of copies those of the sentences that are long enough."""
+    words = [len(text.split()) for text, _ in sentences(TRAIN_COUNT, 0)]
+    file = tmp_path / "more.txt"
+    file.write_text("\n".join(["a good film"] * (10 * sum(words) // 3)))
+    for word, more in (
+        (f"distill.unlabelled={file}", 10 * sum(words)),
+        ("distill.augment={copies: 2, least_words: 12}", 2 * sum(n for n in words if n >= 12)),
+    ):
+        *_, student = planned(runs, tmp_path, word)
+        *_, plain = planned(runs, tmp_path)
+        told, share = Forecast(tmp_path, rate=lambda: 1000.0), more / sum(words)
+        assert told.work(student).operations == pytest.approx((1 + share) * told.work(plain).operations, rel=1e-3)
+        of_more = told.work(student.transfer[0].answers[0]).operations
+        assert of_more == pytest.approx(share * told.work(student.answers[0]).operations, rel=1e-3)
+
+
+def test_answers_of_a_file_of_which_nothing_was_left_tell_nothing(runs, tmp_path):
+    _, teacher, answers, _ = planned(runs, tmp_path)
+    put_tokens(tmp_path, "tokens-0", 1000)
+    np.savez(put(tmp_path, "tokens-1", 1, {}) / "train.npz", offsets=np.array([0]))
+    put_tokens(tmp_path, teacher.tokens.wanted.key, 4000)
+    put(tmp_path, "teacher-0", 100, fit_key("tokens-0", 2), tiny_shape())
+    for i, seconds in enumerate((30, 1)):
+        put(tmp_path, f"logits-{i}", seconds, {"teacher": "teacher-0", "tokens": f"tokens-{i}"})
+    assert Forecast(tmp_path, rate=lambda: pytest.fail("the cache knows")).seconds(answers) == pytest.approx(120)
+
+
 def test_r_drop_reads_each_sentence_twice(runs, tmp_path):
     """A fit without it: 50 s for every 1,000 tokens of an epoch. With it, of three epochs of 1,000: 300 s."""
     _, teacher, *_ = planned(runs, tmp_path, "fit.teacher.r_drop=0.5")
