@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from optim.common.errors import UserError
 from optim.data.corpus import Corpus
 from optim.measure.quality import mcnemar
 from optim.run.point import Point
@@ -24,7 +25,7 @@ def teaching_of(point: Point, corpus: Corpus, steps: Steps, stages: Stages, labe
     p of the two, without which either may be chance: one seed, one dev set. It is None where nothing was taught, and
     where the cache does not hold the other student: training it would double what a run costs.
     """
-    taught = steps.student is not steps.teachers[0] and (point.loss.needs_logits or point.loss.needs_models)
+    taught = steps.student is not steps.teachers[0] and _teaches(point)
     right = steps.student.dev_logits(stages).argmax(axis=1) == labels
     other = _right_without(point, corpus, stages.cache_dir, labels) if taught else None
     return {
@@ -35,6 +36,12 @@ def teaching_of(point: Point, corpus: Corpus, steps: Steps, stages: Stages, labe
         "untaught_p": None if other is None else mcnemar(right, other),
         "teacher_helps": None if other is None else bool(right.sum() > other.sum()),
     }
+
+
+def _teaches(point: Point) -> bool:
+    """Whether the loss looks at teachers: not where their answers weigh nothing, and their states are not asked for."""
+    weighed = point.loss.needs_logits and point.specs["distill"].get("teacher_weight") != 0
+    return weighed or point.loss.needs_models
 
 
 def _ensemble_accuracy(point: Point, steps: Steps, stages: Stages, labels: np.ndarray) -> float | None:
@@ -49,5 +56,8 @@ def _ensemble_accuracy(point: Point, steps: Steps, stages: Stages, labels: np.nd
 
 def _right_without(point: Point, corpus: Corpus, cache_dir: Path, labels: np.ndarray) -> np.ndarray | None:
     """bool [dev_examples] of the student without its teachers; None if the cache does not hold it. It is not made."""
-    folder = untaught(point, corpus, cache_dir).wanted.intact(cache_dir)
+    try:
+        folder = untaught(point, corpus, cache_dir).wanted.intact(cache_dir)
+    except UserError:  # fit.teacher does not suit the model itself, so there is none: no reason to lose this result
+        return None
     return None if folder is None else np.load(folder / "dev.npy").argmax(axis=1) == labels

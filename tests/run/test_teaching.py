@@ -111,6 +111,30 @@ def test_the_teacher_helps_where_more_answers_are_right_with_it_than_without(wit
     assert (taught["teacher_helps"], taught["untaught_p"]) == (helps, pytest.approx(p))
 
 
+@pytest.mark.parametrize(("weight", "states", "taught"), [(0.0, False, False), (0.1, False, True), (0.0, True, True)])
+def test_answers_that_weigh_nothing_teach_nothing(weight, states, taught, monkeypatch):
+    monkeypatch.setattr(teaching, "_right_without", lambda *args: None)
+    fits: Any = [SimpleNamespace(dev_logits=lambda stages: np.eye(2)) for _ in range(2)]
+    loss = SimpleNamespace(needs_logits=True, needs_models=states)
+    chosen: Any = SimpleNamespace(specs={"distill": {"teacher_weight": weight}}, loss=loss)
+    steps: Any = SimpleNamespace(teachers=fits[:1], student=fits[1])
+    stages: Any = SimpleNamespace(cache_dir=None)
+    assert teaching_of(chosen, None, steps, stages, np.array([0, 1]))["taught"] == taught  # type: ignore[arg-type]
+
+
+def test_a_student_that_cannot_be_fitted_without_its_teacher_ends_no_run(runs, tmp_path):
+    """It has no dropout, which fit.teacher.r_drop needs: that is of its teacher, and was refused at the very end."""
+    folder = shutil.copytree(point(runs).checkpoint.fetch(runs.cache), tmp_path / "mine")
+    config = json.loads((folder / "config.json").read_text())
+    bare = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (folder / "config.json").write_text(json.dumps({**config, **bare}))
+    words = (f"model.path={folder}", "model.name=mine", "distill.teacher=tiny", "fit.teacher.r_drop=0.5")
+    chosen = point(runs, *words)
+    corpus = chosen.source.load(runs.cache)
+    assert steps_of(chosen, corpus, runs.cache).student.kind == "student"
+    assert teaching._right_without(chosen, corpus, runs.cache, np.zeros(DEV_COUNT)) is None
+
+
 def test_whether_the_teacher_helps_is_not_known_before_the_student_without_it_is_made(runs, first):
     """Then the command that the result names tells: the student's own fine-tuning, and nothing else, is trained."""
     folder, _ = first
