@@ -36,8 +36,11 @@ def require_tuned(teacher: str, labels: np.ndarray, logits: np.ndarray, weights:
     """Raises UserError unless the teacher gets LEAST_GAIN of the sentences right that the commonest label gets wrong.
 
     labels: int [n], of sentences that it was not fitted on; logits: float [n, classes]; weights: float [classes], what
-    a sentence of each class counts. A teacher at random, or one whose fit has failed, is as right as one label.
+    a sentence of each class counts. A teacher at random, or one whose fit has failed, is as right as one label. Where
+    all of them have that one, as a class of one in a thousand leaves it, nothing tells a good teacher from it.
     """
+    if len(np.unique(labels)) == 1:
+        return
     each = weights[labels] / weights[labels].sum()
     right = float(each[logits.argmax(axis=1) == labels].sum())
     common = max(float(each[labels == label].sum()) for label in np.unique(labels))
@@ -45,7 +48,8 @@ def require_tuned(teacher: str, labels: np.ndarray, logits: np.ndarray, weights:
     if right < least:
         raise UserError(
             f"The teacher {teacher} has {right:.4f} of the held-out slice of train right, where its commonest label "
-            f"has {common:.4f}: one that teaches needs {least:.4f}. Raise fit.teacher.epochs, or take another teacher."
+            f"has {common:.4f}: one that teaches needs {least:.4f}. Raise fit.teacher.epochs (or steps, "
+            "where those are set), or take another teacher."
         )
 
 

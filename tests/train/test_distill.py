@@ -12,7 +12,7 @@ from small_fit import RECIPE, SCHEDULE, fit_of, new_model
 
 from optim.common.errors import UserError
 from optim.data.tokens import Tokens
-from optim.train.answers import halved, mean_soft
+from optim.train.answers import halved, mean_soft, require_tuned
 from optim.train.distill import HardLabels, SoftTargets
 from optim.train.fit import (
     class_weights,
@@ -129,3 +129,13 @@ def test_balanced_classes_move_the_answer_to_the_rare_one(tmp_path):
 def test_cross_entropy_by_hand():
     logits = np.array([[math.log(3), 0.0], [1000.0, 1000.0]])
     assert cross_entropy(np.array([0, 1]), logits) == pytest.approx((math.log(4 / 3) + math.log(2)) / 2)
+
+
+def test_a_slice_of_one_label_refuses_no_teacher():
+    """One wrong of 200: with a label more in the slice, that is less than the commonest label has."""
+    labels, logits = np.zeros(200, np.int32), np.tile(np.array([1.0, 0.0], np.float32), (200, 1))
+    logits[0] = 0.0, 1.0
+    require_tuned("mine", labels, logits, np.ones(2, np.float32))
+    labels[1] = 1
+    with pytest.raises(UserError, match=r"mine has 0\.9900 .* has 0\.9950"):
+        require_tuned("mine", labels, logits, np.ones(2, np.float32))

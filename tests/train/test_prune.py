@@ -119,6 +119,21 @@ def test_every_polynomial_ends_within_its_fit(begin, share, total, every):
     assert schedule.end_step <= total
 
 
+@pytest.mark.parametrize("name", ["fixed50", "movement"])
+def test_a_small_kernel_is_pruned_to_the_nearest_weight(name):
+    """230 or 231 of 256 are no 0.9, to a tenth of a point; two more or fewer are too many or too few."""
+    pruner, model = pruner_of(name, "prune.sparsity=0.9"), new_model()
+    for more, holds in ((0, True), (1, True), (2, False), (-1, False)):
+        for kernel in (model.get_layer(layer).kernel for layer in prunable(model)):
+            size = kernel.shape.num_elements()
+            kernel.assign((np.arange(size) >= int(0.9 * size) + more).astype(np.float32).reshape(kernel.shape))
+        if holds:
+            pruner.check(model)
+        else:
+            with pytest.raises(RuntimeError, match="did not hold"):
+                pruner.check(model)
+
+
 LATE = ("prune.begin=0.97", "prune.end=1")  # of 24 steps, each mask after the second: the first is drawn in the 23rd
 
 
