@@ -35,6 +35,7 @@ from optim.train.wrap import Wrapper
 
 RANGES, PARTS = "ranges.npz", "parts.npz"
 LEARNT = "learnt.json"  # of a student with sentences without labels: kind -> how many it learnt from
+NOT_REACHED = "not_reached"  # in it, where a fit is shorter than an epoch: kind -> how many its steps did not come to
 
 log = logging.getLogger(__name__)
 
@@ -221,20 +222,24 @@ class FitStep(Step):
             log.info("%-9s %s of %d steps, %s", self.kind, length, fit.epoch_steps, self.point.schedule.precision)
             fitted = fit.run()
         if self.transfer:
-            self._write_learnt(fit.chosen, folder, stages)
+            given, learnt = (self._counts(rows, stages) for rows in (fit.chosen, fit.learnt_rows()))
+            content = {**learnt, NOT_REACHED: {kind: count - learnt[kind] for kind, count in given.items()}}
+            (folder / LEARNT).write_text(json.dumps(content) + "\n", encoding="utf-8")
         (folder / "fit.json").write_text(json.dumps(fitted.to_json()) + "\n", encoding="utf-8")
         return fit.ranges
 
-    def _write_learnt(self, rows: np.ndarray, folder: Path, stages: Stages) -> None:
-        """How many sentences of each kind without labels are among the rows of the fit."""
+    def _counts(self, rows: np.ndarray, stages: Stages) -> dict[str, int]:
+        """Kind of sentence without labels -> how many of it are among the rows."""
         sizes = [one.texts.counts(stages)["examples"] for one in self.transfer]
         ends = len(self.tokens.corpus.train.texts) + np.cumsum([0, *sizes])
         counts = np.diff(np.searchsorted(np.sort(rows), ends)).tolist()
-        learnt = {one.texts.kind: count for one, count in zip(self.transfer, counts, strict=True)}
-        (folder / LEARNT).write_text(json.dumps(learnt) + "\n", encoding="utf-8")
+        return {one.texts.kind: count for one, count in zip(self.transfer, counts, strict=True)}
 
-    def learnt(self, stages: Stages) -> dict[str, int]:
-        """Kind of sentence without labels -> how many it learnt from; none of a kind that it was not given."""
+    def learnt(self, stages: Stages) -> dict[str, Any]:
+        """Kind of sentence without labels -> how many it learnt from; none of a kind that it was not given.
+
+        Under NOT_REACHED how many more its steps did not come to; older fits do not say that, and count them too.
+        """
         if not self.transfer:
             return {}
         return json.loads((stages.folder(self) / LEARNT).read_text(encoding="utf-8"))

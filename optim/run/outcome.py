@@ -16,7 +16,7 @@ from optim.export.bundle import COMPRESSED_FILE
 from optim.measure import kinds, quality
 from optim.measure.file import check_agreement
 from optim.run.exports import MODEL
-from optim.run.fits import FitStep
+from optim.run.fits import NOT_REACHED, FitStep
 from optim.run.point import Point
 from optim.run.step import Stages
 from optim.run.steps import Steps
@@ -136,8 +136,9 @@ def _without_labels(student: FitStep, stages: Stages) -> dict[str, Any]:
     learnt, found = student.learnt(stages), {}
     for one in student.transfer:
         counts, kind = one.texts.counts(stages), one.texts.kind
-        left_out = {**counts["left_out"], "of_held_out": counts["examples"] - learnt[kind]}
-        found |= {f"{kind}_left_out": left_out}
+        short = learnt.get(NOT_REACHED, {}).get(kind, 0)
+        left_out = {**counts["left_out"], "of_held_out": counts["examples"] - learnt[kind] - short}
+        found |= {f"{kind}_left_out": left_out | ({NOT_REACHED: short} if short else {})}
     return {f"{kind}_examples": learnt.get(kind, 0) for kind in ("augmented", "unlabelled")} | found
 
 

@@ -222,16 +222,17 @@ class Fit:
         return self.fitted
 
     def _kept(self) -> list[np.ndarray]:
-        """The weights to end with. Raises UserError if no epoch had settled, TrainingDiverged if none had a loss."""
-        if self.best is not None:
+        """The weights to end with. Raises UserError if no epoch had settled, TrainingDiverged if they have no loss."""
+        if self.best is not None and math.isfinite(self.fitted.holdout_loss):  # the last step may be what ruins them
             return self.best
         if not self.stack.settled(1.0):
             raise UserError(
                 f"prune must draw its last mask by the last step of the fit, {self.total_steps}, and had not. "
                 "Lower prune.begin and prune.end, or make the fit longer with fit.*.epochs or fit.*.steps."
             )
+        when = "never" if self.best is None else "after the last step not"
         raise TrainingDiverged(
-            "the loss on the held-out sentences was never a finite number: lower fit.*.learning_rate "
+            f"the loss on the held-out sentences was {when} a finite number: lower fit.*.learning_rate "
             f"(now {self.settings.recipe.learning_rate:g}), or set fit.precision=float32."
         )
 
@@ -266,6 +267,10 @@ class Fit:
             batches = bucketed_batches(self.task.tokens.lengths[self.chosen], self.settings.recipe.batch_size, rng)
             self.drawn = epoch, [self.chosen[batch] for batch in batches]
         return self.drawn[1]
+
+    def learnt_rows(self) -> np.ndarray:
+        """The rows of its steps: all that are chosen, or those of the first batches of a fit shorter than an epoch."""
+        return np.concatenate(self._batches(0)[: self.total_steps])
 
     def _step(self, index: np.ndarray, step: int) -> float:
         import tensorflow as tf

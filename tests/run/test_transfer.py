@@ -20,7 +20,9 @@ from optim.data.phrases import parts_of
 from optim.data.tables import read_rows
 from optim.data.transfer import parents_of, texts_of
 from optim.run.keys import run_id_of
+from optim.run.outcome import _without_labels
 from optim.run.point import point_of
+from optim.run.step import Stages
 from optim.run.steps import Steps, steps_of
 from optim.train.fit import split
 
@@ -69,6 +71,17 @@ def test_students_learn_the_task_and_the_result_counts_their_sentences(results):
     assert both["augmented_examples"] == made["augmented_examples"] > TRAIN_COUNT
     assert both["unlabelled_examples"] == 160
     assert both["unlabelled_left_out"] == {"repeated": 40, "as_dev": 0, "of_held_out": 0}
+
+
+def test_sentences_that_the_steps_do_not_come_to_are_not_learnt_from(runs, results):
+    """5 steps of 32 have 160 sentences, of 600 and of those made from them."""
+    chosen = point(runs, *MADE, "fit.student.steps=5", "fit.precision=auto")
+    student = steps_of(chosen, chosen.source.load(runs.cache), runs.cache).student
+    data, whole = _without_labels(student, Stages(runs.cache, lambda fit, row: None)), results["made"]["data"]
+    assert 0 < data["augmented_examples"] <= 5 * 32
+    left = data["augmented_left_out"]
+    assert data["augmented_examples"] + left.pop("not_reached") == whole["augmented_examples"]
+    assert left == whole["augmented_left_out"]
 
 
 def test_the_card_says_that_more_was_learnt_from(results, runs):

@@ -143,6 +143,15 @@ def test_a_loss_that_is_no_number_stops_with_the_way_out(tmp_path):
         fit_of(new_model(), tokens_of(240), tmp_path, recipe=hot).run()
 
 
+@pytest.mark.parametrize(("keep", "when"), [("last", "after the last step not"), ("best", "never")])
+def test_weights_that_the_last_step_ruins_are_not_kept(keep, when, tmp_path):
+    """Its loss is that of the weights before it: only the held-out sentences see what it leaves."""
+    hot = dataclasses.replace(RECIPE, steps=1, learning_rate=1e30, warmup=0.0, weight_decay=0.0)
+    fit = fit_of(new_model(), tokens_of(60), tmp_path, recipe=hot, schedule=dataclasses.replace(SCHEDULE, keep=keep))
+    with pytest.raises(TrainingDiverged, match=f"was {when} a finite number"):
+        fit.run()
+
+
 def test_untouched_embedding_rows_do_not_move():
     """The lazy update by hand: Adam's first step is learning_rate times the sign of the gradient."""
     import tensorflow as tf

@@ -113,6 +113,17 @@ def test_a_fit_of_so_many_steps_has_them_whatever_its_rows(tmp_path):
     assert fit.journal.bar.total == fit.total_steps == 31
 
 
+@pytest.mark.parametrize("steps", [5, None])
+def test_what_is_learnt_from_are_the_rows_of_the_steps(steps, tmp_path):
+    """Of a fit shorter than an epoch those of its batches; of a longer one all."""
+    fit = fit_on(tmp_path, recipe=dataclasses.replace(RECIPE, steps=steps, epochs=1))
+    seen: list[int] = []
+    fit._step = lambda index, step: seen.extend(index.tolist()) or 0.5
+    fit.run()
+    assert sorted(fit.learnt_rows()) == sorted(seen)
+    assert len(seen) == (5 * 8 if steps else len(fit.chosen))
+
+
 def test_a_student_learns_the_task_from_sentences_without_labels(tmp_path):
     """The labels that it learns from are all of one class: what it knows of the other it has from the teacher."""
     model = new_model()
