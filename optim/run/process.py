@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from optim.run.step import Curve
 
 USER_MISTAKE, FAILURE, INTERRUPTED, UNREAD = 2, 1, 130, 141  # the last two as a shell says SIGINT and SIGPIPE
-STOP_S = 4.0  # that a point's process has to end in after Ctrl-C
+STOP_S = 60.0  # that a point's process has to save its fit in after Ctrl-C: MPNet's has 1.3 GB
 log = logging.getLogger("optim")
 
 
@@ -214,8 +214,10 @@ def run_apart(job: Job, *, quiet: bool | None = None) -> bool:
 
     quiet: as `run` has it; None: as `verbosity` says, for somebody else tells how the point ended.
     A process that dies without a word (killed, out of memory, a fault in the runtime) leaves its reason there too.
-    Ctrl-C reaches the process as well; it has STOP_S to end.
+    Ctrl-C reaches the process as well, SIGTERM is passed on; it has STOP_S to save its fit and end.
     """
+    from optim.track.sender import terminate_on_sigterm
+
     point = point_of(job.cfg)
     folder = job.results_dir / run_id_of(point)
     if result.read(folder):
@@ -232,8 +234,11 @@ def run_apart(job: Job, *, quiet: bool | None = None) -> bool:
         with suppress(BrokenPipeError):
             child.stdin.write(json.dumps(sent, default=str) + "\n")
             child.stdin.flush()
-        child.wait()
-    except BaseException:
+        with terminate_on_sigterm():
+            child.wait()
+    except BaseException as error:
+        if isinstance(error, SystemExit):
+            child.terminate()
         stop(child)
         raise
     finally:
@@ -281,7 +286,7 @@ def death(returncode: int) -> str:
 
 
 def stop(child: subprocess.Popen, *, within_s: float = STOP_S) -> None:
-    """After a Ctrl-C, which reached the child as well: waits for its end, and kills it if that does not come."""
+    """After a stop that reached the child as well: waits for its end, and kills it if that does not come."""
     try:
         child.wait(within_s)
     except subprocess.TimeoutExpired:

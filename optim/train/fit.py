@@ -1,9 +1,9 @@
 """The only training loop: a task, settings and a journal in; the weights of the epoch to keep and the curve out.
 
 Pruning, distillation and what else wraps the model are values handed to it (`train/wrap.py`, `train/objective.py`).
-A fit that is killed goes on from what it last saved, after an epoch or within a long one, and ends with the weights
-that it would have had: batches are drawn by (seed, epoch), dropout by (seed, step), and everything that is trained is
-in the journal.
+A fit that is killed goes on from what it last saved, after an epoch or within a long one, and one that is stopped by
+Ctrl-C or SIGTERM from its last step. It ends with the weights that it would have had: batches are drawn by (seed,
+epoch), dropout by (seed, step), and everything that is trained is in the journal.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from optim.common.errors import UserError
+from optim.common.interrupts import Interrupts, held_back
 from optim.data.phrases import Parts
 from optim.data.tokens import UNLABELLED, Tokens, bucketed_batches, pad
 from optim.train.average import average_of
@@ -96,7 +98,8 @@ def logits_of(
 ) -> np.ndarray:
     """Logits float32 [n, classes] of every sentence, in order.
 
-    `scratch`: a folder where those that are there are saved every SAVE_SECONDS, for a killed call to go on from.
+    `scratch`: a folder where those that are there are saved every SAVE_SECONDS, and when the call is stopped by Ctrl-C
+    or SIGTERM, for the next one to go on from.
     """
     import tensorflow as tf
 
@@ -106,13 +109,15 @@ def logits_of(
     if scratch and (scratch / SAVED).is_file():
         with np.load(scratch / SAVED) as saved:
             out, first = saved["logits"], int(saved["done"])
-    for start in range(first, len(order), SCORE_BATCH):
-        index = order[start : start + SCORE_BATCH]
-        out[index] = forward(*map(tf.constant, pad(tokens, index))).numpy()
-        progress(done := start + len(index))
-        if scratch and time.monotonic() - at > SAVE_SECONDS:
-            _put(scratch, logits=out, done=done)
-            at = time.monotonic()
+    with held_back() if scratch else nullcontext(Interrupts()) as stopped:
+        for start in range(first, len(order), SCORE_BATCH):
+            index = order[start : start + SCORE_BATCH]
+            out[index] = forward(*map(tf.constant, pad(tokens, index))).numpy()
+            progress(done := start + len(index))
+            if scratch and (stopped.noted or time.monotonic() - at > SAVE_SECONDS):
+                _put(scratch, logits=out, done=done)
+                stopped.act()
+                at = time.monotonic()
     return out
 
 
@@ -205,6 +210,8 @@ class Fit:
         self.average = average_of(task.model.trainable_variables, decay=recipe.average)
         self.train_step = _train_step(self)
         self.fitted, self.best, self.ranges = Fitted(), None, {}
+        self.losses: list[float] = []  # of the steps since the last row of the curve
+        self.stopped = Interrupts()
         self.drawn: tuple[int, list[np.ndarray]] = (-1, [])  # an epoch, and its batches
 
     def run(self) -> Fitted:
@@ -212,12 +219,15 @@ class Fit:
         first = self._restore()
         self.journal.bar.reset(total=self.total_steps)
         self.journal.bar.update(first)
-        for start, stop in itertools.pairwise([0, *self.stops]):
-            if first < stop:
-                self._epoch(range(max(first, start), stop))
-                with self.average.in_place(stop, self.stack.after_epoch):
-                    self._judge(stop)
-                self._save(stop)
+        self.train_step.get_concrete_function()  # traced for later calls: a stop need not wait for that
+        with held_back() as self.stopped:
+            for start, stop in itertools.pairwise([0, *self.stops]):
+                if first < stop:
+                    self._epoch(range(max(first, start), stop))
+                    with self.average.in_place(stop, self.stack.after_epoch):
+                        self._judge(stop)
+                    self._save(stop)
+                    self.stopped.act()
         self.task.model.set_weights(self._kept())
         return self.fitted
 
@@ -238,19 +248,19 @@ class Fit:
 
     def _epoch(self, steps: range) -> None:
         """Those of an epoch, or of a piece of one that is many passes over the labelled long, or what is left of it."""
-        times, losses, saved = [], [], time.monotonic()
+        times, saved = [], time.monotonic()
         for step in steps:
             start, (epoch, number) = time.perf_counter(), divmod(step, self.epoch_steps)
-            losses.append(self._step(self._batches(epoch)[number], step))
+            self.losses.append(self._step(self._batches(epoch)[number], step))
             times.append(time.perf_counter() - start)
             self.journal.bar.update(1)
             if step % LOG_STEPS == 0 or step + 1 == steps.stop:
-                self._log({"step": step, "epoch": epoch, "loss": float(np.mean(losses)), **self._state(step)})
-                losses = []
-                # Only here: no loss is left over that the curve of a fit which goes on would lack.
-                if step + 1 < steps.stop and time.monotonic() - saved > SAVE_SECONDS:
-                    self._save(step + 1)
-                    saved = time.monotonic()
+                self._log({"step": step, "epoch": epoch, "loss": float(np.mean(self.losses)), **self._state(step)})
+                self.losses = []
+            if step + 1 < steps.stop and (self.stopped.noted or time.monotonic() - saved > SAVE_SECONDS):
+                self._save(step + 1)
+                self.stopped.act()
+                saved = time.monotonic()
         self.stack.after_epoch()
         self.fitted.steps_per_second = 1 / float(np.median(times))
 
@@ -329,7 +339,7 @@ class Fit:
         arrays = {f"variable{i}": v.numpy() for i, v in enumerate(self._variables())}
         arrays |= {f"best{i}": v for i, v in enumerate(self.best or [])}
         arrays |= {f"range:{name}": value for name, value in self.ranges.items()}
-        _put(self.journal.scratch, done=done, fitted=json.dumps(self.fitted.to_json()), **arrays)
+        _put(self.journal.scratch, done=done, fitted=json.dumps(self.fitted.to_json()), losses=self.losses, **arrays)
 
     def _restore(self) -> int:
         """How many steps are done."""
@@ -343,6 +353,7 @@ class Fit:
             for i, variable in enumerate(variables):
                 variable.assign(saved[f"variable{i}"])
             self.fitted = Fitted(**json.loads(str(saved["fitted"])))
+            self.losses = saved["losses"].tolist() if "losses" in saved else []  # earlier versions left none over
             if "best0" in saved:
                 self.best = [saved[f"best{i}"] for i in range(len(self.task.model.weights))]
             self.ranges = {name[6:]: saved[name] for name in saved.files if name.startswith("range:")}

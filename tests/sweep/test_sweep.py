@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import ROOT, Runs
 from made_results import made, put
@@ -191,6 +192,8 @@ def test_ctrl_c_stops_within_seconds_and_the_point_with_it(program, runs, first)
     told = 2 if program[0] == "train.py" else 3
     assert err.count("Stopped. The same command goes on") == told, "each process had the time to say so"
     assert not Path(f"/proc/{child}").exists()
+    (saved,) = (runs.cache / "stages").glob(".scratch-student-*/half.npz")
+    assert np.load(saved)["done"] > 0, "the fit goes on from its last step"
 
 
 @on_linux
@@ -276,6 +279,23 @@ def test_a_process_that_dies_on_its_way_out_leaves_its_result(alone, tmp_path):
     child.wait = wait
     assert process.run_apart(job)
     assert process.result.read(tmp_path / "abc") is not None
+
+
+def test_a_point_is_terminated_with_what_started_it(alone):
+    """SIGTERM reaches one process of two; the other has to save its fit as well."""
+    job, child = alone
+    told = []
+
+    def wait(timeout: float | None = None) -> None:
+        if timeout is None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        told.append(("ended within", timeout))
+
+    child.wait, child.terminate = wait, lambda: told.append("terminated")
+    with pytest.raises(SystemExit):
+        process.run_apart(job)
+    assert told == ["terminated", ("ended within", process.STOP_S)]
 
 
 def test_ctrl_c_within_a_point_that_needs_no_process_ends_the_sweep(alone, monkeypatch):

@@ -137,6 +137,16 @@ def test_killed_answers_go_on_from_what_was_saved(tmp_path, monkeypatch):
     np.testing.assert_array_equal(resumed, logits_of(model, tokens))
 
 
+def test_stopped_answers_are_saved_and_go_on(tmp_path, ctrl_c):
+    """A Ctrl-C among the first 256 of 600: those are answered and saved, then it acts."""
+    tokens, model, told = tokens_of(600), new_model(), []
+    with pytest.raises(KeyboardInterrupt):
+        logits_of(model, tokens, progress=lambda done: ctrl_c(), scratch=tmp_path)
+    resumed = logits_of(model, tokens, progress=told.append, scratch=tmp_path)
+    assert told == [512, 600]
+    np.testing.assert_array_equal(resumed, logits_of(model, tokens))
+
+
 def test_a_loss_that_is_no_number_stops_with_the_way_out(tmp_path):
     hot = dataclasses.replace(RECIPE, epochs=1, batch_size=16, learning_rate=1e30, warmup=0.0, weight_decay=0.0)
     with pytest.raises(TrainingDiverged, match=r"learning_rate.*fit\.precision=float32"):

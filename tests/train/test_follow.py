@@ -1,4 +1,4 @@
-"""Losses of states at work in a fit: what they look at, train, and leave alone, and a kill in between."""
+"""Losses of states at work in a fit: what they look at, train, and leave alone, and an end in between."""
 
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
 from __future__ import annotations
@@ -14,7 +14,7 @@ import optim.train.fit
 from optim.common.errors import UserError
 from optim.data.alignment import Alignment
 from optim.encoder import graph
-from optim.train.fit import logits_of
+from optim.train.fit import Fit, logits_of
 from optim.train.follow import HiddenStates, Relations
 from optim.train.inner import Inner
 from optim.train.objective import View
@@ -215,32 +215,37 @@ class Killed(Exception):
     pytest.param(HIDDEN, EVERYTHING, id="hidden"),
     pytest.param(RELATIONS, RECIPE, id="relations", marks=pytest.mark.slow),
 ])  # fmt: skip
-def test_a_kill_in_the_middle_changes_no_bit(loss, recipe, tmp_path, monkeypatch):
-    """Neither of the model nor of the projections, which are in the journal; nor of the curve."""
+def test_an_end_in_the_middle_changes_no_bit(loss, recipe, tmp_path, monkeypatch, ctrl_c):
+    """Neither of model, projections (which are in the journal) nor curve, a row of which it cuts."""
+
+    def fit_in(name: str, seed: int) -> Fit:
+        (tmp_path / name).mkdir(exist_ok=True)
+        return taught(model_of(DROPPING, seed=seed), loss, tmp_path / name, recipe=recipe)
+
+    def left(fit: Fit) -> tuple[list[np.ndarray], list[dict[str, float]]]:
+        rows = fit.run().rows
+        return [*fit.task.model.get_weights(), *(v.numpy() for v in fit.objective.variables)], rows
+
+    def ends_in_the_last_but_one(name: str, how, error: type[BaseException]) -> Fit:
+        fit = fit_in(name, seed=0)
+        honest, at = fit._step, fit.total_steps - 2
+        fit._step = lambda index, step: (how() if step == at else None, honest(index, step))[1]
+        with pytest.raises(error):
+            fit.run()
+        return fit_in(name, seed=9)  # all that this one ends with must come from the journal
+
+    (whole, curve), steps = left(first := fit_in("whole", seed=0)), first.total_steps
+    stopped = ends_in_the_last_but_one("stopped", ctrl_c, KeyboardInterrupt)
     monkeypatch.setattr(optim.train.fit, "SAVE_SECONDS", -1)
-    monkeypatch.setattr(optim.train.fit, "LOG_STEPS", 3)
-
-    def ends(name: str, *, killed: bool) -> tuple[list[np.ndarray], list[dict[str, float]]]:
-        (tmp_path / name).mkdir()
-        model = model_of(DROPPING)
-        fit = taught(model, loss, tmp_path / name, recipe=recipe)
-        if killed:
-            at = fit.total_steps - 1  # in the second epoch, in which the tenth step is saved
-            honest = fit._step
-            fit._step = lambda index, step: honest(index, step) if step < at else _kill()
-            with pytest.raises(Killed):
-                fit.run()
-            model = model_of(DROPPING, seed=9)  # all that it ends with must come from the journal
-            fit = taught(model, loss, tmp_path / name, recipe=recipe)
-            assert fit.epoch_steps < fit._restore() == 3 * ((at - 1) // 3) + 1 < at
-            fit = taught(model, loss, tmp_path / name, recipe=recipe)
-        fitted = fit.run()
-        return [*model.get_weights(), *(v.numpy() for v in fit.objective.variables)], fitted.rows
-
-    (whole, curve), (killed, again) = ends("whole", killed=False), ends("killed", killed=True)
-    for one, other in zip(whole, killed, strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert curve == again
+    killed = ends_in_the_last_but_one("killed", _kill, Killed)
+    for fit, done in ((stopped, steps - 1), (killed, steps - 2)):
+        assert fit._restore() == done > fit.epoch_steps
+        assert fit.losses, "a row of the curve has begun"
+    for name in ("stopped", "killed"):
+        weights, again = left(fit_in(name, seed=9))
+        for one, other in zip(whole, weights, strict=True):
+            np.testing.assert_array_equal(one, other)
+        assert again == curve
 
 
 def _kill() -> None:

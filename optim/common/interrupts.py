@@ -1,0 +1,59 @@
+"""Ctrl-C and SIGTERM, put off until what was computed is saved."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+HELD = (signal.SIGINT, signal.SIGTERM)
+STDERR = 2
+NOTE = "\nStopping: what is computed is saved first. Once more stops at once.\n"
+
+
+class Interrupts:
+    """The first signal of a body, noted; `act` does what it asks for."""
+
+    def __init__(self) -> None:
+        self.noted: int | None = None
+
+    def act(self) -> None:
+        """Whatever the signal would have done when it came: as a rule it raises. Nothing where none came."""
+        if self.noted is not None:
+            number, self.noted = self.noted, None
+            signal.raise_signal(number)
+
+
+@contextmanager
+def held_back() -> Iterator[Interrupts]:
+    """Within the body the first Ctrl-C or SIGTERM is only noted: the body saves what it has, then calls `act`.
+
+    The second one acts at once, and one that the body left acts at its end. A signal that is ignored, or left to the
+    system, stays so; outside of the main thread, where Python allows no handler, nothing is held back.
+    """
+    held = Interrupts()
+    if threading.current_thread() is not threading.main_thread():
+        yield held
+        return
+    before = {number: signal.getsignal(number) for number in HELD}
+    before = {number: handler for number, handler in before.items() if callable(handler)}
+
+    def give_back() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def note(number: int, frame: object) -> None:
+        give_back()
+        held.noted = number
+        os.write(STDERR, NOTE.encode())  # print may be at work when the signal comes, and allows no second one
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield held
+    finally:
+        if held.noted is None:
+            give_back()
+        held.act()
