@@ -40,13 +40,13 @@ class NoBar:
     """A progress bar that only counts."""
 
     def __init__(self) -> None:
-        self.done = 0
+        self.n = 0
 
     def reset(self, total: int) -> None:
         self.total = total
 
     def update(self, steps: int) -> None:
-        self.done += steps
+        self.n += steps
 
 
 def tokens_of(count: int) -> Tokens:

@@ -33,6 +33,11 @@ def bar(what: str, total: int | None = None, unit: str = "step"):
                 bar_format=IN_LINES)  # fmt: skip
 
 
+def starts_at(bar: Any, done: int) -> None:
+    """What an earlier run did counts as done, but not as done by this one, whose own pace tells the time left."""
+    bar.initial = bar.n = bar.last_print_n = done  # what tqdm makes of its own `initial`, which `reset` takes back
+
+
 def width() -> int:
     """Columns that a table or a sentence may take: those of the terminal, WIDEST at most, and where there is none."""
     return max(NARROWEST, min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns))

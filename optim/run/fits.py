@@ -6,13 +6,14 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from optim.common.errors import UserError
-from optim.common.screen import bar, counted
+from optim.common.screen import bar, counted, starts_at
 from optim.common.stages import Stage
 from optim.data.corpus import Corpus
 from optim.data.leaks import names_learnt
@@ -317,7 +318,8 @@ class LogitsStep(Step):
         model = store.load(stages.folder(self.teacher), bfloat16=self.teacher.in_bfloat16)
         train = self.tokens.read(stages, "train")
         with bar("teacher's answers", len(train), "sentence") as shown:
-            logits = logits_of(model, train, progress=lambda done: shown.update(done - shown.n), scratch=scratch)
+            logits = logits_of(model, train, begun=partial(starts_at, shown),
+                               progress=lambda done: shown.update(done - shown.n), scratch=scratch)  # fmt: skip
         np.save(folder / "train.npy", halved(logits))
 
     def read(self, stages: Stages) -> np.ndarray:

@@ -24,6 +24,7 @@ import numpy as np
 
 from optim.common.errors import UserError
 from optim.common.interrupts import Interrupts, held_back
+from optim.common.screen import starts_at
 from optim.data.phrases import Parts
 from optim.data.tokens import UNLABELLED, Tokens, bucketed_batches, pad
 from optim.train.average import average_of
@@ -94,10 +95,12 @@ def class_weights(labels: np.ndarray, classes: int, how: str) -> np.ndarray:
 
 
 def logits_of(
-    model, tokens: Tokens, *, progress: Callable[[int], object] = lambda done: None, scratch: Path | None = None
-) -> np.ndarray:
+    model, tokens: Tokens, *, begun: Callable[[int], object] = lambda done: None,
+    progress: Callable[[int], object] = lambda done: None, scratch: Path | None = None,
+) -> np.ndarray:  # fmt: skip
     """Logits float32 [n, classes] of every sentence, in order.
 
+    `begun` is told how many an earlier call had, `progress` how many there are after each batch.
     `scratch`: a folder where those that are there are saved every SAVE_SECONDS, and when the call is stopped by Ctrl-C
     or SIGTERM, for the next one to go on from.
     """
@@ -109,6 +112,7 @@ def logits_of(
     if scratch and (scratch / SAVED).is_file():
         with np.load(scratch / SAVED) as saved:
             out, first = saved["logits"], int(saved["done"])
+    begun(first)
     with held_back() if scratch else nullcontext(Interrupts()) as stopped:
         for start in range(first, len(order), SCORE_BATCH):
             index = order[start : start + SCORE_BATCH]
@@ -218,7 +222,7 @@ class Fit:
         """Trains what is left of the parts; keeps the last, or the best, in which all wrappers have settled."""
         first = self._restore()
         self.journal.bar.reset(total=self.total_steps)
-        self.journal.bar.update(first)
+        starts_at(self.journal.bar, first)
         self.train_step.get_concrete_function()  # traced for later calls: a stop need not wait for that
         with held_back() as self.stopped:
             for start, stop in itertools.pairwise([0, *self.stops]):

@@ -111,6 +111,18 @@ def test_where_there_is_no_terminal_a_bar_is_a_line_now_and_then(monkeypatch, ca
     assert all(re.fullmatch(r"  student: \d+ of 40 steps, 00:0\d so far, 00:0\d left", line) for line in lines)
 
 
+def test_the_time_left_of_a_stage_that_goes_on_is_by_its_own_pace(monkeypatch, capsys):
+    """900 of 1,000 steps were there; 10 took 100 s, so the other 90 take 900. As if all 910 had, they would take 10."""
+    monkeypatch.setattr(screen, "LINE_S", 0)
+    with screen.bar("teacher") as shown:
+        shown.reset(total=1000)
+        screen.starts_at(shown, 900)
+        shown.start_t -= 100
+        shown.last_print_t -= 100
+        shown.update(10)
+    assert "teacher: 910 of 1000 steps, 01:40 so far, 15:00 left" in capsys.readouterr().err
+
+
 def test_a_short_stage_draws_no_line(capsys):
     with screen.bar("student") as shown:
         shown.reset(total=3)  # as a fit does, which draws it

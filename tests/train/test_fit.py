@@ -54,7 +54,7 @@ def test_every_sentence_is_seen_once_an_epoch_and_the_curve_is_kept(tmp_path):
     fitted = fit.run()
     kept = 210 - 21
     assert sorted(seen[:kept]) == sorted(seen[kept:]) == fit.chosen.tolist()
-    assert bar.done == bar.total == 2 * math.ceil(kept / 8)
+    assert bar.n == bar.total == 2 * math.ceil(kept / 8)
     assert fitted.rows == rows
     assert rows[0]["loss"] > rows[-2]["loss"]
     assert fitted.holdout_accuracy_fraction > 0.6
@@ -117,7 +117,7 @@ def test_a_killed_fit_goes_on_from_its_last_epoch(tmp_path):
     second._epoch = lambda steps: ran.append(steps) or honest_epoch(steps)
     second.run()
     assert ran == [range(first.epoch_steps, first.total_steps)]
-    assert bar.done == bar.total
+    assert bar.n == bar.total
     np.testing.assert_allclose(logits_of(resumed, tokens), logits_of(whole, tokens), atol=1e-3)
 
 
@@ -139,11 +139,11 @@ def test_killed_answers_go_on_from_what_was_saved(tmp_path, monkeypatch):
 
 def test_stopped_answers_are_saved_and_go_on(tmp_path, ctrl_c):
     """A Ctrl-C among the first 256 of 600: those are answered and saved, then it acts."""
-    tokens, model, told = tokens_of(600), new_model(), []
+    tokens, model, told, first = tokens_of(600), new_model(), [], []
     with pytest.raises(KeyboardInterrupt):
         logits_of(model, tokens, progress=lambda done: ctrl_c(), scratch=tmp_path)
-    resumed = logits_of(model, tokens, progress=told.append, scratch=tmp_path)
-    assert told == [512, 600]
+    resumed = logits_of(model, tokens, begun=first.append, progress=told.append, scratch=tmp_path)
+    assert (first, told) == ([256], [512, 600])
     np.testing.assert_array_equal(resumed, logits_of(model, tokens))
 
 
