@@ -28,6 +28,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks a real hub; those of the hub code start processes with their own
 os.environ.pop("WANDB_API_KEY", None)
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts its background jobs with Ctrl-C ignored, and so would be the programs that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 if sys.dont_write_bytecode:
     # Without compiled modules every process that imports TensorFlow compiles its thousands of files anew, for five
     # seconds. Those of a session lie in a folder of their own, so none is left beside the sources.
@@ -133,7 +137,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleTy
 
 @pytest.fixture
 def ctrl_c() -> Iterator[Callable[[], None]]:
-    """A Ctrl-C, when it is called. A shell starts its background jobs, of which this may be one, with it ignored."""
+    """A Ctrl-C, when it is called."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield partial(signal.raise_signal, signal.SIGINT)
     signal.signal(signal.SIGINT, before)
