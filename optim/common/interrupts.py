@@ -42,7 +42,8 @@ def held_back() -> Iterator[Interrupts]:
 
     def give_back() -> None:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is note:  # else it is back, or has changed what it does the next time
+                signal.signal(number, handler)
 
     def note(number: int, frame: object) -> None:
         give_back()
@@ -54,6 +55,5 @@ def held_back() -> Iterator[Interrupts]:
     try:
         yield held
     finally:
-        if held.noted is None:
-            give_back()
+        give_back()
         held.act()

@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from optim.common.interrupts import held_back
+from optim.track.sender import terminate_on_sigterm
 
 
 def test_the_first_one_is_noted_and_acts_when_it_is_told_to(ctrl_c, capfd):
@@ -67,6 +68,20 @@ def test_sigterm_does_what_it_would_have_done():
         assert told == [signal.SIGTERM]
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_handler_that_has_changed_the_next_one_is_left_alone():
+    """A scheduler repeats SIGTERM: the second one must not cut short the closing that the first one began."""
+
+    def body() -> None:
+        with held_back() as stopped:
+            signal.raise_signal(signal.SIGTERM)
+            stopped.act()
+
+    with terminate_on_sigterm():
+        with pytest.raises(SystemExit):
+            body()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
 
 
 def test_what_is_ignored_stays_so_and_no_other_thread_holds_anything_back():
