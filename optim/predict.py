@@ -33,6 +33,7 @@ from typing import Any, overload
 import numpy as np
 
 from optim.common.errors import UserError, require_count
+from optim.common.interrupts import INTERRUPTED
 from optim.export.bundle import LABELS_FILE, TOKENIZER_FILE, bundle_of, model_in, read_labels
 from optim.measure import runtime
 from optim.measure.device import cores
@@ -40,7 +41,6 @@ from optim.measure.device import cores
 TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 BLOCK = 1024  # sentences that are sorted by length together, and answered before the next ones are read
 PIECE = 32  # of these, neighbours in length, that one interpreter answers in a row
-INTERRUPTED = 130  # exit code, as a shell says SIGINT
 RATED = 100  # sentences: a rate of fewer says nothing
 
 

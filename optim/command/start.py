@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 from optim.common import hub
+from optim.common.interrupts import INTERRUPTED
 from optim.common.screen import spell_out
-from optim.run.process import INTERRUPTED, guarded
+from optim.run.process import guarded
 
 FULL = "HYDRA_FULL_ERROR"
 # Hydra's flags that take the word after them; that of INFO may be left out.

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, put off until what was computed is saved."""
+"""Ctrl-C and SIGTERM: put off until what was computed is saved, and told from other ends of a program."""
 
 from __future__ import annotations
 
@@ -8,9 +8,39 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM  # exit codes, as a shell has them
 HELD = (signal.SIGINT, signal.SIGTERM)
 STDERR = 2
 NOTE = "\nStopping: what is computed is saved first. Once more stops at once.\n"
+
+
+class Terminated(SystemExit):
+    """SIGTERM came: the exit code is TERMINATED."""
+
+    def __init__(self) -> None:
+        super().__init__(TERMINATED)
+
+
+@contextmanager
+def terminate_on_sigterm() -> Iterator[None]:
+    """Turns SIGTERM into Terminated inside the body, so that everything open is closed on the way out.
+
+    Only the first one: schedulers repeat it, and the second must not cut short the closing. Does nothing outside the
+    main thread, where Python allows no handler.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Terminated
+
+    previous = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
 
 
 class Interrupts:

@@ -11,16 +11,16 @@
 | mixed       | int8 or int4, by each | int8, each row     | int8, scaled as they come   | float32      | float32 |
 | int8_static | int8, each output     | int8, the table    | int8, calibrated            | float32      | float32 |
 | int8_part   | int8, each output     | int8, the table    | int8, calibrated for some   | float32      | float32 |
-| int8_qat    | int8, each output     | int8, the table    | int8, ranges of the fit     | float32      | float32 |
+| int8_qat    | int8, each output     | int8, the table    | int8, the fit's for most    | float32      | float32 |
 | int8_full   | int8, each output     | int8, the table    | int8, calibrated            | int8         | int8    |
 | int16x8     | int8, each output     | int8, the table    | int16, calibrated           | int16        | int16   |
 | int8_auto   | that of int8, int8_static, int8_part and int8_emb4 which does best on this machine                  |
 
 How a name decodes: `int8`, `int4`: the kernels. `_emb4`: the embeddings, where they are not int8. `static`: the ranges
-of what products take are fixed, by calibration or (`qat`) by the fit, not found anew for each sentence. `part`: those
-of some products alone. `full`: not only products. `16x8`: what is computed, by what is stored. "each output": one
-scale for each output of a kernel; "32 of an output": one for each block of 32 of the weights that make one output
-(`quant.block`).
+of what products take are fixed, by calibration or (`qat`) by the fit, not found anew for each token. `part`: those of
+some products alone, as with `qat` (`quant.products`). `full`: not only products. `16x8`: what is computed, by what is
+stored. "each output": one scale for each output of a kernel; "32 of an output": one for each block of 32 of the weights
+that make one output (`quant.block`).
 
 Token ids and the mask are int32 in every file, so that a file with integers everywhere takes and gives integers alone;
 its logits carry their scale, and `measure/runtime.py` gives them back as float32. That one is for NPUs and
@@ -60,8 +60,11 @@ from optim.train.wrap import Wrapper
 
 GATHER_SAMPLES = 8  # sentences that show the embedding's range to `int8`; its weights decide, so a few are enough
 SOURCES = ("train", "whole", "held_out")
-PRODUCTS = {  # of `static_int8`, by the names of their kernels
+PRODUCTS = {  # whose ranges may be fixed, by the names of their kernels
     "all": ".*", "attention": r"_(query|key|value|attention_output)/", "ffn": r"_ffn\d*_(in|out)/",
+    # What a feed-forward network gives has a few values of a hundred beside all others of one (Bondarenko et al. 2021,
+    # arXiv:2109.12948): one scale of 8 bits does not hold both.
+    "but_ffn_out": r"_(query|key|value|attention_output|ffn\d*_in)/",
 }  # fmt: skip
 BLOCKS = (32, 64, 128, 256)  # weights that may share a scale, in LiteRT
 SENSITIVITY = "sensitivity"  # the table that `mixed` asks for (`measure/sensitivity.py`)
@@ -249,18 +252,12 @@ def static_int8(*, max_disagreement: float, products: str, samples: int, seed: i
     Attention products, soft-max, GELU and norms stay float: in int8 LiteRT runs them on slow reference kernels.
     """
     calibration = Calibration(samples=samples, seed=seed, source=source)
-    if products not in PRODUCTS:
-        raise UserError(f"quant.products must be one of {', '.join(PRODUCTS)}; got {products!r}.")
+    _scope(products)
 
     def run(student: Student) -> bytes:
-        from litert_quantizer import qtyping, quantizer
+        from litert_quantizer import quantizer
 
-        product, table = qtyping.TFLOperationName.FULLY_CONNECTED, qtyping.TFLOperationName.GATHER
-        recipe = quantizer.Quantizer(str(student.float32_path))
-        if products != "all":
-            recipe.add_dynamic_config(".*", product, num_bits=8)
-        for scope, operation in ((PRODUCTS[products], product), (".*", table)):
-            recipe.add_static_config(scope, operation, activation_num_bits=8, weight_num_bits=8)
+        recipe = _partly_static(quantizer.Quantizer(str(student.float32_path)), products)
         return _quantized(recipe, calibration.drawn(student))
 
     return Quantizer(max_disagreement=max_disagreement, run=run, calibration=calibration)
@@ -291,31 +288,51 @@ def integer(*, max_disagreement: float, activation_bits: int, samples: int, seed
     return Quantizer(max_disagreement=max_disagreement, run=run, calibration=calibration)
 
 
-@method("quant", "qat_int8", version=2)
-def qat_int8(*, max_disagreement: float, samples: int, seed: int, source: str, memory: float) -> Quantizer:
+@method("quant", "qat_int8", version=3)
+def qat_int8(*, max_disagreement: float, products: str, samples: int, seed: int, source: str,
+             memory: float) -> Quantizer:  # fmt: skip
     """`quant=int8_qat`: the student is fitted with the rounding of its file (Jacob et al. 2018, arXiv:1712.05877).
 
-    Kernels of the encoder's layers, what they take and what they give are rounded as the file rounds them, and the file
-    has the ranges that the fit has seen. Pooler, classifier and embeddings are calibrated. See `train/fake_quant.py`.
+    Kernels of the encoder's layers, and what `products` of them take and give, are rounded as the file rounds them, and
+    the file has the ranges that the fit has seen. What other products take is quantized as it comes, as in `int8`; with
+    `all`, pooler and classifier are calibrated. So are the embeddings. See `train/fake_quant.py`.
     """
     calibration = Calibration(samples=samples, seed=seed, source=source)
-    wrapper = FakeQuant(memory=memory)
+    scope = _scope(products)
+    wrapper = FakeQuant(memory=memory, ranged=scope)
 
     def run(student: Student) -> bytes:
-        from litert_quantizer import qtyping, quantizer
+        from litert_quantizer import quantizer
 
         model = student.load()
         dense = {name: tuple(model.get_layer(name).get_weights()) for name in encoder_kernels(model)}
         content, found = unfolded(student.float32_path.read_bytes(), dense)
         if missing := sorted(set(dense) - set(found)):
             raise RuntimeError(f"the float32 file has no product for {', '.join(missing[:5])}")
-        recipe = quantizer.Quantizer(bytearray(content))
-        for operation in (qtyping.TFLOperationName.FULLY_CONNECTED, qtyping.TFLOperationName.GATHER):
-            recipe.add_static_config(".*", operation, activation_num_bits=8, weight_num_bits=8)
+        recipe = _partly_static(quantizer.Quantizer(bytearray(content)), products)
         return _quantized(recipe, calibration.drawn(student), _fitted_ranges(found, student.ranges))
 
     return Quantizer(max_disagreement=max_disagreement, run=run, calibration=calibration, wrappers=(wrapper,),
                      refuse=_refuse_mobilebert)  # fmt: skip
+
+
+def _scope(products: str) -> str:
+    """The pattern of a name of PRODUCTS."""
+    if products not in PRODUCTS:
+        raise UserError(f"quant.products must be one of {', '.join(PRODUCTS)}; got {products!r}.")
+    return PRODUCTS[products]
+
+
+def _partly_static(recipe: Any, products: str) -> Any:
+    """The recipe with fixed ranges for these products and the embeddings; what others take is quantized as it comes."""
+    from litert_quantizer import qtyping
+
+    product, table = qtyping.TFLOperationName.FULLY_CONNECTED, qtyping.TFLOperationName.GATHER
+    if products != "all":
+        recipe.add_dynamic_config(".*", product, num_bits=8)
+    for scope, operation in ((_scope(products), product), (".*", table)):
+        recipe.add_static_config(scope, operation, activation_num_bits=8, weight_num_bits=8)
+    return recipe
 
 
 def _refuse_mobilebert(shape: Architecture) -> None:
@@ -327,10 +344,11 @@ def _refuse_mobilebert(shape: Architecture) -> None:
 
 
 def _fitted_ranges(found: Mapping[str, tuple[str, str, float]], ranges: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Name of a tensor -> its range, as the quantizer has them: those of the fit for each layer of `found`."""
+    """Name of a tensor -> its range, as the quantizer has them, for each layer of `ranges`, which the fit has seen."""
     fitted: dict[str, Any] = {}
-    for layer, (taken, given, factor) in found.items():
-        low, high, out_low, out_high = (float(value) for value in ranges[layer])
+    for layer, seen in ranges.items():
+        taken, given, factor = found[layer]
+        low, high, out_low, out_high = (float(value) for value in seen)
         for name, least, most in ((taken, low, high), (given, out_low * factor, out_high * factor)):
             fitted[name] = {"min": np.array([[least]], np.float32), "max": np.array([[most]], np.float32)}
     return fitted

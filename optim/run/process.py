@@ -26,6 +26,7 @@ from optim.common.build import build
 from optim.common.cache_size import warn_if_above
 from optim.common.errors import UserError
 from optim.common.files import environment
+from optim.common.interrupts import INTERRUPTED, TERMINATED, Terminated, terminate_on_sigterm
 from optim.common.screen import log_to, say, warnings_alone
 from optim.common.secrets import Masking
 from optim.data.leaks import known_sets, names_learnt, names_scored, require_unrelated, require_unseen_dev
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from optim.run.outcome import Outcome
     from optim.run.step import Curve
 
-USER_MISTAKE, FAILURE, INTERRUPTED, UNREAD = 2, 1, 130, 141  # the last two as a shell says SIGINT and SIGPIPE
+USER_MISTAKE, FAILURE, UNREAD = 2, 1, 141  # the last as a shell says SIGPIPE
 STOP_S = 60.0  # that a point's process has to save its fit in after Ctrl-C: MPNet's has 1.3 GB
 log = logging.getLogger("optim")
 
@@ -92,8 +93,6 @@ def _run(job: Job) -> tuple[Result, str]:
 
 def _tracked(point: Point, draft: Result, folder: Path, cache_dir: Path, tracker) -> Result:
     """The run itself, under the tracker; every way out leaves a result.json first and then a closed tracker."""
-    from optim.track.sender import terminate_on_sigterm
-
     with terminate_on_sigterm(), _opened(tracker, draft, point) as tracked:
         try:
             _compute(point, draft, folder, cache_dir, tracked.curve)
@@ -216,8 +215,6 @@ def run_apart(job: Job, *, quiet: bool | None = None) -> bool:
     A process that dies without a word (killed, out of memory, a fault in the runtime) leaves its reason there too.
     Ctrl-C reaches the process as well, SIGTERM is passed on; it has STOP_S to save its fit and end.
     """
-    from optim.track.sender import terminate_on_sigterm
-
     point = point_of(job.cfg)
     folder = job.results_dir / run_id_of(point)
     if result.read(folder):
@@ -254,10 +251,12 @@ def run_apart(job: Job, *, quiet: bool | None = None) -> bool:
 
 
 def _run_light(job: Job, *, quiet: bool) -> bool:
-    """A point in this process; whether it is done. Raises KeyboardInterrupt: Ctrl-C ends all points, not this one."""
+    """A point in this process; whether it is done. Ctrl-C and SIGTERM end all points, not this one: they are raised."""
     code = guarded(lambda: run(job, quiet=quiet))
     if code == INTERRUPTED:
         raise KeyboardInterrupt
+    if code == TERMINATED:
+        raise Terminated
     return code == 0
 
 
@@ -333,9 +332,10 @@ def guarded(work) -> int:
     except OmegaConfBaseException as error:
         say(f"Error: {str(error).splitlines()[0]}", sys.stderr)
         return USER_MISTAKE
-    except KeyboardInterrupt:
-        print("\nStopped. The same command goes on from what it saved last.", file=sys.stderr)
-        return INTERRUPTED
+    except (KeyboardInterrupt, Terminated) as stop:
+        by = " by SIGTERM" if isinstance(stop, Terminated) else ""
+        print(f"\nStopped{by}. The same command goes on from what it saved last.", file=sys.stderr)
+        return TERMINATED if by else INTERRUPTED
     except BrokenPipeError:  # the reader of stdout, `head` for one, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNREAD

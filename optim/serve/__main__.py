@@ -10,8 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from optim.common.errors import UserError, require_count
+from optim.common.interrupts import INTERRUPTED
 from optim.measure.device import cores
-from optim.predict import INTERRUPTED, Classifier
+from optim.predict import Classifier
 
 ENDING_S = 5  # that requests under way have to end in, half of what `docker stop` grants before it kills
 

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from optim.common.build import build, method
 from optim.common.errors import UserError, require_seed
 from optim.common.files import environment
+from optim.common.interrupts import terminate_on_sigterm
 from optim.common.screen import counted
 from optim.common.stages import digest_of
 from optim.run.config import Job
@@ -29,7 +30,6 @@ from optim.sweep.multirun import group_words
 from optim.sweep.plan import plan
 from optim.sweep.progress import figures_line
 from optim.sweep.settings import EVERY, Settings
-from optim.track.sender import terminate_on_sigterm
 
 if TYPE_CHECKING:
     from optim.measure.latency import Bench

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -24,12 +23,11 @@ from typing import Any, Protocol, TextIO
 
 from optim.common.build import method
 from optim.common.errors import UserError, require_positive
+from optim.common.interrupts import INTERRUPTED
 from optim.common.secrets import masked
 from optim.track.key import has_key
 from optim.track.names import aliases, model_name, run_name, tags
 
-INTERRUPTED = 128 + signal.SIGINT
-TERMINATED = 128 + signal.SIGTERM
 TEACHER, STUDENT = "teacher", "student"  # job types
 
 
@@ -92,28 +90,6 @@ def wandb_run(
         )
     where = os.path.abspath(os.path.expanduser(dir))
     return _WandbTracker(mode, project, entity, where, group, tuple(tags), artifact, init_timeout_s, finish_timeout_s)
-
-
-@contextmanager
-def terminate_on_sigterm() -> Iterator[None]:
-    """Turns SIGTERM into SystemExit(143) inside the body, so that everything open is closed on the way out.
-
-    Only the first one: schedulers repeat it, and the second must not cut short the closing. Does nothing outside the
-    main thread, where Python allows no handler.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(number: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise SystemExit(TERMINATED)
-
-    previous = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
 
 
 class _NoTracker:

@@ -11,7 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO
 
-from optim.track.sender import TERMINATED, one_line, warn
+from optim.common.interrupts import TERMINATED
+from optim.track.sender import one_line, warn
 
 KILLED = 128 + 9  # SIGKILL by its number: Windows has no name for it
 BUNDLE, CHANGED = "bundle", "changed.jsonl"  # in a run's folder

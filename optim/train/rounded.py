@@ -82,17 +82,38 @@ class Taken:
         return self.rounded
 
 
-class Rounded(keras.layers.Wrapper):
-    """A Dense, or the pruning wrapper around one, whose kernel, input and output are rounded to 8 bits.
+class RoundedKernel(keras.layers.Wrapper):
+    """A Dense, or the pruning wrapper around one, whose kernel is rounded to 8 bits.
 
     TFMOT's QuantizeWrapper puts a tensor in the place of the layer's kernel, and the model that is saved would lose its
     variable. Here the Dense is asked to multiply by the rounded kernel for the time of the call.
     """
 
-    def __init__(self, layer: Any, *, memory: float, taken: Taken | None = None, **kwargs: Any) -> None:
+    def __init__(self, layer: Any, **kwargs: Any) -> None:
         super().__init__(layer, autocast=False, **kwargs)  # a cast for each layer would be another tensor for each
-        self.memory = memory
         self.of_kernel = rounded_kernel
+
+    def call(self, inputs: Any, training: Any = None) -> Any:
+        """float [tokens, inputs] -> [tokens, units], in the layer's own precision."""
+        dense = innermost(self)
+        dense.rounding = lambda kernel: self.of_kernel(tf.cast(kernel, tf.float32))
+        try:
+            return self._of_layer(inputs, training)
+        finally:
+            dense.rounding = None
+
+    def _of_layer(self, inputs: Any, training: Any) -> Any:
+        """Of the mask under this wrapper, or of the Dense itself, which knows no training."""
+        wrapped = isinstance(self.layer, keras.layers.Wrapper)
+        return self.layer.call(inputs, training=training) if wrapped else self.layer.call(inputs)
+
+
+class Rounded(RoundedKernel):
+    """The same, and its input and output are rounded to 8 bits too, each between ends that the fit has found."""
+
+    def __init__(self, layer: Any, *, memory: float, taken: Taken | None = None, **kwargs: Any) -> None:
+        super().__init__(layer, **kwargs)
+        self.memory = memory
         self.of_ends = RunningRange(memory)
         self.of_input = taken or Taken(memory)
 
@@ -104,19 +125,8 @@ class Rounded(keras.layers.Wrapper):
 
     def call(self, inputs: Any, training: Any = None) -> Any:
         """float [tokens, inputs] -> [tokens, units], in the layer's own precision."""
-        dense = innermost(self)
-        inputs = self.of_input(inputs, training, self.name)
-        dense.rounding = lambda kernel: self.of_kernel(tf.cast(kernel, tf.float32))
-        try:
-            outputs = self._of_layer(inputs, training)
-        finally:
-            dense.rounding = None
+        outputs = super().call(self.of_input(inputs, training, self.name), training)
         return tf.cast(self.of_ends(tf.cast(outputs, tf.float32), training, self.given), outputs.dtype)
-
-    def _of_layer(self, inputs: Any, training: Any) -> Any:
-        """Of the mask under this wrapper, or of the Dense itself, which knows no training."""
-        wrapped = isinstance(self.layer, keras.layers.Wrapper)
-        return self.layer.call(inputs, training=training) if wrapped else self.layer.call(inputs)
 
     def ranges(self) -> np.ndarray:
         """float32 [4]: least and largest value that it takes, then that it gives."""

@@ -7,8 +7,7 @@ import threading
 
 import pytest
 
-from optim.common.interrupts import held_back
-from optim.track.sender import terminate_on_sigterm
+from optim.common.interrupts import held_back, terminate_on_sigterm
 
 
 def test_the_first_one_is_noted_and_acts_when_it_is_told_to(ctrl_c, capfd):

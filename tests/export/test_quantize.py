@@ -147,7 +147,7 @@ def test_a_pruned_block_runs_though_its_scale_would_be_zero(tmp_path, monkeypatc
         case.answers(blocks(kernel_bits=4).run(case.student))
 
 
-@pytest.mark.parametrize(("products", "calibrated"), [("all", 14), ("attention", 8), ("ffn", 4)])
+@pytest.mark.parametrize(("products", "calibrated"), [("all", 14), ("attention", 8), ("ffn", 4), ("but_ffn_out", 10)])
 def test_products_take_int8_where_they_are_calibrated(case, float32, products, calibrated):
     """Two layers have 4 products each in attention and 2 in the feed-forward network; pooler and classifier are 2."""
     static = quantize.static_int8(max_disagreement=1.0, products=products, samples=40, seed=0, source="train")
@@ -157,7 +157,8 @@ def test_products_take_int8_where_they_are_calibrated(case, float32, products, c
              if graph.kind(o) == "FULLY_CONNECTED"]  # fmt: skip
     assert len(taken) == 14
     assert sum(kind == "INT8" for _, kind in taken) == calibrated
-    own = {"all": "/MatMul|:0$", "attention": "(query|key|value|attention_output)/MatMul", "ffn": "ffn_(in|out)/MatMul"}
+    own = {"all": "/MatMul|:0$", "attention": "(query|key|value|attention_output)/MatMul",
+           "ffn": "ffn_(in|out)/MatMul", "but_ffn_out": "(query|key|value|attention_output|ffn_in)/MatMul"}  # fmt: skip
     assert all(bool(re.search(own[products], name)) == (kind == "INT8") for name, kind in taken)
     assert stored(content) == {"FULLY_CONNECTED": {"INT8"}, "GATHER": {"INT8"}}
     assert np.abs(case.answers(content) - float32).mean() < 0.3 * np.abs(float32).max()
@@ -247,15 +248,21 @@ def test_a_kernel_that_the_converter_changed_otherwise_is_an_error(case):
         flatbuffer.unfolded(case.student.float32_path.read_bytes(), others)
 
 
-def test_the_file_of_a_fit_has_the_ranges_of_the_fit(case):
-    ranges = {name: np.array([-1.0, 4.1, -2.0, 3.1], np.float32) for name in dense(case.model)}
-    qat = quantize.qat_int8(max_disagreement=1.0, samples=40, seed=0, source="train", memory=0.9)
+@pytest.mark.parametrize(("products", "ranged"), [("all", 12), ("but_ffn_out", 10)])
+def test_the_file_of_a_fit_has_the_ranges_of_the_fit(products, ranged, case):
+    """Of 12 kernels; of the others the file takes and gives floats."""
+    qat = quantize.qat_int8(max_disagreement=1.0, products=products, samples=40, seed=0, source="train", memory=0.9)
+    names = [name for name in dense(case.model) if re.search(quantize.PRODUCTS[products], f"{name}/")]
+    ranges = {name: np.array([-1.0, 4.1, -2.0, 3.1], np.float32) for name in names}
     graph = Graph.of(qat.run(replace(case.student, ranges=ranges)))
     scales = {}
     for operator in graph.operators:
         if graph.kind(operator) == "FULLY_CONNECTED":
-            taken, given = (graph.tensors[i].quantization.scale[0] for i in (operator.inputs[0], operator.outputs[0]))
-            scales[graph.name(operator.outputs[0])] = taken, given
+            ends = [graph.tensors[i].quantization for i in (operator.inputs[0], operator.outputs[0])]
+            if all(end.scale is not None for end in ends):
+                scales[graph.name(operator.outputs[0])] = tuple(end.scale[0] for end in ends)
+    assert len(ranges) == ranged
+    assert len(scales) == (14 if products == "all" else ranged), "pooler and classifier are calibrated with all"
     of_ffn = next(value for name, value in scales.items() if "layer0_ffn_in/" in name)
     assert of_ffn == pytest.approx((5.1 / 255, 5.1 / 255), rel=1e-3)
     of_query = next(value for name, value in scales.items() if "layer1_query/" in name)

@@ -240,6 +240,10 @@ CASES = {
         ["quant=int8_full", "quant.source=dev"],
         "quant.source must be one of train, whole, held_o",
     ),
+    "products that are none": (
+        ["quant=int8_qat", "quant.products=ffn_out"],
+        "quant.products must be one of all, attention, ffn, but_ffn_out; got 'ffn_out'",
+    ),
     "a block that LiteRT lacks": (["quant=int4", "quant.block=48"], "quant.block must be null or one of 32, 64, 128"),
     "bits that LiteRT lacks": (["quant=int4", "quant.kernel_bits=2"], "quant.kernel_bits must be 4 or 8, got 2"),
     "embedding bits that LiteRT lacks": (
@@ -284,7 +288,7 @@ CASES = {
     ),
     "products that there are not": (
         ["quant=int8_static", "quant.products=heads"],
-        "quant.products must be one of all, attention, ffn; got 'heads'",
+        "quant.products must be one of all, attention, ffn, but_ffn_out; got 'heads'",
     ),
     "a range without an end": (
         ["quant=int8_qat", "quant.memory=1"],

@@ -91,6 +91,8 @@ def test_a_stopped_run_says_so_and_loses_no_finished_stage(tmp_path, number, cod
     _, said = process.communicate(timeout=LIMIT_S)
     assert process.returncode == code
     assert "Traceback" not in said
+    assert said.count("The same command goes on from what it saved last.") == 1
+    assert ("by SIGTERM" in said) == (number == signal.SIGTERM)
     assert _stages(runs.cache) == {"tokens", "teacher", "logits"}
     (file,) = runs.results.glob("*/result.json")
     assert json.loads(file.read_text())["status"] == "failed"

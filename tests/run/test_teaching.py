@@ -15,7 +15,7 @@ from conftest import DEV_COUNT, TRAIN_COUNT, Runs
 from made_results import made as made_result
 from whole_points import made, point
 
-from optim.run import places, result, teaching
+from optim.run import fits, places, result, teaching
 from optim.run.compose import composed
 from optim.run.keys import run_id_of
 from optim.run.point import point_of
@@ -309,3 +309,21 @@ def test_what_would_tell_leaves_a_seed_that_an_experiment_holds(tmp_path, monkey
             *back,
             "~distill.temperature",
         ]
+
+
+def test_answers_that_go_on_are_timed_by_their_own_pace(monkeypatch, tmp_path):
+    """The bar is told how many sentences a stopped run had answered: not done by this one."""
+    begun: list[int] = []
+
+    def answered(model, train, **more):
+        more["begun"](7)
+        return np.zeros((len(train), 2), np.float32)
+
+    monkeypatch.setattr(fits, "starts_at", lambda bar, done: begun.append(done))
+    monkeypatch.setattr("optim.encoder.store.load", lambda folder, bfloat16: None)
+    monkeypatch.setattr("optim.train.fit.logits_of", answered)
+    tokens: Any = SimpleNamespace(read=lambda stages, part: range(10))
+    teacher: Any = SimpleNamespace(in_bfloat16=False, tokens=tokens)
+    stages: Any = SimpleNamespace(folder=lambda step: tmp_path)
+    fits.LogitsStep(teacher).build(tmp_path, tmp_path, stages)
+    assert begun == [7]

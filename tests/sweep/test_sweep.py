@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 import optim
 import optim.run.steps  # for every kind of step
 from optim.common.errors import UserError
+from optim.common.interrupts import Terminated
 from optim.measure import device
 from optim.report import wandb_report
 from optim.run import process
@@ -298,13 +299,14 @@ def test_a_point_is_terminated_with_what_started_it(alone):
     assert told == ["terminated", ("ended within", process.STOP_S)]
 
 
-def test_ctrl_c_within_a_point_that_needs_no_process_ends_the_sweep(alone, monkeypatch):
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, Terminated])
+def test_ctrl_c_within_a_point_that_needs_no_process_ends_the_sweep(stop, alone, monkeypatch):
     def stopped(job, *, quiet):
-        raise KeyboardInterrupt
+        raise stop
 
     monkeypatch.setattr(process, "_is_light", lambda point, cache_dir: True)
     monkeypatch.setattr(process, "run", stopped)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(stop):
         process.run_apart(alone[0])
 
 

@@ -22,6 +22,7 @@ from wandb_standin import serving
 
 from optim.common.build import methods
 from optim.common.errors import UserError
+from optim.common.interrupts import terminate_on_sigterm
 from optim.track import key, names, sender
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -309,10 +310,11 @@ def test_exit_code_is_the_process_one(error, code):
 SCRIPT = """
 import os, sys, time
 sys.path.insert(0, sys.argv[1])
+from optim.common.interrupts import terminate_on_sigterm
 from optim.track import sender
 tracker = sender.wandb_run(mode="offline", project="tests", entity=None, dir=sys.argv[2], group=None, tags=[],
                           artifact=True, init_timeout_s=5, finish_timeout_s=30)
-with sender.terminate_on_sigterm(), tracker.run(run_id="point", cfg={}, choices={}, job_type="student") as run:
+with terminate_on_sigterm(), tracker.run(run_id="point", cfg={}, choices={}, job_type="student") as run:
     for step in range(50):
         run.curve("teacher", {"step": step, "loss": 0.5})
     print(run.process.pid, flush=True)
@@ -362,7 +364,7 @@ def test_history_outlives_a_sigkill_of_the_run(tmp_path):
 
 def test_sigterm_handler_is_put_back():
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as stopped, sender.terminate_on_sigterm():
+    with pytest.raises(SystemExit) as stopped, terminate_on_sigterm():
         signal.raise_signal(signal.SIGTERM)
     assert stopped.value.code == 143
     assert signal.getsignal(signal.SIGTERM) is before
@@ -372,7 +374,7 @@ def test_sigterm_is_left_alone_outside_the_main_thread():
     seen = []
 
     def body() -> None:
-        with sender.terminate_on_sigterm():
+        with terminate_on_sigterm():
             seen.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=body)

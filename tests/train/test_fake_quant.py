@@ -8,6 +8,7 @@ import pytest
 from small_fit import FIXED, RECIPE, SHAPE, fit_of, new_model, tokens_of
 
 from optim.common.errors import UserError
+from optim.export.quantize import PRODUCTS
 from optim.train.fake_quant import FakeQuant
 from optim.train.prune import Magnitude, zeroed_fractions
 from optim.train.wrap import Stack
@@ -119,6 +120,25 @@ def test_what_queries_keys_and_values_take_is_rounded_once(bfloat16, tmp_path):
         taken = [fit.ranges[f"{layer}_{part}"][:2].tolist() for part in ("query", "key", "value")]
         assert taken[0] == taken[1] == taken[2]
         assert fit.ranges[f"{layer}_ffn_in"][:2].tolist() != taken[0]
+
+
+def test_only_the_kernel_of_a_product_without_fixed_ranges_is_rounded(tmp_path):
+    """What the two feed-forward networks give is float: no range, and no rounding of what they take."""
+    ranged = PRODUCTS["but_ffn_out"]
+    fit = fit_of(new_model(), tokens_of(120), tmp_path, wrappers=[FakeQuant(memory=0.9, ranged=ranged)])
+    operations = fit.train_step.get_concrete_function().graph.get_operations()
+    assert sum(o.type == "FakeQuantWithMinMaxVars" for o in operations) == 2 * (3 + 5)
+    fit.run()
+    assert sorted(fit.ranges) == sorted(name for name in KERNELS if not name.endswith("ffn_out"))
+
+    model = new_model()
+    attached = FakeQuant(memory=0.0, ranged=ranged).attach(model, total_steps=1)
+    layer = next(one for one in attached.model.layers if one.name == "rounded_layer0_ffn_out")
+    kernel = model.get_layer("layer0_ffn_out").kernel
+    weights, x = np.zeros(kernel.shape, np.float32), np.zeros((1, kernel.shape[0]), np.float32)
+    weights[:2, 0], x[0, :2] = (127, 0.4), (0.1234567, 1)  # 0.4 of a step of 1 is none
+    kernel.assign(weights)
+    assert layer(x, training=True).numpy()[0, 0] == pytest.approx(0.1234567 * 127, rel=1e-6)
 
 
 def test_a_half_fit_of_other_variables_begins_anew(tmp_path):
