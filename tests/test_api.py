@@ -122,3 +122,10 @@ def test_a_named_sweep_takes_what_sweep_py_takes():
 def test_a_wrong_key_of_a_named_sweep_is_told(word, told):
     with pytest.raises(UserError, match=told):
         optim.sweep("sweep=frontier", "model=tiny", word)
+
+
+def test_ids_of_a_frame_are_text(monkeypatch):
+    """That of a machine is 8 hexadecimal digits: these would be a number without end."""
+    monkeypatch.setattr(here, "to_csv", lambda shown: "run_id,machine,seed\n0123456789012345,1234e567,0\n")
+    row = here.Swept.frame(None).iloc[0]  # type: ignore[arg-type]
+    assert (row["run_id"], row["machine"], row["seed"]) == ("0123456789012345", "1234e567", 0)

@@ -50,7 +50,7 @@ def counted(number: int, what: str) -> str:
 
 def beside(lead: str, text: str, tail: str = "", *, room: int | None = None) -> str:
     """`lead`, then `text` wrapped in a column of its own, with `tail` after its first line; `room`: of that column."""
-    room = room or max(1, width() - len(lead) - len(tail))
+    room = max(1 + bool(tail), room or width() - len(lead) - len(tail))
     first, *more = textwrap.wrap(text, room - bool(tail)) or [""]
     return "\n".join([f"{lead}{first:<{room}}{tail}".rstrip(), *(f"{' ' * len(lead)}{line}" for line in more)])
 

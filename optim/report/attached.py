@@ -35,7 +35,9 @@ def curves_of(points: Iterable[Finished]) -> dict[str, list[dict[str, Any]]]:
     There is one for each of `loss`, `holdout_loss` and `holdout_accuracy_fraction`, as the training loop writes them.
     """
     caches = {key: p.result.cfg.get("cache_dir") for p in points for key in fits_of(p)}
-    read = {key: _fit_rows(Path(cache) / "stages" / key / "fit.json") for key, cache in caches.items() if cache}
+    read = {
+        key: _fit_rows(Path(cache).expanduser() / "stages" / key / "fit.json") for key, cache in caches.items() if cache
+    }
     found = {key: _by_figure(rows) for key, rows in read.items() if rows}
     most = max(LEAST_CURVE_ROWS, min(MOST_CURVE_ROWS, CURVE_ROWS // max(len(found), 1)))
     return {

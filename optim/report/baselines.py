@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optim.common.errors import UserError, require_number
-from optim.common.screen import beside
+from optim.common.screen import beside, width
 from optim.report.finished import read_all
 from optim.report.table import Table
 
@@ -87,6 +87,7 @@ def _row(record: dict[str, Any], results_dir: Path) -> Baseline | None:
     return Baseline(*named, accuracy, published, found.size, found.speed, found.memory, found.machine)
 
 
+NAME_ROOM = 24  # columns of a name on the narrowest screen, whatever else then has to go on below
 HEAD = ("model", "accuracy", "published, SST-2", "parameters", "MB", "p50 ms", "peak MB", "weights")
 LEGEND = (
     "Random weights have the size and the speed of trained ones and no accuracy: such a row is on no front.",
@@ -151,8 +152,11 @@ def notes_on(rows: Sequence[Baseline]) -> list[str]:
 def screen_table(rows: Sequence[Baseline]) -> str:
     """For a screen; a name that is longer than its column goes on below."""
     tail = "{:<22}{:>6}{:>8}{:>8}{:>9}  {:<10}"
-    lines = [beside("", "baseline", tail.format("accuracy", "M", "MB", "p50 ms", "peak MB", "weights"))]
+    heads = tail.format("accuracy", "M", "MB", "p50 ms", "peak MB", "weights")
+    room = max(NAME_ROOM, width() - len(heads))
+    lines = [beside("", "baseline", heads, room=room)]
     for row in rows:
         name, accuracy, _, parameters, size, speed, peak, weights = _cells(row, _sources(rows))
-        lines.append(beside("", name, tail.format(accuracy[:21], parameters[:-2], size, speed, peak, weights)))
+        lines.append(beside("", name, tail.format(accuracy[:21], parameters[:-2], size, speed, peak, weights),
+                            room=room))  # fmt: skip
     return "\n".join(lines)

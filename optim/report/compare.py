@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -46,15 +47,24 @@ class Rule:
 
     def _timed(self, one: Pooled, other: Pooled) -> bool:
         """Whether their latencies can be compared at all."""
-        every = [*one.points, *other.points]
-        return len({p.timed_as for p in every}) == 1 and not any(p.result.run_id in self.noisy for p in every)
+        same = len(one.timed_as) == 1 and one.timed_as == other.timed_as
+        return same and not self._noisy(one) and not self._noisy(other)
+
+    def _noisy(self, group: Pooled) -> bool:
+        return any(p.result.run_id in self.noisy for p in group.points)
 
     def no_dearer(self, one: Pooled, other: Pooled, costs: Sequence[str] = COSTS) -> bool:
         """Whether `one` costs no more in anything, ties counted for it."""
         return not any(self.cheaper(other, one, cost) for cost in costs)
 
     def dominates(self, one: Pooled, other: Pooled, costs: Sequence[str] = COSTS) -> bool:
-        """Whether `one` is as accurate on the same data, costs no more, and is better in something."""
+        """Whether `one` is as accurate on the same data, costs no more, and is better in something.
+
+        Where latency alone is compared, one whose latency says nothing of the other's is better than none: it may take
+        any time.
+        """
+        if list(costs) == [LATENCY] and (one.timed_as != other.timed_as or self._noisy(one)):
+            return False
         if one.data != other.data or one.mean < other.mean or not self.no_dearer(one, other, costs):
             return False
         return one.mean > other.mean or any(self.cheaper(one, other, cost) for cost in costs)
@@ -114,9 +124,14 @@ class Step:
 
 
 def steps(groups: Sequence[Pooled], rule: Rule, cost: str) -> list[Step]:
-    """The steps along the front of accuracy and one cost, the cheapest first; one data set after the other."""
-    found = [step for data in dict.fromkeys(group.data for group in groups)
-             for step in _steps([group for group in groups if group.data == data], rule, cost)]  # fmt: skip
+    """The steps along the front of accuracy and one cost, the cheapest first; one data set after the other.
+
+    Latencies of another machine, length or number of threads are steps of their own.
+    """
+    apart: dict[Any, list[Pooled]] = {}
+    for group in groups:
+        apart.setdefault((group.data, frozenset(group.timed_as) if cost == LATENCY else None), []).append(group)
+    found = [step for together in apart.values() for step in _steps(together, rule, cost)]
     p_values = iter(holm([step.gain.p for step in found if step.gain is not None]))
     return [step if step.gain is None else replace(step, p=next(p_values)) for step in found]
 

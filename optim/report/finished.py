@@ -15,6 +15,7 @@ import numpy as np
 from optim.common.errors import UserError
 from optim.measure.quality import wilson
 from optim.run import result
+from optim.run.places import GROUPS
 from optim.run.result import Result
 
 
@@ -64,24 +65,25 @@ def read_all(folders: Sequence[Path], machine: str | None = None) -> tuple[list[
 
     machine: the id of another machine, whose figures stand in for those of each result. Left out is what it has not
     measured, what is no result of this tool, and what another version of it made: its figures may mean something else.
-    Raises UserError for two points with one id and different contents.
+    Failed is what has failed everywhere. Raises UserError for two points with one id and different contents.
     """
-    done, failed, left_out, seen = [], [], [], {}
+    done, failed, left_out, seen = [], {}, [], {}
     for path in dict.fromkeys(path for folder in folders for path in result.files_below(folder)):
         read = _read(path)
         if isinstance(read, str):
             left_out.append(f"{path} is left out: {read}")
             continue
+        if read.status != result.DONE:
+            failed.setdefault(read.run_id, read)
+            continue
         twin = seen.setdefault(read.run_id, (path, read))
         if twin[0] != path:
             _require_same(twin, (path, read))
-        elif read.status != result.DONE:
-            failed.append(read)
         elif (later := _later(path.parent, machine)) is None and machine:
             left_out.append(f"{path} is left out: machine {machine} has not measured it.")
         else:
             done.append(_point(replace(read, **later or {}), path.parent))
-    return done, failed, left_out
+    return done, [read for run_id, read in failed.items() if run_id not in seen], left_out
 
 
 def _read(path: Path) -> Result | str:
@@ -139,9 +141,10 @@ def distinct(points: Sequence[Finished]) -> list[Finished]:
 def factors(points: Sequence[Finished]) -> dict[str, list[Any]]:
     """Name -> value for each point of everything that differs: options of groups, and keys set on a command line.
 
-    But for the tracker: to where a point was logged changes nothing in it.
+    But for the tracker: to where a point was logged changes nothing in it. Nor does whether a hub was there to be
+    asked, which the choices say beside the options.
     """
-    groups = sorted({g for p in points for g in p.result.choices if not g.startswith("default") and g != "track"})
+    groups = sorted({g for p in points for g in p.result.choices if g in GROUPS and g != "track"})
     keys = sorted({key for p in points for key in _keys(p.result.command) if "." in key or key == "seed"})
     keys = [key for key in keys if not key.startswith("track.")]
     columns = {group: [p.result.choices.get(group) for p in points] for group in groups}

@@ -50,6 +50,11 @@ class Pooled:
         """Where the files were timed."""
         return {p.machine for p in self.points}
 
+    @property
+    def timed_as(self) -> set[tuple[str, int, int]]:
+        """The ways in which they were: machine, tokens of a sentence, threads."""
+        return {p.timed_as for p in self.points}
+
     def cost(self, name: str) -> float:
         """The median over the seeds."""
         return statistics.median(p.cost(name) for p in self.points)
@@ -138,7 +143,13 @@ def pooled(points: Sequence[Finished]) -> list[Pooled]:
     for point in points:
         groups.setdefault(_without_seed(point), []).append(point)
     # Two seeds whose teacher is one, and the file itself, are one fit.
-    return [Pooled(distinct(group)) for group in groups.values()]
+    return [Pooled(part) for group in groups.values() for part in _of_seeds(distinct(group))]
+
+
+def _of_seeds(group: list[Finished]) -> list[list[Finished]]:
+    """The group, or each for itself where two have one seed: what lay at a path, or the program, has changed since."""
+    seeds = {p.result.seed for p in group}
+    return [group] if len(seeds) == len(group) else [[p] for p in group]
 
 
 def _without_seed(point: Finished) -> str:

@@ -133,6 +133,8 @@ def _about_points(shown: Comparison) -> list[str]:
         lines.append(f"Points of {len(sets)} data sets ({names}): each is compared with those of its own alone.")
     if len(shown.points) < len(shown.every_point):
         lines.append(f"{len(shown.every_point)} points are {len(shown.points)} files, each shown once.")
+    if several := sum(len({p.timed_as for p in shown.every_point if p.file == own.file}) > 1 for own in shown.points):
+        lines.append(f"Files timed in several ways, of which one is shown: {several}. results.csv has all.")
     if noise := shown.rule.latency_tie:
         lines.append(f"Timings of one and the same float32 graph lay up to {100 * noise:.0f} % apart: smaller "
                      "differences of latency are ties. sweep=measure times all files in turns.")  # fmt: skip

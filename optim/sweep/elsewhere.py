@@ -103,8 +103,12 @@ class Adb:
 
 
 def _script(python: str) -> str:
-    """What runs in the folder that was sent. The shell there lists the folders, so that any number of them fits."""
-    return f"{shlex.quote(python)} {device.SCRIPT} [0-9]* --output {device.FIGURES}"
+    """What runs in the folder that was sent. The shell there lists the folders, so that any number of them fits.
+
+    It also knows whose home a ~ is, which no quotes may hold.
+    """
+    home = "~/" if python.startswith("~/") else ""
+    return f"{home}{shlex.quote(python.removeprefix(home))} {device.SCRIPT} [0-9]* --output {device.FIGURES}"
 
 
 def _pack(points: Sequence[Finished], bench: Bench, folder: Path) -> None:

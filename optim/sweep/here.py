@@ -36,7 +36,8 @@ class Swept(Comparison):
         """One row for each point, the most accurate first: the columns of results.csv."""
         import pandas
 
-        return pandas.read_csv(io.StringIO(to_csv(self)))
+        # Ids are text, though their digits may all be those of a number.
+        return pandas.read_csv(io.StringIO(to_csv(self)), dtype={"run_id": str, "machine": str})
 
 
 def sweep_here(*words: str) -> Swept:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def sweep(
     if jobs[0].cfg.sweep.dry_run:
         return True
     folder = write_sweep(planned)
-    missing, reason = planned.todo, NOT_RUN
+    missing, reason, since = planned.todo, NOT_RUN, time.time()
     if missing:
         try:
             with Progress(planned):
@@ -52,7 +53,7 @@ def sweep(
         except Exception as error:  # a launcher that lost its workers: what is done is done, and will be compared
             log.error("The launcher gave up: %s: %s", type(error).__name__, files.first_line(error))
             reason = NOT_ENDED
-    return _close(planned, folder, reason)
+    return _close(planned, folder, reason, since)
 
 
 def write_sweep(planned: Plan) -> Path:
@@ -82,10 +83,10 @@ def _is_older(page: Path, folders: Sequence[Path]) -> bool:
     return not page.is_file() or page.stat().st_mtime_ns < newest
 
 
-def _close(planned: Plan, folder: Path, reason: str = NOT_RUN) -> bool:
+def _close(planned: Plan, folder: Path, reason: str = NOT_RUN, since: float = 0.0) -> bool:
     """Compares what there is and lists what failed with the command that runs it again.
 
-    reason: of a point that left none.
+    reason: of a point that left none after `since`, a time of the clock.
     """
     from optim.report import baselines, comparison, index, page, wandb_report, write
     from optim.sweep.again import measure_noisy_again
@@ -103,6 +104,8 @@ def _close(planned: Plan, folder: Path, reason: str = NOT_RUN) -> bool:
     write.show(found, folder)
     wandb_report.save(found, folder, wandb_report.Place.of(planned.points[0].job.cfg.track, _group(folder)))
     for point in missing:
-        error = result.error_of(point.folder) or reason
+        file = point.folder / result.FILE
+        left = file.is_file() and file.stat().st_mtime >= since
+        error = (result.error_of(point.folder) if left else None) or reason
         print(f"Failed: {point.job.command}\n        {error.splitlines()[0]}")
     return not missing

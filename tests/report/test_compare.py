@@ -342,6 +342,64 @@ def test_twins_that_differ_are_refused(tmp_path):
         finished.read_all([tmp_path])
 
 
+def test_the_hub_is_no_option_of_a_model(tmp_path):
+    """Two points that differ in `quant`, one of them run when the hub could not be reached."""
+    for run_id, quant, hub in (("a1", "none", "not asked"), ("a2", "int8", "unreachable")):
+        path = put(tmp_path, run_id, wrong=range(5), ms=8, mb=80, quant=quant, student="s") / result.FILE
+        fields = json.loads(path.read_text())
+        fields["choices"] |= {"hub": hub, "replaced": {} if quant == "none" else {"minilm": "distilbert"}}
+        path.write_text(json.dumps(fields))
+    found = comparison.compared([tmp_path])
+    assert list(finished.factors(found.points)) == ["quant"]
+    assert [(one.factor, one.base, one.option) for one in found.effects] == [("quant", "none", "int8")]
+
+
+def test_a_point_that_failed_elsewhere_is_done(tmp_path):
+    put(tmp_path / "one", "same", wrong=range(5), ms=1, mb=1, status=result.FAILED)
+    put(tmp_path / "two", "same", wrong=range(6), ms=1, mb=1)
+    put(tmp_path / "one", "other", wrong=range(6), ms=1, mb=1, status=result.FAILED)
+    put(tmp_path / "two", "other", wrong=range(6), ms=1, mb=1, status=result.FAILED)
+    done, failed, left_out = finished.read_all([tmp_path])
+    assert [p.result.run_id for p in done] == ["same"]
+    assert ([r.run_id for r in failed], left_out) == (["other"], [])
+
+
+def test_two_files_of_one_seed_are_no_two_seeds(tmp_path):
+    """What lay at a path was another model the second time: no config says so."""
+    put(tmp_path, "x1", wrong=range(4), ms=1, mb=1, student="s1")
+    put(tmp_path, "x2", wrong=range(20), ms=1, mb=1, student="s2")
+    groups = pooled(list(points(tmp_path).values()))
+    assert [group.seeds for group in groups] == [[0], [0]]
+    assert seeds.spread_of(groups).freedom == 0
+
+
+@pytest.mark.parametrize("unknown", [{"p90_ms": 60.0}, {"machine": "m2"}])
+def test_a_latency_that_says_nothing_is_better_than_none(unknown, tmp_path):
+    """The most accurate one is noisy, or was timed elsewhere: it may take any time."""
+    put(tmp_path, "fast", wrong=range(8), ms=2, mb=20)
+    put(tmp_path, "slow", wrong=range(5), ms=5, mb=20)
+    put(tmp_path, "unknown", wrong=range(2), ms=26, mb=20, **unknown)
+    found = comparison.compared([tmp_path])
+    on_front = {
+        p.result.run_id for p, flag in zip(found.points, front(found.points, [compare.LATENCY]), strict=True) if flag
+    }
+    assert on_front == {"fast", "slow", "unknown"}
+    steps = [(one.cheaper.points[0].result.run_id, one.dearer.points[0].result.run_id)
+             for one in compare.steps(pooled(found.points), found.rule, compare.LATENCY)]  # fmt: skip
+    assert steps == [("fast", "slow")], "none to or from what cannot be compared"
+
+
+def test_a_file_that_is_timed_in_two_ways_is_said_to_be(tmp_path):
+    for run_id, threads in (("a1", 1), ("a2", 2)):
+        path = put(tmp_path, run_id, wrong=range(5), ms=8 / threads, mb=80, file="f") / result.FILE
+        fields = json.loads(path.read_text())
+        fields["speed"]["threads"] = threads
+        path.write_text(json.dumps(fields))
+    text = markdown.to_markdown(comparison.compared([tmp_path]))
+    assert "2 points are 1 files, each shown once." in text
+    assert "Files timed in several ways, of which one is shown: 1. results.csv has all." in text
+
+
 @pytest.mark.parametrize(("words", "seeds"), [("", (0, 1)), (" distill.teacher_seed=0", (0, 0))])
 def test_a_teacher_of_the_same_or_of_a_held_seed_does_not_part_the_seeds(words, seeds, tmp_path):
     """The teacher's seed follows the run's unless it is set: then it is one of the settings."""

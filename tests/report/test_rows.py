@@ -169,6 +169,10 @@ def test_curves_of_fits_are_read_from_the_cache_and_thinned(swept, monkeypatch):
     names = [[trace["name"] for trace in traces] for traces in made["curves"]]
     assert ["student loss", "student holdout loss", "student holdout accuracy"] in names
     assert all(len(row["fits"]) == 2 for row in made["points"]), "a teacher and a student"
+    cache = Path(shown.points[0].result.cfg["cache_dir"])
+    monkeypatch.setenv("HOME", str(cache.parent))
+    cfg = {**shown.points[0].result.cfg, "cache_dir": f"~/{cache.name}"}
+    assert attached.curves_of([replace(shown.points[0], result=replace(shown.points[0].result, cfg=cfg))])
     monkeypatch.setattr(attached, "CURVE_ROWS", 0)
     for traces in attached.curves_of(shown.points).values():
         steps = traces[0]["x"]

@@ -219,7 +219,7 @@ def test_a_mistake_stops_the_sweep_before_it_starts(runs, words, more, part):
 # The front
 
 
-def test_no_baseline_is_on_the_front_however_small_and_fast(tmp_path):
+def test_no_baseline_is_on_the_front_however_small_and_fast(tmp_path, monkeypatch):
     put(tmp_path, "ours", wrong=range(5), ms=10, mb=20)
     put(tmp_path, "other", wrong=range(9), ms=12, mb=30)
     machine = {"id": "m1", "cpu": "a cpu", "cores": 2, "isa": ["avx2"], "load_average": [0.0, 0.0, 0.0]}
@@ -233,6 +233,8 @@ def test_no_baseline_is_on_the_front_however_small_and_fast(tmp_path):
     (tmp_path / "baselines" / "dream.json").write_text(json.dumps(dream))
     rows = baselines.read_baselines(tmp_path)
     assert [row.model for row in rows] == ["dream"]
+    monkeypatch.setenv("COLUMNS", "60")
+    assert baselines.screen_table(rows).splitlines()[1].startswith("dream quant=int8"), "on the narrowest screen too"
     folder = tmp_path / "report"
     folder.mkdir()
     found = write.write(folder, [tmp_path], rows=rows)

@@ -354,3 +354,11 @@ def test_a_folder_is_no_output(tmp_path, monkeypatch):
     monkeypatch.setattr(device, "measured", lambda *given: pytest.fail("it was measured"))
     with pytest.raises(SystemExit, match="is a folder: --output FILE names a file"):
         device.main(["--output", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("python", "word"),
+    [("~/v/bin/python", "~/v/bin/python"), ("/a b/python", "'/a b/python'"), ("python3", "python3")],
+)
+def test_the_shell_of_a_host_knows_its_home(python, word):
+    assert elsewhere._script(python).startswith(f"{word} {device.SCRIPT} ")

@@ -446,6 +446,11 @@ def test_a_point_whose_job_may_still_run_is_not_told_to_be_not_run(two, capsys):
     plan: Any = SimpleNamespace(points=points, todo=[points[1]])
     multirun._close(plan, folder, multirun.NOT_ENDED)
     assert "the launcher gave up, and may have left its job running" in capsys.readouterr().out
+    old = put(points[1].folder.parent, points[1].folder.name, wrong=range(1), ms=1, mb=1, status=process.result.FAILED)
+    multirun._close(plan, folder, multirun.NOT_ENDED, time.time() + 1)
+    assert "the launcher gave up" in capsys.readouterr().out, "not of what an earlier sweep left"
+    multirun._close(plan, folder, multirun.NOT_ENDED, (old / process.result.FILE).stat().st_mtime)
+    assert "it broke" in capsys.readouterr().out
 
 
 def test_how_a_search_times_is_asked_of_no_key_of_its_data():
