@@ -31,19 +31,30 @@ class LatencyModel:
         """By least squares, no part below 0; shapes: at least four that differ in layers, heads and columns."""
         from scipy.optimize import nnls
 
-        rows = [[1.0, len(s.heads), sum(s.heads), sum(s.ffn_widths)] for s in shapes]
-        scale = np.abs(rows).max(axis=0)  # so that columns, by the thousand, weigh as much as layers
+        rows = [_charged(shape) for shape in shapes]
+        scale = np.maximum(np.abs(rows).max(axis=0), 1.0)  # so that columns, by the thousand, weigh as much as layers
         parts = nnls(np.array(rows) / scale, np.array(latencies_ms))[0] / scale
         return cls(base_ms=parts[0], layer_ms=parts[1], head_ms=parts[2], column_ms=parts[3])
 
     def __call__(self, shape: Architecture) -> float:
         """Milliseconds."""
-        own = len(shape.heads) * self.layer_ms + sum(shape.heads) * self.head_ms
-        return self.base_ms + own + sum(shape.ffn_widths) * self.column_ms
+        return float(np.dot([self.base_ms, self.layer_ms, self.head_ms, self.column_ms], _charged(shape)))
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary that `LatencyModel(**...)` reads back."""
         return {name: float(value) for name, value in asdict(self).items()}
+
+
+def _charged(shape: Architecture) -> list[float]:
+    """1, layers, heads and columns, as far as a file computes them for every token.
+
+    Where the first token is pooled, the last layer answers for that one alone: of it only keys and values are of all
+    tokens, half of the products of a head.
+    """
+    heads, columns = float(sum(shape.heads)), float(sum(shape.ffn_widths))
+    if shape.pooling == "first":
+        heads, columns = heads - shape.heads[-1] / 2, columns - shape.ffn_widths[-1]
+    return [1.0, float(len(shape.heads)), heads, columns]
 
 
 def smallest(shape: Architecture) -> Architecture:

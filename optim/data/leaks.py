@@ -24,6 +24,7 @@ WORD = re.compile(r"[^\W_]+")
 NOT_TEXT = re.compile(r"-[lr][rcs]b-|&(?:amp|lt|gt|quot|nbsp|apos|#\d+);|<br ?/?>")  # brackets of a treebank, HTML
 # Data sets that hold the same sentences: who learnt from one is not scored on another. Parts of names, in normal form.
 MOVIE_SNIPPETS = ("rotten tomatoes", "movie review snippets", "sentence polarity")
+INNER = "sst2 sentences"
 TREEBANK = ("sst", "sst2", "sst5", "sst 2", "sst 5", "sst2 sentences", "stanford sentiment treebank")
 
 
@@ -112,14 +113,21 @@ def require_unrelated(data: str, learnt: Iterable[str], setting: str) -> None:
     """Raises UserError if one of the data sets named `learnt`, which a model was trained on, holds what `data` scores.
 
     Movie-review snippets are what SST was cut from, so each of the two holds most sentences of the other.
+    `sst2_sentences` scores sentences of SST-2's own train; what was fitted on it has not seen them.
     """
-    scored = _sentences_of(data)
+    learnt, scored = tuple(learnt), _sentences_of(data)
+    inner = normal_form(data) == INNER and INNER not in map(normal_form, learnt)
     for name in learnt:
         other = _sentences_of(name)
         if scored and other and scored != other:
             raise UserError(
                 f"{setting} was trained on {name}, and data={data} has the same sentences: SST was cut from those "
                 "movie reviews. A score on what was learnt says nothing; choose other data or another model."
+            )
+        if inner and other:
+            raise UserError(
+                f"{setting} was trained on {name}, whose sentences to train hold those that data={data} scores. "
+                "A score on what was learnt says nothing; choose data=sst2 or another model."
             )
 
 

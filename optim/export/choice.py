@@ -17,7 +17,7 @@ class Choice:
     """
 
     candidates: tuple[str, ...]  # options of conf/quant
-    max_drop_points: float  # percentage points of accuracy below the model, or below the best where all are below
+    max_drop_points: float  # percentage points of accuracy below the model, or below the best where none is so near
     tie: float  # fraction of a latency within which another one is the same
 
     def __post_init__(self) -> None:
@@ -31,8 +31,9 @@ class Choice:
 
     def taken(self, rows: Sequence[Mapping[str, Any]]) -> str:
         """The name of one; rows: name, latency_p50_ms, drop_points and agreement_fraction of each."""
-        least = max(0.0, min(row["drop_points"] for row in rows))
-        accurate = [row for row in rows if row["drop_points"] <= least + self.max_drop_points + 1e-6]
+        best, most = min(row["drop_points"] for row in rows), self.max_drop_points + 1e-6
+        most += best if best > most else 0.0
+        accurate = [row for row in rows if row["drop_points"] <= most]
         most_ms = (1 + self.tie) * min(row["latency_p50_ms"] for row in accurate)
         fast = [row for row in accurate if row["latency_p50_ms"] <= most_ms]
         return max(fast, key=_rank)["name"]

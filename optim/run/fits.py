@@ -175,14 +175,15 @@ class FitStep(Step):
     def _require_tuned(self, answers: Sequence[np.ndarray], stages: Stages) -> None:
         """Raises UserError for a teacher that knows no more of the slice it was not fitted on than its commonest label.
 
-        answers: float32 [n, classes] of each teacher. The slice is each teacher's own, weighed as a fit weighs classes.
+        answers: float32 [n, classes] of each teacher. The slice is each teacher's own. Where a fit weighs classes, the
+        slice's own sentences are weighed: by the rows of the fit, one of a rare class would count for all of them.
         """
         labels, parts = self.tokens.read(stages, "train").labels, self.tokens.parts(stages)
         schedule = self.point.schedule
         for step, logits in zip(self.answers, answers, strict=True):
-            fitted, held = split(len(labels), holdout=schedule.holdout, minimum=schedule.holdout_minimum,
-                                 seed=step.teacher.holdout_seed, parts=parts)  # fmt: skip
-            weights = class_weights(labels[fitted], self.classes, schedule.class_weights)
+            _, held = split(len(labels), holdout=schedule.holdout, minimum=schedule.holdout_minimum,
+                            seed=step.teacher.holdout_seed, parts=parts)  # fmt: skip
+            weights = class_weights(labels[held], self.classes, schedule.class_weights)
             require_tuned(step.teacher.model_name, labels[held], logits[held], weights)
 
     def trained(self, shape: Architecture) -> Architecture:

@@ -28,6 +28,7 @@ from optim.run.step import Stages, Step
 
 WORDS = 1_000  # of the files that are timed: a look-up takes the same time in a small table
 MODEL = "latency.json"
+VERSION = 2  # of what a LatencyModel charges for
 log = logging.getLogger(__name__)
 
 
@@ -54,6 +55,7 @@ class LatencyStep(Step):
         made = {
             "shape": self.shape.to_json(),
             "quant": file_key(self.point.specs["quant"]),
+            "model": VERSION,
             **written(),
             **made_by(*FILES, *RUNTIME),
         }

@@ -16,6 +16,7 @@ from optim.cut.budget import LatencyModel, smallest, within_budget
 from optim.cut.importance import Importance
 from optim.cut.kept import Kept, cut_shape
 from optim.cut.structure import Budget, Criterion, Even, _left
+from optim.run.latency_model import probes
 
 CRITERION = Criterion(importance="taylor", samples=10, seed=0, steps=1)
 COUNTS = LatencyModel(base_ms=1.0, layer_ms=2.0, head_ms=1.0, column_ms=0.25)
@@ -73,12 +74,36 @@ def test_a_budget_is_kept_and_every_layer_can_still_run(seed, share):
     assert left == shape if goal >= most else left.parameters < most
 
 
-def test_a_latency_model_is_found_again_in_what_it_says():
-    shapes = [replace(SHAPE, heads=(h,) * n, ffn_widths=(f,) * n) for n, h, f in
+@pytest.mark.parametrize("pooling", ["mean", "first"])
+def test_a_latency_model_is_found_again_in_what_it_says(pooling):
+    shapes = [replace(SHAPE, pooling=pooling, heads=(h,) * n, ffn_widths=(f,) * n) for n, h, f in
               [(6, 12, 1536), (6, 6, 1536), (6, 12, 768), (3, 12, 1536), (2, 3, 384)]]  # fmt: skip
     truth = LatencyModel(base_ms=0.3, layer_ms=0.2, head_ms=0.02, column_ms=0.0005)
     found = LatencyModel.fitted(shapes, [truth(shape) for shape in shapes])
     assert found.to_json() == pytest.approx(truth.to_json(), rel=1e-6)
+
+
+def clock_ms(shape) -> float:
+    """What a file takes that pools the first token: multiplications at 128 tokens, of MiniLM's 384 wide."""
+    ms = 0.3
+    for i, (heads, columns) in enumerate(zip(shape.heads, shape.ffn_widths, strict=True)):
+        tokens, width = 1 if i + 1 == len(shape.heads) else 128, 384
+        own = 2 * (tokens + 128) * width * 32 * heads  # query and output, then keys and values
+        ms += (own + 2 * tokens * width * columns + 2 * tokens * 128 * 32 * heads) / 3e8
+    return ms
+
+
+def test_what_the_last_layer_computes_for_one_token_costs_nearly_nothing():
+    """Its columns are no way to save time, so none of them go for a budget, little as they matter."""
+    whole = replace(SHAPE, pooling="first", heads=(12,) * 6, ffn_widths=(1536,) * 6)
+    shapes = probes(whole)
+    model = LatencyModel.fitted(shapes, [clock_ms(shape) for shape in shapes])
+    for narrow in (whole, replace(whole, ffn_widths=(1536,) * 5 + (32,)), replace(whole, heads=(12,) * 5 + (2,))):
+        assert model(narrow) == pytest.approx(clock_ms(narrow), rel=0.03)
+    scores = importance_of(np.ones((6, 12)), [[1.0] * 1536] * 5 + [[0.001] * 1536], [100] * 6)
+    left = cut_shape(whole, within_budget(whole, scores, cost=model, budget=0.7 * clock_ms(whole)))
+    assert left.ffn_widths[-1] == 1536
+    assert clock_ms(left) <= 0.7 * clock_ms(whole) * 1.03
 
 
 @pytest.mark.parametrize(

@@ -144,9 +144,16 @@ def test_data_with_the_same_sentences_are_refused_by_name(data, learnt):
         require_unrelated(data, ["csv", learnt], "model=mine")
 
 
+@pytest.mark.parametrize("learnt", ["sst2", "distilbert/distilbert-base-uncased-finetuned-sst-2-english"])
+def test_sentences_of_a_train_are_not_scored_by_who_learnt_it(learnt):
+    with pytest.raises(UserError, match=f"model=mine was trained on {learnt}, whose sentences to train hold"):
+        require_unrelated("sst2_sentences", ["csv", learnt], "model=mine")
+    require_unrelated("sst2_sentences", ["sst2_sentences", "sst2"], "fitted on the others, which are of SST-2 too")
+
+
 @pytest.mark.parametrize(
     ("data", "learnt"),
-    [("sst2", "sst2"), ("reviews", "reviews"), ("csv", "reviews"), ("sst2", "amazon_reviews"), ("assets", "reviews"),
+    [("sst2", "sst2"), ("sst2", "sst2_sentences"), ("reviews", "reviews"), ("csv", "reviews"), ("sst2", "amazon_reviews"), ("assets", "reviews"),
      ("sst2", "distilbert/distilbert-base-uncased"), ("banking77", "sst2")],
 )  # fmt: skip
 def test_other_data_are_not(data, learnt):

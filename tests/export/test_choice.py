@@ -26,6 +26,7 @@ def test_the_fastest_is_taken_if_it_is_accurate_enough():
     assert taken(row("a", 4, 0), row("b", 3, 1)) == "a"
     assert taken(row("a", 4, 0), row("b", 3, 1), drop=1) == "b"
     assert taken(row("a", 4, 0), row("b", 3, 0.5), row("c", 2, 40)) == "b"
+    assert taken(row("a", 4, 0.3), row("b", 3, 0.6)) == "a", "the model is what both are below, not the best of them"
     assert taken(row("a", 4, 2), row("b", 3, 2.5), row("c", 2, 3)) == "b", "where all are below, the best one counts"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from conftest import DEV_COUNT, TRAIN_COUNT, Runs
 from made_results import made as made_result
 from whole_points import made, point
 
+from optim.common.errors import UserError
 from optim.run import fits, places, result, teaching
 from optim.run.compose import composed
 from optim.run.keys import run_id_of
@@ -22,6 +24,7 @@ from optim.run.point import point_of
 from optim.run.result import Result
 from optim.run.steps import steps_of, untaught
 from optim.run.teaching import teaching_of
+from optim.train.fit import split
 
 # A student of one layer and random weights of its own, which tiny teaches twice.
 TAUGHT = ("model.layers=1", "model.seed=5", "distill.teacher=tiny", "distill.seeds=2", "fit.student.epochs=6")
@@ -327,3 +330,19 @@ def test_answers_that_go_on_are_timed_by_their_own_pace(monkeypatch, tmp_path):
     stages: Any = SimpleNamespace(folder=lambda step: tmp_path)
     fits.LogitsStep(teacher).build(tmp_path, tmp_path, stages)
     assert begun == [7]
+
+
+@pytest.mark.parametrize(("always", "refused"), [(False, False), (True, True)])
+def test_a_teacher_is_judged_by_the_slice_whatever_a_rare_class_weighs_in_the_fit(always, refused):
+    """One of 200 held-out sentences is of a class of three: two thirds of the slice, by the weights of the fit."""
+    schedule: Any = SimpleNamespace(holdout=0.02, holdout_minimum=200, class_weights="balanced")
+    labels = np.arange(2000) % 2
+    fitted, held = split(2000, holdout=0.02, minimum=200, seed=0)
+    labels[[held[0], *fitted[:2]]] = 2
+    answers = np.eye(3, dtype=np.float32)[np.zeros_like(labels) if always else np.arange(2000) % 2]  # none says class 2
+    tokens: Any = SimpleNamespace(read=lambda stages, part: SimpleNamespace(labels=labels), parts=lambda stages: None)
+    asked: Any = SimpleNamespace(teacher=SimpleNamespace(holdout_seed=0, model_name="mine"))
+    step: Any = SimpleNamespace(tokens=tokens, point=SimpleNamespace(schedule=schedule), answers=[asked], classes=3)
+    stages: Any = None
+    with pytest.raises(UserError, match="The teacher mine has") if refused else nullcontext():
+        fits.FitStep._require_tuned(step, [answers], stages)
