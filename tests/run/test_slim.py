@@ -153,8 +153,9 @@ def test_a_student_taught_by_another_is_cut_out_of_its_own_fine_tuning(runs):
 
 @pytest.mark.slow
 def test_a_budget_in_milliseconds_is_kept_by_what_files_take(runs, monkeypatch):
-    """The clock is told: 1 ms, 1 for each layer, 1 for each head, 1/64 for each column; a whole tiny takes 7, for its last
-    layer's columns and half of its heads are of one token."""
+    """The clock is told: 1 ms, 1 for each layer, 1 for each head, 1/64 for each column. A whole tiny takes 7: its last
+    layer's columns and half of its heads are of one token.
+    """
     truth = LatencyModel(base_ms=1, layer_ms=1, head_ms=1, column_ms=1 / 64)
     timed: list[int] = []
 
