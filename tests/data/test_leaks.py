@@ -154,7 +154,8 @@ def test_sentences_of_a_train_are_not_scored_by_who_learnt_it(learnt):
 @pytest.mark.parametrize(
     ("data", "learnt"),
     [("sst2", "sst2"), ("sst2", "sst2_sentences"), ("reviews", "reviews"), ("csv", "reviews"),
-     ("sst2", "amazon_reviews"), ("assets", "reviews"), ("sst2", "distilbert/distilbert-base-uncased"), ("banking77", "sst2")],
+     ("sst2", "amazon_reviews"), ("assets", "reviews"), ("sst2", "distilbert/distilbert-base-uncased"),
+     ("banking77", "sst2")],
 )  # fmt: skip
 def test_other_data_are_not(data, learnt):
     require_unrelated(data, [learnt], "model=mine")
