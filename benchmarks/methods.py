@@ -33,6 +33,7 @@ from optim.run import config  # noqa: E402
 from optim.run.keys import run_id_of  # noqa: E402
 from optim.run.places import CONF  # noqa: E402
 from optim.run.point import point_of  # noqa: E402
+from optim.sweep import pick  # noqa: E402
 from optim.sweep.points import merged  # noqa: E402
 from optim.sweep.remeasure import remeasure  # noqa: E402
 
@@ -113,7 +114,7 @@ def main() -> None:
             args.page.write_text(page(done, args.words, args.teacher_seed), encoding="utf-8")
     points = [point for seeds in done.values() for point in seeds.values() if point]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        remeasure(points, build(compose("train", overrides=shared).bench, "bench"))
+        remeasure(pick.have_files(points), build(compose("train", overrides=shared).bench, "bench"))
     again = {p.folder: p for p in finished.read_all([p.folder for p in points])[0]}
     done = {name: {s: again[p.folder] if p else None for s, p in seeds.items()} for name, seeds in done.items()}
     args.page.write_text(page(done, args.words, args.teacher_seed), encoding="utf-8")
@@ -139,7 +140,7 @@ def made_before(shared: list[str], results: Path, teacher_seed: int) -> Done:
 def there(words: list[str], results: Path) -> Finished | None:
     """A finished point; None if it is not there."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        folder = results / run_id_of(point_of(compose("train", overrides=words)))
+        folder = ROOT / results / run_id_of(point_of(compose("train", overrides=words)))
     found = finished.read_all([folder])[0] if folder.is_dir() else []
     return found[0] if found else None
 

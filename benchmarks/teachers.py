@@ -63,7 +63,7 @@ def main() -> None:
         for name in args.only:
             own = [*POINTS[name], *(taught_by(args.teacher_seed) if "taught" in name else [])]
             found = run([*shared, f"seed={seed}", *own], Path(args.results), again=False)
-            (point,) = finished.read_all([Path(args.results) / found["run_id"]])[0]
+            (point,) = finished.read_all([ROOT / args.results / found["run_id"]])[0]
             done.setdefault(name, {})[seed] = point
             args.page.write_text(page(done, args.teacher_seed), encoding="utf-8")
 

@@ -177,7 +177,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.json({"files": [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
                                         for file in json.loads(body)["files"]]})  # fmt: skip
         for line in body.splitlines():
-            if (entry := json.loads(line))["key"] == "file":
+            if (entry := json.loads(line))["key"] == "deletedFile":
+                repository.files.pop(entry["value"]["path"])
+            elif entry["key"] == "file":
                 repository.files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
         address = f"{self.hub.address}/{'/'.join(names[1:])}/commit/{'d' * 40}"
         self.json({"success": True, "commitOid": "d" * 40, "commitUrl": address, "hookOutput": ""})

@@ -12,7 +12,10 @@ import platform
 import re
 import shutil
 import tempfile
+import threading
 import time
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +24,9 @@ from optim.common.errors import UserError
 ROOT = Path(__file__).resolve().parents[2]  # of this program: train.py, conf and optim lie in it
 PACKAGED = ROOT / "optim" / "conf"  # of a wheel; in a checkout conf lies beside optim
 PARTIAL_DAYS = 1.0
+ALIVE_S = 3600.0  # between two signs of life of who builds in a temporary folder
+# What reading an array or a record raises that is damaged: cut short by a power failure, for one, or by a full disk.
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 log = logging.getLogger(__name__)
 
 
@@ -58,13 +64,22 @@ def write_text(path: Path, text: str) -> None:
 def temporary_folder(parent: Path) -> Iterator[Path]:
     """A folder beside what it will become, so that a rename can put it in place; gone afterwards.
 
-    Its name says whose it is, so that what a killed process left is cleared by the next one that comes by.
+    Its name says whose it is, so that what a killed process left is cleared by the next one that comes by. Another
+    machine can only tell by its age, which stays low while the body runs.
     """
     clear_leftovers(parent)
-    folder = Path(tempfile.mkdtemp(prefix=f".partial-{this_process()}-", dir=parent))
+    folder, over = Path(tempfile.mkdtemp(prefix=f".partial-{this_process()}-", dir=parent)), threading.Event()
+
+    def live() -> None:
+        while not over.wait(ALIVE_S):
+            with contextlib.suppress(OSError):
+                os.utime(folder)
+
+    threading.Thread(target=live, daemon=True).start()
     try:
         yield folder
     finally:
+        over.set()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -158,7 +173,7 @@ def raise_if_disk(error: OSError, place: str, fix: str, folder: Path | None = No
     full = (errno.ENOSPC, errno.EDQUOT)
     if error.errno in full:
         raise UserError(f"{place}: no space left on the disk. Free some; {fix}.") from error
-    forbidden = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+    forbidden = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY)
     not_made = error.errno == errno.ENOENT and folder is not None and not folder.is_dir()
     if error.errno in forbidden or not_made:
         raise UserError(f"{place} cannot be written ({error.strerror}: {error.filename}). {fix}.") from error

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import shutil
+import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -120,6 +121,7 @@ def _build(final: Path, key: dict[str, Any], build: Callable[[Path], None], befo
         record = {"seconds": seconds, "sha256": sums, "key": key}
         (folder / SUMS).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         shutil.rmtree(final, ignore_errors=True)
+        folder.chmod(stat.S_IMODE(final.parent.stat().st_mode))  # who may use the cache may use what is in it
         folder.rename(final)
         folder.mkdir()  # for temporary_folder to remove
     return seconds

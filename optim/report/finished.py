@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from optim.common.errors import UserError
+from optim.common.files import UNREADABLE
 from optim.measure.quality import wilson
 from optim.run import result
 from optim.run.places import GROUPS
@@ -128,7 +129,7 @@ def _point(found: Result, folder: Path) -> Finished:
     try:
         with np.load(folder / result.ANSWERS) as saved:
             labels, answers, teacher = saved["labels"], saved["answers"], saved["teacher"]
-    except (OSError, ValueError, KeyError):
+    except UNREADABLE:
         return Finished(found, folder, None, None)
     return Finished(found, folder, answers == labels, teacher == labels)
 

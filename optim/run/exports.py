@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from optim.common.errors import UserError
+from optim.common.files import sha256_of
 from optim.common.screen import bar
 from optim.common.stages import Stage
 from optim.data.corpus import Corpus
@@ -171,8 +172,12 @@ class FileStep(Step):
         choice = self.point.quantizer.choice
         if self.candidates is None or choice is None:
             return []
-        rows = self.candidates.read(stages)
-        return [{**row, "taken": row["name"] == choice.taken(rows)} for row in rows]
+        rows, own = self.candidates.read(stages), sha256_of(stages.folder(self) / MODEL)
+        taken = choice.taken(rows)
+        # The table may have been made anew since: the file tells what it was, unless two are the same.
+        same = [name for name, path in self.candidates.paths(stages).items() if sha256_of(path) == own]
+        taken = taken if not same or taken in same else same[0]
+        return [{**row, "taken": row["name"] == taken} for row in rows]
 
 
 class CandidatesStep(Step):

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from optim.common.files import UNREADABLE
 from optim.common.stages import SUMS
 from optim.data.transfer import UnlabelledFile
 from optim.encoder import store
@@ -173,7 +174,7 @@ def weights_of(shape: Architecture) -> int:
 
 def _counted(folder: Path) -> Count | None:
     """What a tokens stage has of train; None where there is none."""
-    with suppress(OSError, ValueError, KeyError), np.load(folder / "train.npz") as saved:
+    with suppress(*UNREADABLE), np.load(folder / "train.npz") as saved:
         return Count(int(saved["offsets"][-1]), len(saved["offsets"]) - 1)
     return None
 
@@ -181,7 +182,7 @@ def _counted(folder: Path) -> Count | None:
 def _copied(folder: Path, copies: int) -> int:
     """Tokens that whole sentences add which come `copies` times; 0 where they are not found yet."""
     with (
-        suppress(OSError, ValueError, KeyError),
+        suppress(*UNREADABLE),
         np.load(folder / "train.npz") as saved,
         np.load(folder / PARTS) as parts,
     ):

@@ -136,6 +136,7 @@ def _compute(point: Point, draft: Result, folder: Path, cache_dir: Path, curve) 
     draft.status = result.DONE
     result.write_answers(folder, outcome.answers)
     result.write_changed(folder, outcome.changed)
+    result.forget_measurements(folder, outcome.file)
     result.write_bundle(
         folder, file=outcome.file, tokenizer=outcome.tokenizer, labels=outcome.labels,
         max_length=point.source.max_length, result=draft,

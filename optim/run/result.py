@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optim.common.errors import UserError
-from optim.common.files import raise_if_disk, temporary_folder, write_text
+from optim.common.files import raise_if_disk, sha256_of, temporary_folder, write_text
 from optim.common.screen import beside
 from optim.common.secrets import masked
 from optim.encoder.licence import sentence
-from optim.export.bundle import BUNDLE, COMPRESSED_FILE, MODEL_FILE, snippet
+from optim.export.bundle import BUNDLE, COMPRESSED_FILE, MODEL_FILE, model_in, snippet
 from optim.export.choice import row_text
 from optim.measure.quality import SIGNIFICANT
 from optim.run.errors_text import errors_section
@@ -156,6 +156,14 @@ def write_changed(folder: Path, changed: Sequence[Mapping[str, Any]]) -> None:
     """Keeps the sentences that the file answers unlike its teacher, one JSON object a line."""
     lines = (json.dumps(masked(dict(one)), ensure_ascii=False) for one in changed)
     write_text(folder / CHANGED, "".join(f"{line}\n" for line in lines))
+
+
+def forget_measurements(folder: Path, file: Path) -> None:
+    """Takes away the later measurements of a run whose bundle holds, or held, another file than `file`."""
+    old = model_in(_bundle(folder))
+    if not old.is_file() or sha256_of(old) != sha256_of(file):
+        for path in (folder / REMEASURED, *folder.glob(MEASURED.format("*"))):
+            path.unlink(missing_ok=True)
 
 
 def write_bundle(

@@ -34,7 +34,7 @@ from optim.report.baselines import FINE_TUNED, FOLDER, RANDOM, SCHEMA, Published
 from optim.report.markdown import baselines_page
 from optim.run import result
 from optim.run.config import Job
-from optim.run.keys import run_id_of
+from optim.run.keys import FILES, RUNTIME, made_by, run_id_of, written
 from optim.run.places import file_named
 from optim.run.point import point_of
 from optim.run.process import death, guarded, run_apart
@@ -172,7 +172,8 @@ def _random(file: Path, job: Job, config: dict[str, Any], shared: dict[str, Any]
 
     specs: dict[str, Any] = OmegaConf.to_container(job.cfg, resolve=True)  # type: ignore[assignment]
     asked = {"config": config, "pooling": specs["model"]["pooling"], "quant": specs["quant"], "bench": specs["bench"]}
-    key = digest_of({"schema": SCHEMA, "machine": machine_id(), **asked})
+    made = {**written(), **made_by(*FILES, *RUNTIME)}
+    key = digest_of({"schema": SCHEMA, "machine": machine_id(), **made, **asked})
     with suppress(OSError, ValueError, KeyError):
         if json.loads(file.read_text(encoding="utf-8"))["key"] == key:
             log.info("Measured before; delete %s to do it again.", file)

@@ -20,6 +20,7 @@ from optim.common.cache_size import bytes_of
 from optim.common.errors import UserError
 from optim.common.screen import say
 from optim.common.stages import SCRATCH, SUMS
+from optim.encoder.assets import NEEDED
 from optim.run import result
 from optim.sweep.settings import Settings
 
@@ -88,14 +89,17 @@ def _still(chosen: Sequence[Kept], settings: Settings) -> list[Kept]:
 
 
 def kept_in(cache_dir: Path, results_dir: Path) -> list[Kept]:
-    """Everything in the cache. Used is a stage that a result under `results_dir` names, or that one of those names."""
+    """Everything in the cache. Used is a stage that a result under `results_dir` names, or that one of those names.
+
+    So is a checkpoint, which none names: keys have the digests of its weights, and it may have to be downloaded again.
+    """
     records = _ages((cache_dir / "stages").glob(f"[!.]*/{SUMS}"))
     stages = [record.parent for record in records]
     ages = {record.parent.name: age_s for record, age_s in records.items()}
     wanted, spared = used_keys(cache_dir, results_dir), spared_keys(cache_dir, ages)
     entries = [
-        Kept(path, path.name.rsplit("-", 1)[0], bytes_of(path), ages[path.name], path.name in wanted,
-             path.name in spared)
+        Kept(path, path.name.rsplit("-", 1)[0], bytes_of(path), ages[path.name],
+             path.name in wanted or all((path / name).is_file() for name in NEEDED), path.name in spared)
         for path in stages
     ]  # fmt: skip
     packages = _ages(path for path in (cache_dir / "packages").glob("[!.]*") if path.is_dir())

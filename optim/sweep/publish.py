@@ -15,7 +15,7 @@ from optim.common.build import method
 from optim.common.errors import UserError
 from optim.common.files import first_line
 from optim.encoder.licence import licence_of
-from optim.export.bundle import BUNDLE
+from optim.export.bundle import BUNDLE, COMPRESSED_FILE, MODEL_FILE
 from optim.run import result
 from optim.run.result import Result
 from optim.sweep.settings import Settings
@@ -115,7 +115,9 @@ def _sent(folder: Path, repo: str, *, private: bool, message: str) -> str:
                 "another repo=."
             )
         log.info("Sending the bundle to %s", made)
-        api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message=message)
+        # The file of an earlier run, compressed or not, would lie beside this one's and be taken for it.
+        api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message=message,
+                          delete_patterns=[MODEL_FILE, COMPRESSED_FILE])  # fmt: skip
     except UserError:
         raise
     except Exception as error:  # of the hub's client and of its HTTP library

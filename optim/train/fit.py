@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -27,6 +26,7 @@ from optim.common.interrupts import Interrupts, held_back
 from optim.common.screen import starts_at
 from optim.data.phrases import Parts
 from optim.data.tokens import UNLABELLED, Tokens, bucketed_batches, pad
+from optim.train import saved
 from optim.train.average import average_of
 from optim.train.beside import Alignments, aligned_rows, teacher_views
 from optim.train.objective import Loss, watching
@@ -39,7 +39,6 @@ from optim.train.wrap import Stack, Wrapper
 SCORE_BATCH = 256
 SAVE_SECONDS = 600.0  # between two savings within an epoch, or of answers: MPNet's take an hour, a saving seconds
 LOG_STEPS = 50
-SAVED = "half.npz"
 CurveRow = dict[str, float]  # a row of the training curve
 
 
@@ -109,9 +108,8 @@ def logits_of(
     forward = _forward(model)
     out = np.zeros((len(tokens), model.output_shape[-1]), np.float32)
     order, first, at = np.argsort(tokens.lengths, kind="stable"), 0, time.monotonic()
-    if scratch and (scratch / SAVED).is_file():
-        with np.load(scratch / SAVED) as saved:
-            out, first = saved["logits"], int(saved["done"])
+    if scratch and (before := saved.read(scratch)):
+        out, first = before["logits"], int(before["done"])
     begun(first)
     with held_back() if scratch else nullcontext(Interrupts()) as stopped:
         for start in range(first, len(order), SCORE_BATCH):
@@ -119,17 +117,10 @@ def logits_of(
             out[index] = forward(*map(tf.constant, pad(tokens, index))).numpy()
             progress(done := start + len(index))
             if scratch and (stopped.noted or time.monotonic() - at > SAVE_SECONDS):
-                _put(scratch, logits=out, done=done)
+                saved.put(scratch, logits=out, done=done)
                 stopped.act()
                 at = time.monotonic()
     return out
-
-
-def _put(scratch: Path, **arrays: Any) -> None:
-    """Saves arrays beside those of before, and then puts them in their place: a kill leaves the one or the other."""
-    part = scratch / f"part.{SAVED}"
-    np.savez(part, **arrays)
-    os.replace(part, scratch / SAVED)
 
 
 @lru_cache(maxsize=1)  # a fit scores its model after each epoch and at the end: traced once
@@ -252,7 +243,7 @@ class Fit:
 
     def _epoch(self, steps: range) -> None:
         """Those of an epoch, or of a piece of one that is many passes over the labelled long, or what is left of it."""
-        times, saved = [], time.monotonic()
+        times, at = [], time.monotonic()
         for step in steps:
             start, (epoch, number) = time.perf_counter(), divmod(step, self.epoch_steps)
             self.losses.append(self._step(self._batches(epoch)[number], step))
@@ -261,10 +252,10 @@ class Fit:
             if step % LOG_STEPS == 0 or step + 1 == steps.stop:
                 self._log({"step": step, "epoch": epoch, "loss": float(np.mean(self.losses)), **self._state(step)})
                 self.losses = []
-            if step + 1 < steps.stop and (self.stopped.noted or time.monotonic() - saved > SAVE_SECONDS):
+            if step + 1 < steps.stop and (self.stopped.noted or time.monotonic() - at > SAVE_SECONDS):
                 self._save(step + 1)
                 self.stopped.act()
-                saved = time.monotonic()
+                at = time.monotonic()
         self.stack.after_epoch()
         self.fitted.steps_per_second = 1 / float(np.median(times))
 
@@ -340,30 +331,27 @@ class Fit:
 
     def _save(self, done: int) -> None:
         """Everything that is needed to go on after `done` steps, written beside the last and then put in its place."""
-        arrays = {f"variable{i}": v.numpy() for i, v in enumerate(self._variables())}
+        arrays: dict[str, Any] = {f"variable{i}": v.numpy() for i, v in enumerate(self._variables())}
         arrays |= {f"best{i}": v for i, v in enumerate(self.best or [])}
         arrays |= {f"range:{name}": value for name, value in self.ranges.items()}
-        _put(self.journal.scratch, done=done, fitted=json.dumps(self.fitted.to_json()), losses=self.losses, **arrays)
+        arrays |= {"done": done, "fitted": json.dumps(self.fitted.to_json()), "losses": self.losses}
+        saved.put(self.journal.scratch, **arrays)
 
     def _restore(self) -> int:
         """How many steps are done."""
-        path = self.journal.scratch / SAVED
-        if not path.is_file():
-            return 0
-        with np.load(path) as saved:
-            variables = self._variables()
-            if sum(name.startswith("variable") for name in saved.files) != len(variables):
-                return 0  # saved by a version that trains with other variables
-            for i, variable in enumerate(variables):
-                variable.assign(saved[f"variable{i}"])
-            self.fitted = Fitted(**json.loads(str(saved["fitted"])))
-            self.losses = saved["losses"].tolist() if "losses" in saved else []  # earlier versions left none over
-            if "best0" in saved:
-                self.best = [saved[f"best{i}"] for i in range(len(self.task.model.weights))]
-            self.ranges = {name[6:]: saved[name] for name in saved.files if name.startswith("range:")}
-            for row in self.fitted.rows:
-                self.journal.on_row(row)
-            return int(saved["done"])
+        before, variables = saved.read(self.journal.scratch), self._variables()
+        if sum(name.startswith("variable") for name in before) != len(variables):
+            return 0  # nothing, or saved by a version that trains with other variables
+        for i, variable in enumerate(variables):
+            variable.assign(before[f"variable{i}"])
+        self.fitted = Fitted(**json.loads(str(before["fitted"])))
+        self.losses = before["losses"].tolist() if "losses" in before else []  # earlier versions left none over
+        if "best0" in before:
+            self.best = [before[f"best{i}"] for i in range(len(self.task.model.weights))]
+        self.ranges = {name[6:]: value for name, value in before.items() if name.startswith("range:")}
+        for row in self.fitted.rows:
+            self.journal.on_row(row)
+        return int(before["done"])
 
 
 def _train_step(fit: Fit):

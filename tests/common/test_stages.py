@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import time
 from pathlib import Path
 
 import pytest
 
+from optim.common import files
 from optim.common.stages import SPENT, Wanted, stage
 
 WANTED = Wanted("some", {"what": 1})
@@ -61,3 +63,23 @@ def test_a_build_that_saved_nothing_leaves_no_folder_and_no_seconds(tmp_path):
     killed(tmp_path, saved_at=None)
     assert not scratch_of(tmp_path).exists()
     assert 0.1 < finished(tmp_path) < 2.0
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o755, 0o775])
+def test_who_may_use_the_cache_may_use_a_stage(mode, tmp_path):
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "stages").chmod(mode)
+    folder = stage(tmp_path, Wanted("x", {}), lambda folder, scratch: (folder / "f").touch()).folder
+    assert stat.S_IMODE(folder.stat().st_mode) == mode
+
+
+def test_a_folder_that_is_built_in_looks_alive(tmp_path, monkeypatch):
+    """Another machine takes one for left over that nobody touched for a day, and a fit writes elsewhere to its end."""
+    monkeypatch.setattr(files, "ALIVE_S", 0.01)
+    with files.temporary_folder(tmp_path) as folder:
+        os.utime(folder, (0, 0))
+        until = time.monotonic() + 20
+        while folder.stat().st_mtime == 0 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert time.time() - folder.stat().st_mtime < 60
+    assert not folder.exists()

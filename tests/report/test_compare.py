@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
@@ -352,6 +353,29 @@ def test_the_hub_is_no_option_of_a_model(tmp_path):
     found = comparison.compared([tmp_path])
     assert list(finished.factors(found.points)) == ["quant"]
     assert [(one.factor, one.base, one.option) for one in found.effects] == [("quant", "none", "int8")]
+
+
+def test_a_point_whose_answers_are_damaged_is_compared_without_them(tmp_path):
+    run = put(tmp_path, "a", wrong=range(5), ms=1, mb=1)
+    (run / result.ANSWERS).write_bytes((run / result.ANSWERS).read_bytes()[:100])
+    (point,) = finished.read_all([tmp_path])[0]
+    assert (point.accuracy, point.right) == (0.95, None)
+
+
+def test_later_measurements_are_of_the_file_that_is_there(tmp_path):
+    """A run that is made again, as its bundle is gone, or that becomes another file, has no others' milliseconds."""
+    run, file = put(tmp_path, "a", wrong=range(5), ms=1, mb=1), tmp_path / "model.tflite"
+    later = (run / result.REMEASURED, run / result.measured_on("deadbeef"))
+    file.write_text("weights")
+    for bundle, stay in (("weights", True), ("others", False), (None, False)):
+        for path in later:
+            path.write_text("{}")
+        shutil.rmtree(run / "bundle", ignore_errors=True)
+        if bundle is not None:
+            (run / "bundle").mkdir()
+            (run / "bundle" / "model.tflite").write_text(bundle)
+        result.forget_measurements(run, file)
+        assert [path.exists() for path in later] == [stay, stay], bundle
 
 
 def test_a_point_that_failed_elsewhere_is_done(tmp_path):

@@ -94,6 +94,21 @@ def test_cleaning_removes_what_it_names_and_nothing_else(filled, clean, kept):
     assert left(cache_dir) == {keys[name] for name in kept}
 
 
+def test_a_checkpoint_is_used_whatever_names_it(filled):
+    """Keys have the digests of its weights, not its name; without a network it could not come back."""
+    cache_dir, results_dir, _ = filled
+
+    def build(folder: Path, scratch: Path) -> None:
+        for name in ("config.json", "model.safetensors", "tokenizer.json"):
+            (folder / name).write_text("{}")
+
+    folder = stage(cache_dir, Wanted("mpnet", {}), build).folder
+    os.utime(folder / SUMS, (0, 0))
+    entries = cache.kept_in(cache_dir, results_dir)
+    assert folder not in [entry.path for entry in cache.to_remove(entries, "unused")]
+    assert folder in [entry.path for entry in cache.to_remove(entries, "older:30d")]
+
+
 def test_the_front_door_asks_or_needs_yes(filled):
     cache_dir, results_dir, keys = filled
     refused = sweep_cache(cache_dir, results_dir, "clean=unused")

@@ -69,6 +69,16 @@ def test_the_files_of_a_bundle_and_its_card_are_one_commit(tmp_path):
     assert (tmp_path / "results" / "abc" / "bundle" / "README.md").read_text() == "# a card\n", "it stays as it was"
 
 
+def test_the_file_of_an_earlier_run_does_not_stay_beside_that_of_a_later_one(tmp_path):
+    """Who downloads both would get the older one, with labels and words that are not its own."""
+    run = made(tmp_path, model=HUB_MODEL)
+    with serving(Hub(tokens={"hf_good"})) as hub:
+        assert published(tmp_path, hub, "repo=someone/films", HF_TOKEN="hf_good")["code"] == 0
+        (run / "bundle" / "model.tflite").rename(run / "bundle" / "model.tflite.zst")
+        assert published(tmp_path, hub, "repo=someone/films", HF_TOKEN="hf_good")["code"] == 0
+        assert set(hub.repositories["models/someone/films"].files) == {"model.tflite.zst", "labels.json", "README.md"}
+
+
 def test_what_shall_be_private_never_goes_to_a_public_repository(tmp_path):
     made(tmp_path, model=HUB_MODEL)
     with serving(Hub(tokens={"hf_good"})) as hub:

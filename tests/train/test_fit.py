@@ -11,6 +11,7 @@ import pytest
 from small_fit import FIXED, RECIPE, SCHEDULE, NoBar, fit_of, new_model, tokens_of
 
 from optim.common.errors import UserError
+from optim.train import saved
 from optim.train.fit import (
     TrainingDiverged,
     logits_of,
@@ -135,6 +136,19 @@ def test_killed_answers_go_on_from_what_was_saved(tmp_path, monkeypatch):
     resumed = logits_of(model, tokens, progress=told.append, scratch=tmp_path)
     assert told == [512, 600]
     np.testing.assert_array_equal(resumed, logits_of(model, tokens))
+
+
+@pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[: len(b) // 2], lambda b: b[:99] + b"xyz" + b[102:]])
+def test_what_was_saved_and_is_damaged_is_nothing_to_go_on_from(damage, tmp_path):
+    """As a power failure leaves it. The same command would end with it each time."""
+    saved.put(tmp_path, done=7, logits=np.ones((600, 2)))
+    assert saved.read(tmp_path)["done"] == 7
+    file = tmp_path / saved.SAVED
+    file.write_bytes(damage(file.read_bytes()))
+    assert saved.read(tmp_path) == {}
+    tokens, model = tokens_of(120), new_model()
+    np.testing.assert_array_equal(logits_of(model, tokens, scratch=tmp_path), logits_of(model, tokens))
+    assert fit_of(model, tokens, tmp_path)._restore() == 0
 
 
 def test_stopped_answers_are_saved_and_go_on(tmp_path, ctrl_c):
