@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -22,13 +23,14 @@ def bytes_of(folder: Path) -> int:
     return total
 
 
-def warn_if_above(cache_dir: Path, cache_max_gb: float | None) -> None:
-    """Says so where the cache holds more than `cache_max_gb` gigabytes, and what makes it smaller."""
+def warn_if_above(cache_dir: Path, cache_max_gb: float | None, results_dir: Path) -> None:
+    """Says so where the cache holds more than `cache_max_gb` gigabytes, and what shows what no result there needs."""
     if cache_max_gb is None:
         return
     held_gb = bytes_of(cache_dir) / 1e9
     if held_gb > cache_max_gb:
         log.warning(
             "cache_dir %s holds %.1f GB, cache_max_gb=%g allows less. To see what can go: "
-            "python sweep.py sweep=cache cache_dir=%s", cache_dir, held_gb, cache_max_gb, cache_dir,
+            "python sweep.py sweep=cache %s", cache_dir, held_gb, cache_max_gb,
+            shlex.join([f"cache_dir={cache_dir}", f"results_dir={results_dir}"]),
         )  # fmt: skip

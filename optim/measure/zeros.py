@@ -1,4 +1,4 @@
-"""Whether zeros make a file faster: it is timed in turns with itself, its zeros replaced by small numbers.
+"""Whether zeros make a file faster: it is timed in turns with itself, its zeros replaced by other weights.
 
 Both files have one graph and one layout, to the byte: nothing but the zeros can make a difference.
 """

@@ -83,7 +83,7 @@ def _run(job: Job) -> tuple[Result, str]:
         with suppress(OSError):  # where nothing can be written any more
             result.write(draft, folder)
         raise
-    warn_if_above(job.cache_dir, job.cfg.cache_max_gb)
+    warn_if_above(job.cache_dir, job.cfg.cache_max_gb, job.results_dir)
     for line in unread_epochs(job.overrides, job.cfg):
         log.info("%s", line)
     with _logged_to(folder / "train.log"):

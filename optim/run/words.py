@@ -152,10 +152,18 @@ def _unknown_option(group: str, name: str, options: Sequence[str]) -> str:
     return f"{group} has no option {name!r}; it has {listed}." + (f" The nearest: {', '.join(near)}." if near else "")
 
 
-def interval_refused(words: Sequence[str]) -> str:
-    """Why interval() is no set of values here, and what is; names the key where one of the words has it."""
+def interval_refused(words: Sequence[str], *, searched: bool | None = None) -> str:
+    """Why interval() is no set of values here, and what is; names the key where one of the words has it.
+
+    searched: of a sweep that makes its points itself: whether it has a space to choose values from.
+    """
     key = next((word.split("=", 1)[0] for word in words if "interval(" in word), "KEY")
-    return f"{key}: an interval has endless points; list some, {key}=1,2,4, or use range(start,stop,step)."
+    way = {
+        None: f"list some, {key}=1,2,4, or use range(start,stop,step)",
+        True: f"list those to choose from, sweep.space.{key}=[1,2,4]",
+        False: f"give one value, {key}=2: this sweep has points of its own",
+    }[searched]
+    return f"{key}: an interval has endless points; {way}."
 
 
 def require_known_words(words: Sequence[str]) -> None:

@@ -60,7 +60,7 @@ class Settings:
                 reads = f"of train.py's keys it reads {only} alone" if only else "it reads no key of train.py"
                 raise UserError(f"{word} changes nothing under {self.name}: {reads}.")
         if not sweep.launches and any("interval(" in word for word in self.overrides):
-            raise UserError(interval_refused(self.overrides))
+            raise UserError(interval_refused(self.overrides, searched=self.name == "sweep=search"))
 
 
 class Sweep(Protocol):

@@ -93,9 +93,7 @@ class Report:
     launches: ClassVar = False
 
     def run(self, settings: Settings) -> int:
-        """Writes the report, and the index where each result counts as it is."""
-        from optim.report import index
-
+        """Writes the report."""
         machine, folder = settings.machine, self.folder
         if not pick.finished_points(settings.results_dir, machine):
             by = f" that machine {machine} has measured" if machine else ""
@@ -106,17 +104,16 @@ class Report:
             print(f"{settings.name} would compare what is under {settings.results_dir}, into {into}.")
             return 0
         compare_all(settings, folder, group=None)
-        if not machine:
-            print(f"  {index.write_index(settings.results_dir)}")
         return 0
 
 
 def compare_all(settings: Settings, name: str, *, group: str | None, notes: Sequence[str] = ()) -> None:
-    """The reports of everything under results_dir, in the folder `name` there. `group`: that the runs share on W&B.
+    """The reports of everything under results_dir, in the folder `name` there, and the index.
 
+    group: that the runs share on W&B.
     By the figures of another machine nothing goes to W&B, whose runs have those of this one, and no baseline beside it.
     """
-    from optim.report import baselines, wandb_report, write
+    from optim.report import baselines, index, wandb_report, write
 
     folder, machine = settings.results_dir / name, settings.machine
     require_writable(settings.results_dir, folder)
@@ -124,6 +121,7 @@ def compare_all(settings: Settings, name: str, *, group: str | None, notes: Sequ
     shown = write.write(folder, [settings.results_dir], rows=rows, notes=notes, machine=machine)
     write.show(shown, folder)
     if not machine:
+        print(f"  {index.write_index(settings.results_dir)}")
         wandb_report.save(shown, folder, wandb_report.Place.of(_track(settings), group))
 
 

@@ -12,6 +12,7 @@ from optim.common.errors import UserError, require_count, require_fraction, requ
 CLASS_WEIGHTS = ("none", "balanced")
 LAST, BEST = KEEPS = ("last", "best")
 DROPOUTS = ("hidden_dropout", "attention_dropout", "head_dropout")  # of an Architecture
+MOST_HELD = 0.2  # of the sentences to train, held out to judge the epochs; `split` gives no more
 OTHER = "other"  # of `fit.usual`: every model that is not named there
 
 
@@ -120,6 +121,8 @@ class Schedule:
         for setting, recipe in {**usual, "fit.teacher": self.teacher, "fit.student": self.student}.items():
             _require_all(setting, recipe)
         require_fraction("fit.holdout", self.holdout)
+        if self.holdout > MOST_HELD:
+            raise UserError(f"fit.holdout must be at most {MOST_HELD:g}: no fit holds out more; got {self.holdout:g}.")
         if self.keep not in KEEPS:
             raise UserError(f"fit.keep must be {' or '.join(KEEPS)}, got {self.keep!r}.")
         require_count("fit.holdout_minimum", self.holdout_minimum)

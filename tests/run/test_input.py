@@ -87,6 +87,7 @@ CASES = {
     "a seed that is a word": (["seed=x"], "Error: seed must be a whole number, got 'x'."),
     "no epochs": (["fit.teacher.epochs=0"], "fit.teacher.epochs must be above 0, got 0"),
     "no epochs that are usual": (["fit.usual.mpnet.epochs=0"], "fit.usual.mpnet.epochs must be above 0, got 0"),
+    "more held out than a fit gives up": (["fit.holdout=0.3"], "fit.holdout must be at most 0.2"),
     "an unknown precision": (["fit.precision=int3"], "fit.precision must be auto, float32 or bfloat16"),
     "a missing folder": (["data.path={bad}/nowhere"], "nowhere"),
     "a missing file": (["data=csv", "data.train_path={bad}/nowhere.csv"], "nowhere.csv"),

@@ -239,13 +239,13 @@ def test_a_package_that_is_downloaded_stays(filled):
 
 
 def test_a_run_says_that_the_cache_holds_more_than_it_may(filled, caplog):
-    cache_dir, *_ = filled
-    cache_size.warn_if_above(cache_dir, None)
-    cache_size.warn_if_above(cache_dir, 1.0)
+    cache_dir, results_dir, _ = filled
+    cache_size.warn_if_above(cache_dir, None, results_dir)
+    cache_size.warn_if_above(cache_dir, 1.0, results_dir)
     assert not caplog.text
-    cache_size.warn_if_above(cache_dir, 1e-5)
+    cache_size.warn_if_above(cache_dir, 1e-5, results_dir)
     assert "cache_max_gb=1e-05" in caplog.text
-    assert f"sweep=cache cache_dir={cache_dir}" in caplog.text
+    assert f"sweep=cache cache_dir={cache_dir} results_dir={results_dir}" in caplog.text, "who names them"
 
 
 def test_two_that_want_one_stage_build_it_once(tmp_path):
