@@ -203,3 +203,23 @@ def test_steps_end_where_one_cut_ends_in_counts(steps, heads, ffn, layers, width
 def test_shares_round_from_a_half_to_the_even_number_that_goes():
     """1.5 of 3 and 2.5 of 5: two go of both. 3/4 of 6 are 4.5: four go. 0.6 of 1,536 are 921.6: 922 go."""
     assert [_left(*one) for one in ((3, 0.5), (5, 0.5), (6, 0.75), (1536, 0.6), (12, 0.0))] == [1, 3, 2, 614, 12]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+@pytest.mark.parametrize("width", [None, 8])
+def test_a_budget_in_steps_keeps_what_matters_most_of_the_whole_model(steps, width):
+    """A column or hidden unit matters as much as its number in the whole model; a ms is a column: 256, then 128."""
+    shape, seen = replace(SHAPE, ffn_widths=(128, 128)), []
+
+    def score(kept: Kept) -> Importance:
+        seen.append((sum(map(len, kept.columns)), len(kept.width)))
+        heads = tuple(np.full(len(own), 1e6) for own in kept.heads)
+        return Importance(heads=heads, columns=tuple(np.array(own, float) for own in kept.columns),
+                          layers=np.full(len(kept.layers), 1e9), width=np.array(kept.width, float),
+                          pooled=np.array(kept.pooled, float))  # fmt: skip
+
+    method = Budget(parameters=None, latency_ms=128.0, width=width, criterion=replace(CRITERION, steps=steps))
+    kept = method.choose(shape, score, lambda one: float(sum(one.ffn_widths)))
+    assert kept.columns == (tuple(range(64, 128)),) * 2
+    assert kept.width == kept.pooled == tuple(range(16 - (width or 16), 16))
+    assert seen[-steps:] == [(256 - 128 * i // steps, width or 16) for i in range(steps)], "scored anew after each"

@@ -9,6 +9,9 @@ import pytest
 from small_fit import SHAPE, filled, random_weights, tokens_of
 
 from optim.cut.importance import magnitude, taylor
+from optim.cut.structure import Criterion
+from optim.cut.surgery import _sample
+from optim.data.tokens import Tokens
 
 STEP = 1e-2
 
@@ -122,3 +125,14 @@ def test_a_hidden_unit_has_a_gate_at_each_norm_and_matters_by_their_sizes_togeth
     norms = ["embeddings_norm", *(f"layer{i}_{part}_norm" for i in (0, 1) for part in ("attention", "ffn"))]
     slopes = [each_slope(random_weights(SHAPE), three, [f"{norm}/gamma", f"{norm}/beta"], 5) for norm in norms]
     assert of_three.width[5] == pytest.approx(sum(np.abs(one).mean() for one in slopes), rel=0.02, abs=1e-5)
+
+
+def test_as_many_sentences_score_as_are_asked_for_and_the_seed_draws_them():
+    train = Tokens(np.arange(60, dtype=np.int32), np.arange(61), np.zeros(60, np.int32))
+
+    def drawn(samples: int, seed: int) -> list[int]:
+        return sorted(_sample(train, Criterion(importance="taylor", samples=samples, seed=seed, steps=1)).ids.tolist())
+
+    assert len(set(drawn(20, 0))) == 20
+    assert drawn(99, 0) == list(range(60)), "all of fewer"
+    assert drawn(20, 0) == drawn(20, 0) != drawn(20, 1)

@@ -311,3 +311,12 @@ def test_a_model_without_a_kernel_for_blocks_is_refused(made):
         made.refuse(odd)
     made.refuse(WIDE)
     blocks(kernel_bits=4, block=None).refuse(odd)
+
+
+@pytest.mark.parametrize("block", [32, 64])
+def test_as_many_weights_share_a_scale_as_are_asked_for(case, block):
+    graph = Graph.of(blocks(kernel_bits=4, block=block).run(case.student))
+    (query,) = [graph.tensors[o.inputs[1]] for o in graph.operators
+                if graph.kind(o) == "FULLY_CONNECTED" and "layer0_query/" in graph.name(o.outputs[0])]  # fmt: skip
+    scales = np.frombuffer(graph.constant(query.quantization.details.scales) or b"", np.float16)
+    assert len(scales) == 64 * 64 // block

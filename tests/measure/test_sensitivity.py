@@ -3,6 +3,10 @@
 # pyright: reportAttributeAccessIssue=false, reportCallIssue=false
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -177,3 +181,30 @@ def test_kernels_that_no_block_divides_are_not_counted_as_int4(held, tmp_path):
     )
     assert sorted(sensitivity_table(student)["order_int4"]) == ["layer0_ffn_out", "layer1_ffn_out"]
     assert len(sensitivity_table(student, block=None)["order_int4"]) == 13
+
+
+def test_what_is_lost_is_below_zero_by_hand():
+    """Right on three of four, then on one: -50 points. KL((3/4, 1/4) || (1/5, 4/5)) = 3/4 ln 15/4 + 1/4 ln 5/16."""
+    labels = np.array([0, 0, 0, 1])
+    before, after = (np.tile(np.log([p, 1 - p]), (4, 1)) for p in (3 / 4, 1 / 5))
+    probed: Any = SimpleNamespace(logits=lambda layer: after, unchanged=before, right=before.argmax(1) == labels,
+                                  held=SimpleNamespace(labels=labels))  # fmt: skip
+    found = Probed.against_unchanged(probed, 0)
+    assert (found["accuracy_points"], found["changed_answers"]) == (-50, 1)
+    assert found["kl_nats"] == pytest.approx(3 / 4 * math.log(15 / 4) + 1 / 4 * math.log(5 / 16))
+
+
+def test_each_change_does_what_its_name_says(probed):
+    kernel, probe = probed.model.get_layer("layer0_ffn_out").kernel, probed.probes["layer0_ffn_out"]
+    whole = kernel.numpy()
+    weights = {sensitivity.INT8: rounded(whole, 8, None), "pruned 50 %": pruned(whole, 0.5),
+               "pruned 80 %": pruned(whole, 0.8)}  # fmt: skip
+    modes = {sensitivity.TOKENS: sensitivity.BY_TOKEN, sensitivity.STATIC: sensitivity.BY_RANGE}
+    seen = set()
+    for part, _, change, changed in sensitivity._changes(probed, 8):
+        if part == "layer0_ffn_out" and change in {*weights, *modes}:
+            seen.add(change)
+            with changed():
+                np.testing.assert_array_equal(kernel.numpy(), weights.get(change, whole))
+                assert int(probe.mode.numpy()) == modes.get(change, sensitivity.OFF)
+    assert seen == {*weights, *modes}

@@ -8,6 +8,8 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +17,10 @@ from conftest import ROOT, Runs
 from made_results import points
 from whole_points import made, point
 
+from optim.data.tokens import Tokens
+from optim.export.choice import Choice
 from optim.measure import candidates
-from optim.run import places
+from optim.run import exports, places
 from optim.run.keys import run_id_of
 from optim.run.result import read, table
 from optim.run.steps import Steps, steps_of
@@ -149,3 +153,32 @@ def test_cut_and_taught_students_have_candidates_too(runs, clock):
     outcome = made(runs, point(runs, *words, "quant.max_drop_points=20"))[2]
     assert [row["name"] for row in outcome.size["candidates"] if row["taken"]] == ["int8"]
     assert np.isclose(outcome.size["structure"]["heads"][0], 1)
+
+
+def test_what_a_candidate_loses_is_in_points_below_the_model_by_hand(tmp_path, monkeypatch):
+    """Of four the model has three right and the file two; they differ on one."""
+    (tmp_path / "a.tflite").write_bytes(b"1234")
+    keras, file = (np.eye(2, dtype=np.float32)[answers] for answers in ([0, 0, 1, 1], [0, 1, 1, 1]))
+    monkeypatch.setattr(candidates, "Classifier", lambda path, threads: None)
+    monkeypatch.setattr(candidates, "dev_logits", lambda classifier, held, progress: file)
+    held = Tokens(np.arange(4), np.arange(5), np.array([0, 0, 1, 0]))
+    assert candidates._scored(tmp_path / "a.tflite", held, keras) == {
+        "examples": 4, "accuracy_fraction": 0.5, "drop_points": 25.0, "agreement_fraction": 0.75, "file_bytes": 4,
+    }  # fmt: skip
+
+
+def test_what_was_taken_is_what_the_file_is_though_the_table_was_made_anew(tmp_path):
+    """By the later times it would be `b`; the file has the bytes of `a`."""
+    paths = {name: tmp_path / name for name in ("a", "b")}
+    for name, path in paths.items():
+        path.write_text(name)
+    (tmp_path / exports.MODEL).write_text("a")
+    rows = [{"name": "a", "latency_p50_ms": 4.0, "drop_points": 0.0, "agreement_fraction": 1.0},
+            {"name": "b", "latency_p50_ms": 2.0, "drop_points": 0.0, "agreement_fraction": 1.0}]  # fmt: skip
+    choice = Choice(candidates=("a", "b"), max_drop_points=0.5, tie=0.05)
+    tried: Any = SimpleNamespace(paths=lambda stages: paths, read=lambda stages: rows)
+    step: Any = SimpleNamespace(point=SimpleNamespace(quantizer=SimpleNamespace(choice=choice)), candidates=tried)
+    stages: Any = SimpleNamespace(folder=lambda step: tmp_path)
+    assert [row["taken"] for row in exports.FileStep.tried(step, stages)] == [True, False]
+    (tmp_path / exports.MODEL).write_text("of a method that makes another file")
+    assert [row["taken"] for row in exports.FileStep.tried(step, stages)] == [False, True]

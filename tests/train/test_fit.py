@@ -227,3 +227,20 @@ def test_a_training_set_that_can_hold_nothing_out_is_refused():
     assert [len(part) for part in split(5, holdout=0.02, minimum=200, seed=0)] == [4, 1]
     with pytest.raises(UserError, match="train has 4 sentences"):
         split(4, holdout=0.02, minimum=200, seed=0)
+
+
+def test_rows_that_are_touched_again_move_as_adam_has_it():
+    """Kingma & Ba 2015, algorithm 1, with betas 0.9 and 0.999; row 1 is never touched."""
+    import tensorflow as tf
+
+    from optim.train.optimizer import LazyAdamW
+
+    table = tf.Variable(np.ones((3, 2), np.float32), name="embeddings")
+    optimizer = LazyAdamW(learning_rate=0.1, weight_decay=0.0, scales={})
+    row, m, v = np.ones((2, 2)), np.zeros((2, 2)), np.zeros((2, 2))
+    for step, g in enumerate(np.random.default_rng(0).normal(size=(5, 2, 2)), start=1):
+        sparse = tf.IndexedSlices(tf.constant(g, tf.float32), tf.constant([0, 2]), tf.constant([3, 2]))
+        optimizer.apply_gradients([(sparse, table)])
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        row -= 0.1 * m / (1 - 0.9**step) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
+    np.testing.assert_allclose(table.numpy(), [row[0], [1, 1], row[1]], atol=5e-5)

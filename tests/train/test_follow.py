@@ -14,6 +14,7 @@ import optim.train.fit
 from optim.common.errors import UserError
 from optim.data.alignment import Alignment
 from optim.encoder import graph
+from optim.train.beside import aligned_rows
 from optim.train.fit import Fit, logits_of
 from optim.train.follow import HiddenStates, Relations
 from optim.train.inner import Inner
@@ -344,3 +345,45 @@ def test_layers_that_cannot_be_compared_are_refused(change, said):
 def test_settings_that_mean_nothing_are_refused(loss, change, said):
     with pytest.raises(UserError, match=said):
         replace(loss, **change)
+
+
+@BOTH
+def test_a_layer_learns_from_the_layer_that_it_is_told(loss):
+    objective = replace(loss, layers=(2, None)).attach(model_of(), [teacher_of()])
+    parts = {"hidden": ("ffn_norm", "query", "key"), "relations": ("query", "key", "value")}
+    own = parts["hidden" if loss is HIDDEN else "relations"]
+    for names, layer in ((objective.student_layers, 0), (objective.teacher_layers[0], 1)):
+        assert {name for name in names if name != "embeddings_norm"} == {f"layer{layer}_{part}" for part in own}
+
+
+@pytest.mark.parametrize(("loss", "weight"), [(HIDDEN, "attention_weight"), (RELATIONS, "query_weight")])
+def test_two_pairs_of_layers_count_as_much_as_one(loss, weight):
+    names = [name for name in vars(loss) if name.endswith("_weight") and name != "teacher_weight"]
+    only = replace(loss, **{**dict.fromkeys(names, 0.0), weight: 1.0})
+    models = model_of(), teacher_of(), tokens_of(20), np.arange(6)
+    soft = value_of(replace(only, **{weight: 1e-9}), *models)
+    both, first, last = (value_of(replace(only, layers=layers), *models) - soft
+                         for layers in ("even", (1, None), "last"))  # fmt: skip
+    assert both == pytest.approx((first + last) / 2, rel=1e-2)
+
+
+@pytest.mark.parametrize("part", ["query", "key", "value"])
+def test_a_relation_has_the_weight_of_its_own_name(part):
+    """The teacher is the student but for one kernel of the last layer."""
+    student, teacher, tokens, rows = model_of(), model_of(), tokens_of(20), np.arange(6)
+    teacher.set_weights(student.get_weights())
+    kernel = teacher.get_layer(f"layer1_{part}").kernel
+    kernel.assign(20 * kernel)
+    none = dict.fromkeys(("query_weight", "key_weight", "value_weight"), 0.0)
+    for name in none:
+        one, nothing = (value_of(replace(RELATIONS, **{**none, name: weight}), student, teacher, tokens, rows)
+                        for weight in (1.0, 1e-9))  # fmt: skip
+        if name == f"{part}_weight":
+            assert (one - nothing > 1e-4).all()
+        else:
+            assert one == pytest.approx(nothing, abs=1e-5)
+
+
+def test_a_sentence_counts_for_the_teachers_that_cut_it_alike():
+    one = Alignment(np.arange(3, dtype=np.int32), np.array([True, False, True]))
+    assert aligned_rows([None, one], 3).tolist() == [[1, 1], [1, 0], [1, 1]]

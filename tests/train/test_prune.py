@@ -387,3 +387,49 @@ def test_masks_hold_under_another_wrapper(name, tmp_path):
     pruner.check(model)
     if name == "movement":
         assert int(fit.stack.parts[0].layers[0].steps.numpy()) == fit.total_steps, "a step is counted once"
+
+
+def test_what_a_mask_hid_is_back_in_the_next_step():
+    """Step 1 hides the smaller halves, an epoch ends; in step 2, which draws nothing, each weight is what it was."""
+    import tensorflow as tf
+
+    from optim.train.masked import Masks
+
+    model = new_model()
+    before = {name: model.get_layer(name).kernel.numpy() for name in prunable(model)}
+    masks = Masks(model, prunable(model), lambda step: (tf.equal(step, 1), tf.constant(0.5)), 10, learnt=False,
+                  across=False)  # fmt: skip
+    step = tf.function(masks.before_step, autograph=False)
+    step()
+    masks.after_epoch()
+    assert set(zeroed_fractions(model).values()) == {0.5}
+    step()
+    for name, kernel in before.items():
+        np.testing.assert_array_equal(model.get_layer(name).kernel.numpy(), kernel)
+
+
+@pytest.mark.parametrize(("name", "before", "after"), [("poly80", 0.5, 0.52), ("movement", 0.59, 0.61)])
+def test_no_epoch_counts_before_the_last_mask_is_drawn(name, before, after):
+    """Of 100 steps the last mask is drawn in the 51st, and in the 60th."""
+    attached = pruner_of(name).attach(new_model(), total_steps=100)
+    assert (attached.settled(before), attached.settled(after)) == (False, True)
+
+
+def test_a_polynomial_has_its_first_sparsity_and_its_power():
+    """From 0.2 to 0.8 in a straight line."""
+    pruner = Magnitude(schedule="polynomial", sparsity=0.8,
+                       **{**FIXED, "every_steps": 1, "initial_sparsity": 0.2, "power": 1.0})  # fmt: skip
+    schedule = pruner._steps(101)
+    assert [float(schedule(step)[1]) for step in (1, 51, 101)] == pytest.approx([0.2, 0.5, 0.8], abs=1e-6)
+
+
+def test_a_constant_sparsity_begins_where_it_is_told():
+    schedule = Magnitude(schedule="constant", sparsity=0.5, **{**FIXED, "begin": 0.5})._steps(101)
+    assert [bool(schedule(step)[0]) for step in (1, 50, 51)] == [False, False, True]
+
+
+@pytest.mark.parametrize(("scope", "across"), [("kernel", False), ("global", True)])
+def test_the_scope_of_movement_is_that_of_its_threshold(scope, across):
+    pruner = Movement(schedule="polynomial", sparsity=0.5, scope=scope, **FIXED)
+    masks: Any = pruner.attach(new_model(), total_steps=10)
+    assert (masks.learnt, masks.across) == (True, across)

@@ -12,7 +12,7 @@ import pytest
 from small_fit import FIXED, OPEN, RECIPE, SCHEDULE, SHAPE, USUAL, fit_of, tokens_of
 
 from optim.common.errors import UserError
-from optim.data.tokens import bucketed_batches, pad
+from optim.data.tokens import UNLABELLED, bucketed_batches, pad
 from optim.train.average import MovingAverage
 from optim.train.distill import HardLabels, SoftTargets, on_logits
 from optim.train.fit import Recipe, cross_entropy, logits_of
@@ -316,3 +316,10 @@ def test_smoothed_labels_bound_how_sure_answers_are(tmp_path):
     fit_of(model, tokens, tmp_path, recipe=dataclasses.replace(RECIPE, epochs=4, label_smoothing=0.4)).run()
     logits = logits_of(model, tokens)
     assert np.abs(logits[:, 0] - logits[:, 1]).mean() == pytest.approx(math.log(4), abs=0.3)
+
+
+def test_a_sentence_without_a_label_has_nothing_to_smooth():
+    objective = regularized(on_logits(HARD), classes=2, label_smoothing=0.2, r_drop=0.0)
+    answers = view([math.log(3), 0], [math.log(3), 0])
+    found = objective.value(np.array([UNLABELLED, 0]), answers, []).numpy()
+    assert found == pytest.approx([0, 0.9 * math.log(4 / 3) + 0.1 * math.log(4)], abs=1e-6)
