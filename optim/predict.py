@@ -199,16 +199,28 @@ def sentences(arguments: Sequence[str]) -> Iterator[str]:
 
 def _lines(arguments: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """(what it is, its bytes) of each argument, of each line of a file, or of stdin."""
-    for line in () if arguments else _unmarked(sys.stdin.buffer):
+    for line in () if arguments else _told("stdin", _unmarked(sys.stdin.buffer)):
         yield "A sentence", line
     for argument in arguments:
         if not _is_file(argument):
             # An argument's undecodable bytes are lone surrogates: `surrogateescape` makes them bytes again.
             yield "A sentence", argument.encode("utf-8", "surrogateescape")
             continue
-        with open(argument, "rb") as file:
-            for line in _unmarked(file):
-                yield f"A line of {argument}", line
+        for line in _told(argument, _of_file(argument)):
+            yield f"A line of {argument}", line
+
+
+def _of_file(path: str) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        yield from _unmarked(file)
+
+
+def _told(name: str, lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines. Raises UserError, with the name, where they cannot be read: what came before them is answered."""
+    try:
+        yield from lines
+    except OSError as error:
+        raise UserError(f"{name}: {error.strerror or error}") from error
 
 
 def _unmarked(lines: Iterable[bytes]) -> Iterator[bytes]:
@@ -250,6 +262,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=cores(), help="interpreters side by side (default: the cores)")
     options = parser.parse_intermixed_args(arguments)
     try:
+        if sys.stdout is None or (sys.stdin is None and not options.text):  # as a daemon has them
+            raise UserError(f"{'stdout' if sys.stdout is None else 'stdin'} is closed.")
         classify = Classifier(options.bundle, threads=options.threads, workers=options.workers)
         start = time.perf_counter()
         for answer in answers(classify, options.text):

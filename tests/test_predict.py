@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -444,3 +445,28 @@ def test_a_full_disk_is_told_in_a_line(whole):
         done = subprocess.run([sys.executable, "-m", "optim.predict", str(whole), "a film"], cwd=ROOT, stdout=full,
                               stderr=subprocess.PIPE, text=True, timeout=60)  # fmt: skip
     assert (done.returncode, done.stderr) == (2, "error: the output: No space left on device\n")
+
+
+def test_a_file_that_fails_in_the_middle_is_told_and_what_came_before_is_answered(whole, tmp_path, monkeypatch, capsys):
+    """A network disk that goes away: its error names no file."""
+    good, bad = tmp_path / "good.txt", tmp_path / "bad.txt"
+    for path in (good, bad):
+        path.write_text("a film\n")
+
+    class Failing(io.BytesIO):
+        def __next__(self):
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(predict, "open", lambda name, mode: Failing() if name == str(bad) else io.BytesIO(b"a film\n"),
+                        raising=False)  # fmt: skip
+    assert predict.main([str(whole), str(good), str(bad)]) == 2
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["text"] for line in out.splitlines()] == ["a film"]
+    assert err == f"error: {bad}: Input/output error\n"
+
+
+def test_a_closed_stdin_is_told_in_a_line(whole, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert predict.main([str(whole)]) == 2
+    assert capsys.readouterr().err == "error: stdin is closed.\n"
+    assert predict.main([str(whole), "a film"]) == 0

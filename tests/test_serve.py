@@ -20,14 +20,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from starlette.requests import ClientDisconnect
 from test_predict import TABLE, WORDS, write_tokenizer
 from tiny_tflite import write_table_file
 
 from optim.export.bundle import write_labels
 from optim.serve import __main__ as serve
 from optim.serve.__main__ import _listening
+from optim.serve.app import while_there
 from optim.serve.workers import NICENESS, Busy, Workers
 
 ROOT = Path(__file__).parent.parent
@@ -168,6 +172,35 @@ def test_what_nobody_waits_for_any_more_is_not_computed():
 
     asyncio.run(through())
     assert seen == ["a"]
+
+
+def test_what_a_client_that_has_gone_asked_for_is_not_computed():
+    """Else those with little patience keep all cores at work for nobody, and those who wait are sent away."""
+    begun, go, gone, seen = threading.Event(), threading.Event(), asyncio.Event(), []
+
+    def classify(text):
+        seen.append(text)
+        begun.set()
+        assert go.wait(20)
+        return {"label": text}
+
+    async def receive() -> dict[str, str]:
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def through() -> None:
+        request: Any = SimpleNamespace(receive=receive)
+        async with Workers([classify], queue=9) as workers:
+            asked = asyncio.create_task(while_there(request, workers.answers(["a", "bb", "ccc"])))
+            await asyncio.to_thread(begun.wait, 20)
+            gone.set()
+            with pytest.raises(ClientDisconnect):
+                await asked
+            go.set()
+            assert await workers.answers(["d"]) == [{"label": "d"}]
+
+    asyncio.run(through())
+    assert seen == ["a", "d"]
 
 
 def test_a_thousand_requests_at_once_are_all_answered(server):

@@ -60,10 +60,12 @@ class Rule:
     def dominates(self, one: Pooled, other: Pooled, costs: Sequence[str] = COSTS) -> bool:
         """Whether `one` is as accurate on the same data, costs no more, and is better in something.
 
-        Where latency alone is compared, one whose latency says nothing of the other's is better than none: it may take
-        any time.
+        Where latency or memory alone is compared, one whose figure says nothing of the other's is better than none: it
+        may take any time, or all memory.
         """
         if list(costs) == [LATENCY] and (one.timed_as != other.timed_as or self._noisy(one)):
+            return False
+        if list(costs) == [MEMORY] and len(one.machines | other.machines) > 1:
             return False
         if one.data != other.data or one.mean < other.mean or not self.no_dearer(one, other, costs):
             return False

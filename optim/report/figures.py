@@ -52,10 +52,11 @@ def parallel(shown: Comparison) -> Drawing | None:
     if not varied:
         return None
     dimensions: list[dict[str, Any]] = []
+    short = finished.short_names(list(varied))
     for name, values in varied.items():
         options = ordered([text_of(value) for value in values])
         dimensions.append({
-            "label": html.escape(name.rsplit(".", 1)[-1]), "values": [options.index(text_of(v)) for v in values],
+            "label": html.escape(short[name]), "values": [options.index(text_of(v)) for v in values],
             "tickvals": list(range(len(options))), "ticktext": options,  # text to plotly; labels are HTML
         })  # fmt: skip
     for name, cost, unit in (("p50 ms", "latency_p50_ms", 1.0), ("MB", "file_bytes", 1e6)):

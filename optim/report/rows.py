@@ -69,9 +69,8 @@ def rows_of(shown: Comparison, folder: Path) -> dict[str, Any]:
     """
     points = shown.points
     varied = {name: [text_of(value) for value in values] for name, values in finished.factors(points).items()}
-    factors = [
-        {"name": name, "column": name.rsplit(".", 1)[-1], "options": ordered(values)} for name, values in varied.items()
-    ]
+    short = finished.short_names(list(varied))
+    factors = [{"name": name, "column": short[name], "options": ordered(values)} for name, values in varied.items()]
     options = [
         [factor["options"].index(values[i]) for factor, values in zip(factors, varied.values(), strict=True)]
         for i in range(len(points))
@@ -139,9 +138,10 @@ def _cost(point: Finished, key: str) -> float | None:
 def _told(shown: Comparison, key: str, axis: str) -> str:
     """How to read the plot of one cost."""
     teacher = _scale(shown.points)["teacher_name"]
+    several = _apart(shown, key)
     line = f"The line is the front of accuracy and {axis}, with 95 % intervals."
+    line = line if not several else f"No line joins points of several {several}."
     line = line if len(shown.by_data()) < 2 else "No line joins points of several data sets."
-    several = {LATENCY: shown.several_clocks(), MEMORY: "machines" if len(shown.machines()) > 1 else None}.get(key)
     hollow = key == LATENCY and any(shown.noisy)
     return (
         f"{line} Green: within {CLOSE_POINTS:g} point of {teacher}. Drag over points to keep them alone, "
@@ -212,13 +212,19 @@ def _figures(point: Finished, gain: Difference | None, verdict: str) -> dict[str
     }  # fmt: skip
 
 
+def _apart(shown: Comparison, cost: str) -> str | None:
+    """What the points differ in so that this cost of theirs cannot be compared; None: nothing."""
+    machines = "machines" if len(shown.machines()) > 1 else None
+    return {LATENCY: shown.several_clocks(), MEMORY: machines}.get(cost)
+
+
 def _front(shown: Comparison, cost: str) -> list[int]:
     """Places of the points on the front of accuracy and one cost, the cheapest first; equals are there once.
 
-    None for points of several data sets, which no line can join. Of a choice with several seeds, whose mean is on the
-    front, the point nearest to that mean stands for it.
+    None for points of several data sets, or whose costs cannot be compared: no line can join those. Of a choice with
+    several seeds, whose mean is on the front, the point nearest to that mean stands for it.
     """
-    if len(shown.by_data()) > 1:
+    if len(shown.by_data()) > 1 or _apart(shown, cost):
         return []
     points, flags = shown.points, shown.front_of([cost])
     places = {p.file: i for i, p in enumerate(points)}

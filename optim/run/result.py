@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import html
 import json
 import os
 import re
@@ -439,8 +440,13 @@ def _logits(result: Result) -> str:
     return "float32 [1, classes]" if bits is None else f"int{bits} [1, classes], with scale and zero point in the file"
 
 
+def _plain(text: str) -> str:
+    """A text as Markdown that shows it as it is, in one line."""
+    return re.sub(r"([\\`*_\[\]~|])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+
+
 def _named(labels: list[str]) -> str:
     """The classes, or the first of many."""
     more = len(labels) - LABELS_SHOWN
-    shown = ", ".join(labels[:LABELS_SHOWN])
+    shown = ", ".join(_plain(label) for label in labels[:LABELS_SHOWN])
     return f"Labels: {shown}" if more <= 0 else f"{len(labels)} labels: {shown} and {more} more in `labels.json`"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from optim.common.errors import UserError
 from optim.predict import Classifier
-from optim.serve.workers import Busy, Workers
+from optim.serve.workers import Answer, Busy, Workers
 
 PAGE = Path(__file__).with_name("page.html")
 DRAINED = (
@@ -58,7 +58,7 @@ def application(classifiers: Sequence[Classifier], *, queue: int, limits: Limits
     async def classify(request: Request) -> Response:
         try:
             texts, single = wanted(await body_of(request, limits.body_bytes), limits)
-            answers = await workers.answers(texts)
+            answers = await while_there(request, workers.answers(texts))
         except Refused as error:
             return JSONResponse({"error": str(error)}, error.status)
         except Busy as error:
@@ -81,6 +81,22 @@ def application(classifiers: Sequence[Classifier], *, queue: int, limits: Limits
 
     routes = [Route("/", page), Route("/health", health), Route("/classify", classify, methods=["POST"])]
     return Starlette(routes=routes, lifespan=lifespan)
+
+
+async def while_there(request: Request, asking: Coroutine[Any, Any, list[Answer]]) -> list[Answer]:
+    """The answers; raises ClientDisconnect once nobody is there to hear them, and what has not begun never does.
+
+    After its body all that a request can still receive is that its client has gone.
+    """
+    asked, left = asyncio.ensure_future(asking), asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait([asked, left], return_when=asyncio.FIRST_COMPLETED)
+        if not asked.done():
+            raise ClientDisconnect
+        return asked.result()
+    finally:
+        asked.cancel()
+        left.cancel()
 
 
 async def body_of(request: Request, limit: int) -> bytes:

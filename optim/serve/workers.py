@@ -71,7 +71,7 @@ class Workers:
         behind_the_loop()
         while (one := self._waiting.get()) is not None:
             text, future = one
-            if future.done():  # nobody waits for it any more: the server ends
+            if future.done():  # nobody waits for it any more: its client has gone, or the server ends
                 continue
             try:
                 answer: Answer | Exception = classify(text)

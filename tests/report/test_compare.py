@@ -251,7 +251,7 @@ def test_latencies_of_other_lengths_or_threads_are_never_compared(tmp_path, key,
 
 def test_memory_of_two_machines_is_never_compared(tmp_path):
     put(tmp_path, "a", wrong=range(5), ms=8, mb=80, machine="m1")
-    folder = put(tmp_path, "b", wrong=range(5), ms=8, mb=80, quant="fp16", machine="m2")
+    folder = put(tmp_path, "b", wrong=range(7), ms=8, mb=80, quant="fp16", machine="m2")
     read = json.loads((folder / "result.json").read_text())
     read["memory"]["peak_rss_bytes"] = 2
     (folder / "result.json").write_text(json.dumps(read))
@@ -376,6 +376,10 @@ def test_later_measurements_are_of_the_file_that_is_there(tmp_path):
             (run / "bundle" / "model.tflite").write_text(bundle)
         result.forget_measurements(run, file)
         assert [path.exists() for path in later] == [stay, stay], bundle
+
+
+def test_labels_stand_in_a_card_as_they_are():
+    assert result._named(["<b>", "*", "a\nb", "a_b"]) == r"Labels: &lt;b&gt;, \*, a b, a\_b"
 
 
 def test_a_point_that_failed_elsewhere_is_done(tmp_path):

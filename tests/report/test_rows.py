@@ -276,3 +276,27 @@ def test_many_minutes_are_written_out():
     drawn = figures.stages(Comparison(twice, twice, [], [], []))
     assert drawn
     assert drawn.caption.startswith("1,233 minutes were spent on 2 stages; the cache saved 1,233 more.")
+
+
+def test_no_line_joins_costs_that_cannot_be_compared(tmp_path):
+    put(tmp_path, "a1", wrong=range(5), ms=2, mb=80, machine="m1")
+    put(tmp_path, "b1", wrong=range(7), ms=8, mb=60, quant="int8", machine="m2")
+    costs = {cost["key"]: cost for cost in rows.rows_of(compared([tmp_path]), tmp_path)["costs"]}
+    assert [len(costs[key]["front"]) for key in ("latency_p50_ms", "peak_rss_bytes", "file_bytes")] == [0, 0, 2]
+    assert costs["latency_p50_ms"]["told"].startswith("No line joins points of several machines.")
+    assert costs["file_bytes"]["told"].startswith("The line is the front")
+
+
+def test_two_keys_that_end_alike_have_two_names(tmp_path):
+    for run_id, epochs in (("a1", "1"), ("b1", "3")):
+        path = put(tmp_path, run_id, wrong=range(5), ms=8, mb=80) / result.FILE
+        fields = json.loads(path.read_text())
+        fields["cfg"]["fit"] = {one: {"epochs": epochs} for one in ("teacher", "student")}
+        fields["command"] += f" fit.teacher.epochs={epochs} fit.student.epochs={epochs}"
+        path.write_text(json.dumps(fields))
+    shown = compared([tmp_path])
+    columns = [factor["column"] for factor in rows.rows_of(shown, tmp_path)["factors"]]
+    assert columns == ["student.epochs", "teacher.epochs"]
+    drawn = figures.parallel(shown)
+    assert drawn is not None
+    assert [one["label"] for one in drawn.figure.data[0].dimensions][:2] == columns
