@@ -262,8 +262,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=cores(), help="interpreters side by side (default: the cores)")
     options = parser.parse_intermixed_args(arguments)
     try:
-        if sys.stdout is None or (sys.stdin is None and not options.text):  # as a daemon has them
-            raise UserError(f"{'stdout' if sys.stdout is None else 'stdin'} is closed.")
+        for name in ("stdout",) if options.text else ("stdout", "stdin"):
+            if getattr(sys, name) is None:  # as a daemon has them
+                raise UserError(f"{name} is closed.")
         classify = Classifier(options.bundle, threads=options.threads, workers=options.workers)
         start = time.perf_counter()
         for answer in answers(classify, options.text):
