@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from made_results import put
+from omegaconf import OmegaConf
 
-from optim.report import index
+from optim.report import index, wandb_report
+from optim.sweep import verbs
 
 
 def rows(path: Path) -> list[tuple]:
@@ -55,3 +59,17 @@ def test_an_index_that_cannot_be_written_leaves_the_old_one_and_nothing_beside_i
         index.write_index(tmp_path)
     assert rows(tmp_path / "index.sqlite") == [("a",)]
     assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "index.sqlite"}
+
+
+@pytest.mark.parametrize("machine", [None, "0badcafe"], ids=["this machine", "another"])
+def test_a_comparison_leaves_the_index_and_tells_wandb_unless_it_is_of_another_machine(machine, tmp_path, monkeypatch):
+    """As sweep=report and the end of a search do it; of another machine's figures neither is written."""
+    put(tmp_path, "a", wrong=range(5), ms=8, mb=80, machine="0badcafe")
+    told = []
+    monkeypatch.setattr(verbs, "_track", lambda settings: OmegaConf.create({}))
+    monkeypatch.setattr(wandb_report, "save", lambda shown, folder, place: told.append(folder))
+    settings: Any = SimpleNamespace(results_dir=tmp_path, machine=machine)
+    verbs.compare_all(settings, "search", group="search-1")
+    assert (tmp_path / "search" / "report.md").is_file()
+    assert told == ([] if machine else [tmp_path / "search"])
+    assert (tmp_path / "index.sqlite").is_file() == (machine is None)

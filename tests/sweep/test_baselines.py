@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from conftest import CONF, DEV_COUNT, ROOT, Runs
@@ -15,8 +17,10 @@ from omegaconf import OmegaConf
 
 from optim.common.errors import UserError
 from optim.encoder.architecture import read_config
+from optim.measure import device
 from optim.report import baselines, comparison, markdown, tables, write
 from optim.report.baselines import Published
+from optim.sweep import baselines as sweep_baselines
 from optim.sweep.baselines import read_catalogue
 
 SOURCED = {"accuracy_percent": 91.2, "split": "dev", "source": "a paper, table 1"}
@@ -80,6 +84,42 @@ def test_a_published_accuracy_without_its_source_is_refused(change, part, tmp_pa
 def test_a_misspelt_catalogue_is_refused(row, tmp_path):
     with pytest.raises(UserError, match="needs config"):
         read_catalogue(catalogue(tmp_path, mobilebert={"config": SMALL, "published": [row]}))
+
+
+# The record of a random model
+
+
+def asked(quant: str = "int8", length: int = 32, pooling: str = "first") -> Any:
+    """A job, as much of it as a record of random weights is made for."""
+    quant_spec, bench = {"method": quant}, {"method": "interleaved", "sequence_length": length}
+    return SimpleNamespace(cfg=OmegaConf.create({"model": {"pooling": pooling}, "quant": quant_spec, "bench": bench}))
+
+
+def test_a_random_model_is_measured_once_for_each_setting_and_machine(tmp_path, monkeypatch):
+    """What it takes is asked of a child, which a stand-in counts."""
+    calls, file, machine = [], tmp_path / "a.json", ["0badcafe"]
+
+    def child(command, *, input, **more):
+        calls.append(json.loads(input))
+        return SimpleNamespace(returncode=0, stdout=json.dumps({"size": {"file_bytes": len(calls)}}))
+
+    monkeypatch.setattr(sweep_baselines.subprocess, "run", child)
+    monkeypatch.setattr(device, "machine_id", lambda: machine[0])
+
+    def made(job=None, *, config=SMALL) -> int:
+        """How many there are now, counted by the record that was left."""
+        assert sweep_baselines._random(file, job or asked(), config, {"model": "a"})
+        return json.loads(file.read_text(encoding="utf-8"))["size"]["file_bytes"]
+
+    assert (made(), made()) == (1, 1), "the second takes the first's"
+    others = [{"job": asked(quant="none")}, {"job": asked(length=64)}, {"job": asked(pooling="mean")},
+              {"config": {**SMALL, "hidden_size": 64}}]  # fmt: skip
+    for count, other in enumerate(others, 2):
+        assert (made(**other), made(**other)) == (count, count), other
+    machine[0] = "feedbeef"
+    assert made(**others[-1]) == len(others) + 2, "another machine"
+    file.write_text("{half", encoding="utf-8")
+    assert made(**others[-1]) == len(others) + 3, "a damaged record"
 
 
 # The sweep
@@ -171,7 +211,6 @@ def test_a_second_sweep_measures_nothing_again(runs, words, first):
     assert {path: path.read_bytes() for path in files} == files
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_other_settings_are_measured_anew(runs, words, first):
     before = record(runs, "mobilebert")
