@@ -179,12 +179,12 @@ def raise_if_disk(error: OSError, place: str, fix: str, folder: Path | None = No
         raise UserError(f"{place} cannot be written ({error.strerror}: {error.filename}). {fix}.") from error
 
 
-def require_disk(folder: Path, needed_bytes: int, what: str) -> None:
+def require_disk(folder: Path, needed_bytes: int, what: str, when: str = "while it is fetched") -> None:
     """Raises UserError, with the figures, if the disk of `folder`, a cache_dir, has less than `needed_bytes` free."""
     free_bytes = shutil.disk_usage(folder).free
     if needed_bytes > free_bytes:
         raise UserError(
-            f"{what} takes {needed_bytes / 1e9:.2f} GB of disk while it is fetched, "
+            f"{what} takes {needed_bytes / 1e9:.2f} GB of disk {when}, "
             f"cache_dir {folder} has {free_bytes / 1e9:.2f} GB left on its disk. Free some; cache_dir=DIR moves it."
         )
 

@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,14 +82,16 @@ def pinned_in(folder: Path, pin: Pin, way_out: str) -> Path:
 def require_listed(pins: Sequence[Pin], way_out: str) -> None:
     """Raises UserError for a file of `pins` that the index lacks or lists with another sha256; downloads nothing.
 
-    Where no file of them is listed, no index may have answered: then pip, which is asked next, says why.
+    Where no file of them is listed, or an index did not answer for one, pip, which is asked next, says why.
     """
     if not pins:
         return
-    finder = _finder()
-    listed = {pin: _listed_sha256(finder, pin) for pin in pins}
+    finder, listed = _finder(), {}
+    for pin in pins:
+        with suppress(Exception):  # of unearth, and of its HTTP library: no answer says nothing of the file
+            listed[pin] = _listed_sha256(finder, pin)
     absent = [pin for pin, found in listed.items() if found is None]
-    if absent and len(absent) < len(pins):
+    if absent and len(absent) < len(listed):
         raise UserError(f"no index has {absent[0].file} of {absent[0].requirement}. {way_out}")
     for pin, found in listed.items():
         if found and pin.sha256 not in found:
@@ -97,10 +100,7 @@ def require_listed(pins: Sequence[Pin], way_out: str) -> None:
 
 def _listed_sha256(finder: PackageFinder, pin: Pin) -> set[str] | None:
     """The digests that the indexes give for the file, perhaps none; None where no index lists it."""
-    try:
-        links = [found.link for found in finder.find_matches(pin.requirement) if found.link.filename == pin.file]
-    except Exception:  # of unearth, and of its HTTP library: an index that does not answer lists nothing
-        return None
+    links = [found.link for found in finder.find_matches(pin.requirement) if found.link.filename == pin.file]
     return {one for link in links for one in (link.hash_option or {}).get("sha256", [])} if links else None
 
 
@@ -208,6 +208,7 @@ def _pip_download(folder: Path, requirement: str, file: str, sha256: str, way_ou
         "pip",
         "download",
         "--no-deps",
+        "--no-cache-dir",  # a second copy of what is kept here anyway
         "--require-hashes",
         "--only-binary",
         ":all:",

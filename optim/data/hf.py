@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from optim.common.build import method
 from optim.common.errors import UserError, require_fraction
 from optim.data.corpus import Corpus, Source, _check_max_length, _corpus, _labelled
 from optim.data.sets import folder_set, folder_sha256, hub_set, split_cells
-from optim.data.table import _sorted_labels, _stratified
+from optim.data.table import _sorted_labels, held_back
 from optim.data.tables import _label_text, checked
 
 FIX = "Set data.train_split, data.dev_split, data.text_column, data.label_column."
@@ -32,6 +32,7 @@ def hub_or_folder(
     dev_split: str | None,
     text_column: str,
     label_column: str,
+    phrases: bool,
     dev_fraction: float,
     split_seed: int,
     max_length: int,
@@ -39,6 +40,7 @@ def hub_or_folder(
     """The set `name` (OWNER/NAME) of the model hub at `revision`, or a local folder `path`, through `datasets`.
 
     Without `dev_split`, `dev_fraction` of every class of the training split is held back, the same for a given seed.
+    phrases: rows of train are phrases of whole sentences; then it is of those, and rows that are part of one are left out.
     Nothing from the hub is ever run (`optim/data/sets.py`).
     """
     _check_max_length(max_length)
@@ -59,6 +61,7 @@ def hub_or_folder(
         path=None if path is None else Path(path).expanduser(),
         splits=(train_split, dev_split),
         columns=(text_column, label_column),
+        phrases=phrases,
         dev_fraction=dev_fraction,
         split_seed=split_seed,
         max_length=max_length,
@@ -75,6 +78,7 @@ class HubSet:
     path: Path | None
     splits: tuple[str, str | None]  # train, dev
     columns: tuple[str, str]  # text, label
+    phrases: bool  # rows are phrases of whole sentences
     dev_fraction: float
     split_seed: int
     max_length: int
@@ -87,8 +91,9 @@ class HubSet:
 
     def fingerprint(self) -> dict[str, Any]:
         """The hub's name and revision, or the digests of the folder's files, and how they are read."""
-        held_back = {"dev_fraction": self.dev_fraction, "split_seed": self.split_seed} if not self.splits[1] else {}
-        shared = {"splits": list(self.splits), "columns": list(self.columns), **held_back}
+        held = {"dev_fraction": self.dev_fraction, "split_seed": self.split_seed} if not self.splits[1] else {}
+        phrases = {"phrases": True} if self.phrases else {}
+        shared = {"splits": list(self.splits), "columns": list(self.columns), **phrases, **held}
         origin = {"hub_id": self.hub_id, "revision": self.revision} if not self.path else folder_sha256(self.path)
         return {"source": "hf", "config": self.config, "origin": origin, **shared, "max_length": self.max_length}
 
@@ -99,13 +104,14 @@ class HubSet:
         train_rows = self._rows(loaded, train_split, named)
         names = named or _sorted_labels({label for _, label in train_rows})
         if dev_split is None:
-            train_rows, dev_rows = _stratified(train_rows, self.dev_fraction, self.split_seed)
+            train_rows, dev_rows = held_back(train_rows, self.dev_fraction, self.split_seed, phrases=self.phrases)
         else:
             own = self._class_names(loaded, dev_split)  # a saved split may name its classes in another order
             dev_rows = self._rows(loaded, dev_split, own if set(own) & set(names) else named)
         ids = {name: i for i, name in enumerate(names)}
         train = _labelled(train_rows, ids, f"{self.name} {train_split}", "train")
-        return _corpus(self.name, train, _labelled(dev_rows, ids, f"{self.name} {dev_split}", "train"), names)
+        corpus = _corpus(self.name, train, _labelled(dev_rows, ids, f"{self.name} {dev_split}", "train"), names)
+        return replace(corpus, phrases=self.phrases)
 
     def _loaded(self) -> Any:
         if self.path:

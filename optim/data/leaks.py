@@ -109,8 +109,10 @@ def names_scored(corpus: Corpus) -> tuple[str, ...]:
     return tuple(dict.fromkeys((corpus.name, *known_sets(corpus.dev.texts))))
 
 
-def require_unrelated(data: str, learnt: Iterable[str], setting: str) -> None:
+def require_unrelated(data: str, learnt: Iterable[str], setting: str, *, verb: str = "was trained on") -> None:
     """Raises UserError if one of the data sets named `learnt`, which a model was trained on, holds what `data` scores.
+
+    verb: what `setting` has to do with those data sets.
 
     Movie-review snippets are what SST was cut from, so each of the two holds most sentences of the other.
     `sst2_sentences` scores sentences of SST-2's own train; what was fitted on it has not seen them.
@@ -121,12 +123,12 @@ def require_unrelated(data: str, learnt: Iterable[str], setting: str) -> None:
         other = _sentences_of(name)
         if scored and other and scored != other:
             raise UserError(
-                f"{setting} was trained on {name}, and data={data} has the same sentences: SST was cut from those "
+                f"{setting} {verb} {name}, and data={data} has the same sentences: SST was cut from those "
                 "movie reviews. A score on what was learnt says nothing; choose other data or another model."
             )
         if inner and other:
             raise UserError(
-                f"{setting} was trained on {name}, whose sentences to train hold those that data={data} scores. "
+                f"{setting} {verb} {name}, whose sentences to train hold those that data={data} scores. "
                 "A score on what was learnt says nothing; choose data=sst2 or another model."
             )
 

@@ -6,7 +6,7 @@ model remembers. Sentences are found again by their words: a whole one is a row 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +56,12 @@ def parts_of(texts: Sequence[str]) -> Parts:
     return Parts(np.array(whole, np.int64), np.array([row for found in parts for row in found], np.int64), offsets)
 
 
+def spans(texts: Iterable[str]) -> set[str]:
+    """Whatever stands in one of the texts as some of its words in a row, joined by spaces."""
+    split = [text.split() for text in texts]
+    return {" ".join(own[i:j]) for own in split for i in range(len(own)) for j in range(i + 1, len(own) + 1)}
+
+
 def _spans_among(words: list[str], rows_of: dict[str, list[int]]) -> list[int]:
     """The rows whose text is some of these words in a row."""
-    spans = {" ".join(words[i:j]) for i in range(len(words)) for j in range(i + 1, len(words) + 1)}
-    return sorted(row for span in spans for row in rows_of.get(span, ()))
+    return sorted(row for span in spans([" ".join(words)]) for row in rows_of.get(span, ()))

@@ -63,6 +63,11 @@ def folder_set(folder: Path, config: str | None, *, split: str) -> Any:
 
     require_folder(folder)
     saved = any((folder / name).is_file() for name in SAVED)
+    if saved and config:
+        raise UserError(
+            f"data.config={config} chooses nothing in {folder}, which save_to_disk left: it holds one configuration. "
+            "Leave data.config out."
+        )
     if not saved and (found := PATTERN.search(str(folder.absolute()))):
         raise UserError(
             f"data.path: {folder.absolute()} has {found[0]} in it, which datasets takes for a pattern of several "

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from optim.common.build import method
 from optim.common.errors import UserError, require_fraction
 from optim.data.corpus import Corpus, Source, _check_max_length, _corpus, _hash_order, _labelled
 from optim.data.leaks import joined_form
+from optim.data.phrases import MIN_WORDS, parts_of
 from optim.data.tables import SUFFIXES, file_sha256, format_of, read_rows
 
 
@@ -22,6 +25,7 @@ def table_source(
     dev_path: str | None,
     text_column: str,
     label_column: str,
+    phrases: bool,
     dev_fraction: float,
     split_seed: int,
     max_length: int,
@@ -29,6 +33,7 @@ def table_source(
     """Any .csv (RFC 4180), .tsv (no quoting: a `"` is a character), .jsonl or .parquet file with any number of classes.
 
     Without `dev_path`, `dev_fraction` of every class of the training file is held back, the same for a given seed.
+    phrases: rows are phrases of whole sentences; then it is of those, and rows that are part of one are left out.
     """
     _check_max_length(max_length)
     if train_path is None:
@@ -37,7 +42,8 @@ def table_source(
     if dev_path is None and dev_fraction == 0:
         raise UserError("data.dev_fraction must be above 0 without data.dev_path: nothing would be left to score.")
     dev = None if dev_path is None else Path(dev_path)
-    return Table(Path(train_path), dev, text_column, label_column, dev_fraction, split_seed, max_length)
+    columns = text_column, label_column
+    return Table(Path(train_path), dev, *columns, dev_fraction, split_seed, max_length, phrases=phrases)
 
 
 @method("data", "folder")
@@ -71,6 +77,7 @@ class Table:
     split_seed: int
     max_length: int
     name: str = "csv"
+    phrases: bool = False
 
     def fingerprint(self) -> dict[str, Any]:
         """The digests of the files and how they are read."""
@@ -84,6 +91,7 @@ class Table:
             "formats": [format_of(path) for path in files.values()],
             "columns": [self.text_column, self.label_column],
             **split,
+            **({"phrases": True} if self.phrases else {}),
             "max_length": self.max_length,
         }
 
@@ -99,11 +107,12 @@ class Table:
             )
         ids = {name: i for i, name in enumerate(names)}
         if self.dev_path is None:
-            train_rows, dev_rows = _stratified(rows, self.dev_fraction, self.split_seed)
+            train_rows, dev_rows = held_back(rows, self.dev_fraction, self.split_seed, phrases=self.phrases)
         else:
             train_rows, dev_rows = rows, self._rows(self.dev_path)
         train = _labelled(train_rows, ids, str(self.train_path), "train")
-        return _corpus(self.name, train, _labelled(dev_rows, ids, str(self.dev_path), "train"), names)
+        corpus = _corpus(self.name, train, _labelled(dev_rows, ids, str(self.dev_path), "train"), names)
+        return replace(corpus, phrases=self.phrases)
 
     def _rows(self, path: Path) -> list[tuple[str, str]]:
         return read_rows(path.expanduser(), self.text_column, self.label_column)
@@ -114,6 +123,26 @@ def _sorted_labels(labels: set[str]) -> tuple[str, ...]:
     if all(re.fullmatch(r"[+-]?\d+", label) for label in labels):
         return tuple(sorted(labels, key=lambda label: (int(label), label)))
     return tuple(sorted(labels))
+
+
+def held_back(
+    rows: list[tuple[str, str]], fraction: float, seed: int, *, phrases: bool
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """(train, dev): `fraction` of every class in dev, or, where rows are phrases, of the whole sentences.
+
+    Of phrases none is in train that is part of a sentence in dev. Raises UserError where no two sentences are whole.
+    """
+    if not phrases:
+        return _stratified(rows, fraction, seed)
+    parts = parts_of([text for text, _ in rows])
+    if len(parts.whole) < 2:
+        raise UserError(
+            f"data.phrases=true needs two whole sentences, rows of at least {MIN_WORDS} words that are part of no "
+            f"other, to hold one back; train has {len(parts.whole)}. Set data.phrases=false, or give dev sentences."
+        )
+    held, touched = parts.held_out(min(max(1, round(fraction * len(parts.whole))), len(parts.whole) - 1), seed)
+    left = np.setdiff1d(np.arange(len(rows)), touched)
+    return [rows[i] for i in left], [rows[i] for i in held]
 
 
 def _stratified(

@@ -5,7 +5,7 @@ arXiv:1503.02531: the transfer set): the user's file, and the file in which a st
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 from optim.common.errors import UserError
 from optim.common.files import first_line
 from optim.data.leaks import normal_form
+from optim.data.phrases import spans
 from optim.data.tables import COLUMNS, SUFFIXES, file_sha256, read_rows
 
 SETTING = "distill.unlabelled"
@@ -34,6 +35,17 @@ class Block:
 def from_nobody(texts: list[str]) -> Block:
     """A block of sentences that were made from no training row."""
     return Block(texts, np.full((len(texts), 2), NOBODY, np.int32))
+
+
+def name_parents(block: Block, whole: Mapping[int, str]) -> None:
+    """Writes which rows of `whole`, row -> normal form, each sentence is a part of: the first two, as its parents."""
+    rows_of: dict[str, list[int]] = {normal_form(text): [] for text in block.texts}
+    for row in sorted(whole):
+        for span in spans([whole[row]]) & rows_of.keys():
+            rows_of[span].append(row)
+    for place, text in enumerate(block.texts):
+        for column, row in enumerate(rows_of[normal_form(text)][:2]):
+            block.parents[place, column] = row
 
 
 LEFT_OUT = 2  # version of what is left out of a user's file; 2 leaves out what is spelt apart too (`does n't`)

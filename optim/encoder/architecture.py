@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,16 @@ class Architecture:
         if columns is not None:
             layers["relative_columns"] = tuple(tuple(own) for own in columns)
         return Architecture(**{**fields, **layers, "bottleneck": bottleneck})
+
+
+def class_names(folder: Path) -> tuple[str, ...]:
+    """The classes that the config.json in `folder` names, in order; none where it names none, or LABEL_0 and so on."""
+    try:
+        named = json.loads((folder / "config.json").read_text(encoding="utf-8"))["id2label"]
+        names = tuple(str(named[key]) for key in sorted(named, key=int))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ()
+    return () if all(re.fullmatch(r"LABEL_\d+", name) for name in names) else names
 
 
 def read_config(folder: Path, *, pooling: str, classes: int) -> Architecture:

@@ -30,6 +30,7 @@ from optim.common.stages import Wanted, stage
 NEEDED = ("config.json", "model.safetensors")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
 TOKENIZER_VERSION = 2  # of what `make_tokenizer` makes of a user's vocab.txt; 2 knows MPNet's special tokens
+CARD = "README.md"  # of a model of the hub: its head may say what it was trained on
 UNKNOWN = "[UNK]"  # of every family that is built here
 SPECIAL = {"mpnet": {"cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>", "mask_token": "<mask>"}}
 CONVERT = (
@@ -175,7 +176,8 @@ class HubCheckpoint:
 
     def _take(self, *, cached: bool) -> list[Path] | None:
         """The local paths of the files that are there; None if `cached` and one that is needed is not."""
-        files = {file: self._file(file, cached=cached, needed=file in NEEDED) for file in (*NEEDED, "tokenizer.json")}
+        wanted = (*NEEDED, "tokenizer.json", CARD)
+        files = {file: self._file(file, cached=cached, needed=file in NEEDED) for file in wanted}
         if files["tokenizer.json"] is None:
             files["vocab.txt"] = self._file("vocab.txt", cached=cached, needed=True)
             files["tokenizer_config.json"] = self._file("tokenizer_config.json", cached=cached, needed=False)

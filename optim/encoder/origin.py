@@ -27,6 +27,12 @@ def trained_on(checkpoint: Checkpoint) -> tuple[str, ...]:
     return (checkpoint.hub_id,) if isinstance(checkpoint, HubCheckpoint) else ()
 
 
+def trained_on_by_its_files(checkpoint: Checkpoint, cache_dir: Path) -> tuple[str, ...]:
+    """The same, where the hub may be asked: the card and the config.json there may say more than a name."""
+    more = said_in(checkpoint.fetch(cache_dir)) if isinstance(checkpoint, HubCheckpoint) else ()
+    return tuple(dict.fromkeys((*trained_on(checkpoint), *more)))
+
+
 def said_in(folder: Path) -> tuple[str, ...]:
     """What the files of a folder say, and for the bundle of a run its result.json; nothing where nothing is said."""
     names = [*_strings(_json(folder / TRAINED_ON), "data"), *_strings(_json(folder / "config.json"), "_name_or_path")]

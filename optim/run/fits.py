@@ -20,7 +20,7 @@ from optim.data.leaks import names_learnt
 from optim.data.phrases import Parts, parts_of
 from optim.data.tokens import Tokens, joined, tokenize
 from optim.encoder.architecture import Architecture
-from optim.encoder.origin import trained_on, write_trained_on
+from optim.encoder.origin import trained_on_by_its_files, write_trained_on
 from optim.encoder.tensorflow import prepare_tensorflow
 from optim.run.alignment import AlignmentStep
 from optim.run.keys import TRAINING, made_by, recipe_key
@@ -163,14 +163,14 @@ class FitStep(Step):
         ranges = self._fit(task, folder, scratch, stages)
         for wrapper in self.wrappers:
             wrapper.check(model)
+        write_trained_on(folder, [*self.learnt_before(stages.cache_dir), *names_learnt(self.tokens.corpus)])
         self._keep(model, shape, self.tokens.read(stages, "dev"), ranges, folder)
 
-    @property
-    def learnt_before(self) -> tuple[str, ...]:
+    def learnt_before(self, cache_dir: Path) -> tuple[str, ...]:
         """What its own start says it was trained on, or, where it is taught, what that of any of its teachers says."""
-        if self.answers or self.teachers or not isinstance(self.start, FromCheckpoint):
-            return self.point.learnt_before
-        return trained_on(self.start.checkpoint)
+        taught = self.answers or self.teachers or not isinstance(self.start, FromCheckpoint)
+        origins = self.point.origins if taught else (self.start.checkpoint,)
+        return tuple(name for one in origins for name in trained_on_by_its_files(one, cache_dir))
 
     def _require_tuned(self, answers: Sequence[np.ndarray], stages: Stages) -> None:
         """Raises UserError for a teacher that knows no more of the slice it was not fitted on than its commonest label.
@@ -253,7 +253,6 @@ class FitStep(Step):
         from optim.train.prune import zeroed_fraction
 
         store.save(model, shape, folder)
-        write_trained_on(folder, [*self.learnt_before, *names_learnt(self.tokens.corpus)])
         np.savez(folder / RANGES, **ranges)  # type: ignore[arg-type]
         weights = {"parameters": int(model.count_params()), "zeroed_fraction": zeroed_fraction(model)}
         (folder / "weights.json").write_text(json.dumps(weights) + "\n", encoding="utf-8")

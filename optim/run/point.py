@@ -77,11 +77,6 @@ class Point:
         """What student and teachers begin from."""
         return (self.checkpoint, *(teacher.checkpoint for teacher in self.teachers))
 
-    @property
-    def learnt_before(self) -> tuple[str, ...]:
-        """The data sets that model and teachers say they were trained on before."""
-        return tuple(name for one in self.origins for name in trained_on(one))
-
     def candidates(self) -> dict[str, Point]:
         """Name -> the same point in the precision of a candidate."""
         return {

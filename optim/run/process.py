@@ -25,12 +25,12 @@ from optim.common import hub
 from optim.common.build import build
 from optim.common.cache_size import warn_if_above
 from optim.common.errors import UserError
-from optim.common.files import environment
+from optim.common.files import UNREADABLE, environment
 from optim.common.interrupts import INTERRUPTED, TERMINATED, Terminated, terminate_on_sigterm
 from optim.common.screen import log_to, say, warnings_alone
 from optim.common.secrets import Masking
 from optim.data.leaks import known_sets, names_learnt, names_scored, require_unrelated, require_unseen_dev
-from optim.encoder.origin import trained_on
+from optim.encoder.origin import trained_on_by_its_files
 from optim.run import config, result
 from optim.run.config import POINTS, Job
 from optim.run.errors_text import never_answered_line
@@ -70,6 +70,7 @@ def _run(job: Job) -> tuple[Result, str]:
     folder = job.results_dir / run_id
     if done := result.read(folder):
         log.info("Done before; delete %s to run it again.", folder)
+        _tell_of_teacher(done, point, folder, job.cache_dir)
         if os.environ.get("WANDB_SWEEP_ID"):
             _tell_agent(job, done, point)
         return done, result.table(done, folder)
@@ -101,7 +102,8 @@ def _tracked(point: Point, draft: Result, folder: Path, cache_dir: Path, tracker
             if isinstance(error, Exception) and not isinstance(error, UserError):
                 log.debug("%s", traceback.format_exc())
             if result.read(folder) is None:  # else another process of the same run has finished it meanwhile
-                result.write(draft, folder)
+                with suppress(OSError):  # of a full disk, whose own error is raised below
+                    result.write(draft, folder)
             tracked.record(draft.to_json(), folder=None)
             raise
         tracked.record(draft.to_json(), folder=folder)
@@ -115,6 +117,27 @@ def _opened(tracker, result: Result, point: Point):
 
     job_type = TEACHER if is_its_teacher(point) else STUDENT
     return tracker.run(run_id=result.run_id, cfg=result.cfg, choices=result.choices, job_type=job_type)
+
+
+def _tell_of_teacher(done: Result, point: Point, folder: Path, cache_dir: Path) -> None:
+    """Adds to a finished result whether the teacher helped, if the student without it has been made since."""
+    from optim.run.teaching import learnt_since
+
+    if result.untaught_command(done) is None or not _has_fits_since(cache_dir, folder / result.FILE):
+        return
+    with suppress(UserError, *UNREADABLE):  # data that are out of reach now are no reason to lose what is there
+        if since := learnt_since(point, cache_dir, result.read_labels(folder)):
+            done.quality.update(since)
+            result.write_card(done, folder)
+            result.write(done, folder)
+
+
+def _has_fits_since(cache_dir: Path, file: Path) -> bool:
+    """Whether a fit has come into the cache since a file was written: to look for one takes the whole of the data."""
+    fits = [path for kind in ("teacher", "student") for path in (cache_dir / "stages").glob(f"{kind}-*")]
+    with suppress(OSError):
+        return any(path.stat().st_mtime > file.stat().st_mtime for path in fits)
+    return False
 
 
 def _tell_agent(job: Job, done: Result, point: Point) -> None:
@@ -149,33 +172,40 @@ def computed(point: Point, cache_dir: Path, curve: Curve) -> Outcome:
     from optim.run.forecast import Forecast
     from optim.run.outcome import outcome_of
     from optim.run.step import Stages
-    from optim.run.steps import steps_of
+    from optim.run.steps import other_classes, require_room, steps_of
 
     corpus = point.source.load(cache_dir)
     log.info("data      %s: %s sentences to train, %s to score, %d classes", corpus.name,
              f"{len(corpus.train.texts):,}", f"{len(corpus.dev.texts):,}", len(corpus.label_names))  # fmt: skip
-    seen = _require_unseen(point, corpus)
+    seen = _require_unseen(point, corpus, cache_dir)
     steps, stages = steps_of(point, corpus, cache_dir), Stages(cache_dir, curve)
     if steps.student is steps.teachers[0]:
         log.info("student   nothing is done to the model: the teacher is the student")
+    require_room(steps.all(), cache_dir)
+    for line in other_classes(steps.all(), corpus):
+        log.warning("%s", line)
     for line in Forecast(cache_dir).lines(steps.all()):
         log.info("plan      %s", line)
     for step in steps.all():
         stages.make(step)
     outcome = outcome_of(point, corpus, steps, stages)
+    before = [name for one in point.origins for name in trained_on_by_its_files(one, cache_dir)]
     more = known_sets(point.unlabelled.texts()) if point.unlabelled else ()
-    learnt = list(dict.fromkeys((*point.learnt_before, *names_learnt(corpus), *more)))
+    learnt = list(dict.fromkeys((*before, *names_learnt(corpus), *more)))
     return replace(outcome, data={**outcome.data, "dev_in_train_examples": seen, "trained_on": learnt})
 
 
-def _require_unseen(point: Point, corpus: Corpus) -> int:
+def _require_unseen(point: Point, corpus: Corpus, cache_dir: Path) -> int:
     """How many sentences of dev stand in train. Raises UserError for too many, or a model that learnt from them before.
 
     `point_of` looks at the names of the data alone; here it is what the texts are.
     """
+    more = known_sets(point.unlabelled.texts()) if point.unlabelled else ()
     for name in names_scored(corpus):
         for one in point.origins:
-            require_unrelated(name, trained_on(one), f"model={one.name}")
+            require_unrelated(name, trained_on_by_its_files(one, cache_dir), f"model={one.name}")
+        require_unrelated(name, names_learnt(corpus), f"data={corpus.name}: its train", verb="holds sentences of")
+        require_unrelated(name, more, "distill.unlabelled: its file", verb="holds sentences of")
     return require_unseen_dev(corpus)
 
 

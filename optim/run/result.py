@@ -186,6 +186,19 @@ def write_bundle(
     return _bundle(folder) / "README.md"
 
 
+def read_labels(folder: Path) -> np.ndarray:
+    """int [dev_examples], of a finished run."""
+    import numpy as np
+
+    with np.load(folder / ANSWERS) as saved:
+        return saved["labels"]
+
+
+def write_card(result: Result, folder: Path) -> None:
+    """Writes the model card of a bundle that is there anew."""
+    write_text(_bundle(folder) / "README.md", masked(card(result)))
+
+
 def _put(part: Path, bundle: Path) -> None:
     """Puts a bundle in the place of an older one; that of another process of the same run is as good."""
     shutil.rmtree(bundle, ignore_errors=True)

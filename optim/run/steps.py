@@ -17,9 +17,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from optim.common.errors import UserError
+from optim.common.files import require_disk
 from optim.common.stages import Wanted
 from optim.data.corpus import Corpus
 from optim.data.tokens import LENGTHS
+from optim.encoder.architecture import class_names
 from optim.encoder.kernels import prunable_shapes
 from optim.run.alignment import AlignmentStep
 from optim.run.exports import CandidatesStep, CompressedStep, FigureStep, FileStep, Float32Step
@@ -74,6 +76,10 @@ class Steps:
         return [step.wanted for step in self.all()]
 
 
+# Of disk for each parameter: weights, two moments and the best weights, float32 each, beside those saved before.
+SAVED_BYTES = 2 * 4 * 4
+
+
 def steps_of(point: Point, corpus: Corpus, cache_dir: Path) -> Steps:
     """The steps. Raises UserError for methods that do not go together, and for sentences too long for a model."""
     teachers = [_teacher(point, teacher, corpus, cache_dir) for teacher in point.teachers]
@@ -84,6 +90,32 @@ def steps_of(point: Point, corpus: Corpus, cache_dir: Path) -> Steps:
         step.trained(shape_before(step))  # it raises where the recipe does not suit the model
     compressed = CompressedStep(point, file) if point.export.compresses else None
     return Steps(teachers, student, file, FigureStep(point, file), compressed)
+
+
+def require_room(steps: Sequence[Step], cache_dir: Path) -> None:
+    """Raises UserError, before anything is trained, if the disk has no room for what a missing fit saves on its way."""
+    for step in steps:
+        if isinstance(step, FitStep) and step.wanted.at_hand(cache_dir) is None:
+            needed = SAVED_BYTES * shape_before(step).parameters
+            require_disk(cache_dir, needed, f"the {step.kind} {step.model_name}", "while it is fitted")
+
+
+def other_classes(steps: Sequence[Step], corpus: Corpus) -> list[str]:
+    """A line for each model whose checkpoint brings a classifier of other classes, or of the same in another order."""
+    starts = [step.start for step in steps if isinstance(step, FitStep) and isinstance(step.start, FromCheckpoint)]
+    lines, here = [], [name.casefold() for name in corpus.label_names]
+    for start in starts:
+        own = class_names(start.folder)
+        if own and [name.casefold() for name in own] != here:
+            lines.append(
+                f"model={start.checkpoint.name}: its checkpoint tells {_some(own)} apart, data={corpus.name} has "
+                f"{_some(corpus.label_names)}. It is fine-tuned on these data; its own classifier is of no use here."
+            )
+    return list(dict.fromkeys(lines))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
 
 
 def _require_positions(point: Point, student: FitStep, teachers: Sequence[FitStep]) -> None:

@@ -12,7 +12,7 @@ from optim.data.corpus import Corpus
 from optim.measure.quality import mcnemar
 from optim.run.point import Point
 from optim.run.step import Stages
-from optim.run.steps import Steps, untaught
+from optim.run.steps import Steps, steps_of, untaught
 from optim.train.answers import mean_soft
 
 
@@ -32,6 +32,26 @@ def teaching_of(point: Point, corpus: Corpus, steps: Steps, stages: Stages, labe
         "ensemble_accuracy_fraction": _ensemble_accuracy(point, steps, stages, labels),
         "taught": taught,
         "student_accuracy_fraction": float(right.mean()),
+        **_beside(right, other),
+    }
+
+
+def learnt_since(point: Point, cache_dir: Path, labels: np.ndarray) -> dict[str, Any]:
+    """The part of `quality` that was not known when a point was finished, if its student and the other are there now.
+
+    labels: int [dev_examples]. Nothing is made; empty where one of the two is not in the cache.
+    """
+    corpus = point.source.load(cache_dir)
+    student = steps_of(point, corpus, cache_dir).student.wanted.intact(cache_dir)
+    other = _right_without(point, corpus, cache_dir, labels)
+    if student is None or other is None:
+        return {}
+    return _beside(np.load(student / "dev.npy").argmax(axis=1) == labels, other)
+
+
+def _beside(right: np.ndarray, other: np.ndarray | None) -> dict[str, Any]:
+    """A student beside the same without teachers, each by which answers are right; nothing known without the other."""
+    return {
         "untaught_accuracy_fraction": None if other is None else float(other.mean()),
         "untaught_p": None if other is None else mcnemar(right, other),
         "teacher_helps": None if other is None else bool(right.sum() > other.sum()),

@@ -16,6 +16,7 @@ from optim.data import transfer
 from optim.data.augment import Augment, Maker
 from optim.data.corpus import Corpus
 from optim.data.leaks import holding, normal_form, require_unseen
+from optim.data.phrases import parts_of, spans
 from optim.data.tokens import Tokens, tokenize_blocks
 from optim.data.transfer import Block, Filter, UnlabelledFile
 from optim.encoder.words import word_table
@@ -109,18 +110,32 @@ class UnlabelledStep(TextsStep):
 
     def key(self) -> Mapping[str, Any]:
         """The file's content, and what it may not repeat."""
-        return {"corpus": self.corpus.digest, "file": self.file.fingerprint()}
+        phrases = {"phrases": True} if self.corpus.phrases else {}
+        return {"corpus": self.corpus.digest, "file": self.file.fingerprint(), **phrases}
 
     def filter(self) -> Filter:
-        """By forms without spaces: the user's file may spell the sentences of the data otherwise."""
+        """By forms without spaces: the user's file may spell the sentences of the data otherwise.
+
+        Where rows are phrases, a part of a scored sentence says what that says, and is left out too.
+        """
         dev = self.corpus.dev.texts
-        return Filter(self.corpus.train.texts, [*dev, *holding(dev, self.file.texts())], form=_unspaced)
+        parts = spans(map(normal_form, dev)) if self.corpus.phrases else ()
+        return Filter(self.corpus.train.texts, [*dev, *holding(dev, self.file.texts()), *parts], form=_unspaced)
 
     def blocks(self) -> Iterator[Block]:
-        """All of it. Raises UserError if it holds more sentences of dev than chance brings; the few are left out."""
+        """All of it. Raises UserError if it holds more sentences of dev than chance brings; the few are left out.
+
+        Where rows are phrases, a part of a sentence of train counts as made from it: a fit that holds the sentence out
+        does not learn from the part.
+        """
         texts, scored = self.file.texts(), self.corpus.dev.texts
         require_unseen(scored, texts, f"{transfer.SETTING}: {self.file.path}")
-        yield transfer.from_nobody(texts)
+        block = transfer.from_nobody(texts)
+        if self.corpus.phrases:
+            train = self.corpus.train.texts
+            whole = parts_of(train).whole.tolist()
+            transfer.name_parents(block, dict(zip(whole, (normal_form(train[row]) for row in whole), strict=True)))
+        yield block
 
 
 class TransferTokensStep(Step):

@@ -16,11 +16,15 @@ SAVED = "half.npz"
 def put(scratch: Path, **arrays: Any) -> None:
     """Saves arrays beside those of before, and then puts them in their place: a kill leaves the one or the other."""
     part = scratch / f"part.{SAVED}"
-    with part.open("wb") as file:
-        np.savez(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())  # else a power failure may leave the new name without the content
-    os.replace(part, scratch / SAVED)
+    try:
+        with part.open("wb") as file:
+            np.savez(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())  # else a power failure may leave the new name without the content
+        os.replace(part, scratch / SAVED)
+    except BaseException:  # a full disk above all, which the half of a file would keep full
+        part.unlink(missing_ok=True)
+        raise
 
 
 def read(scratch: Path) -> dict[str, np.ndarray]:

@@ -267,6 +267,28 @@ def test_a_folder_that_is_none_is_named(tmp_path, content, part):
     assert "\n" not in str(caught.value)
 
 
+def test_a_configuration_of_what_save_to_disk_left_is_refused(saved, tmp_path):
+    with pytest.raises(UserError, match=r"data\.config=plain chooses nothing in .*things, which save_to_disk left"):
+        local(saved, config="plain").load(tmp_path)
+
+
+def test_phrases_of_a_sentence_that_is_scored_are_not_learnt(tmp_path):
+    """A slice of one split, of whole sentences where rows are phrases; without that key of any rows."""
+    whole = [f"film number {i} is a thing to see" for i in range(20)]
+    rows = [(part, str(i % 2)) for i, text in enumerate(whole) for part in (text, text.removesuffix(" to see"))]
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.csv").write_bytes(csv(rows))
+    corpus = local(tmp_path / "set", dev_split=None, dev_fraction=0.2, phrases=True).load(tmp_path)
+    assert corpus.phrases
+    assert len(corpus.dev.texts) == 4
+    assert set(corpus.dev.texts) <= set(whole)
+    assert len(corpus.train.texts) == 40 - 8
+    assert not [text for text in corpus.train.texts if any(text in held for held in corpus.dev.texts)]
+    plain = local(tmp_path / "set", dev_split=None, dev_fraction=0.2)
+    assert not plain.load(tmp_path).phrases
+    assert plain.fingerprint() != local(tmp_path / "set", dev_split=None, dev_fraction=0.2, phrases=True).fingerprint()
+
+
 def test_several_labels_a_sentence_are_refused(tmp_path):
     from datasets import Dataset
 

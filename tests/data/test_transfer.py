@@ -13,6 +13,7 @@ from optim.common.errors import UserError
 from optim.data.leaks import holding, normal_form, require_unseen
 from optim.data.transfer import Block, Filter, UnlabelledFile, from_nobody, parents_of, save, texts_of
 from optim.run.transfer import UnlabelledStep
+from optim.train.rows import unlabelled_rows
 
 
 def test_normal_form_by_hand():
@@ -43,7 +44,8 @@ def test_the_filter_by_hand():
 def test_a_file_that_spells_sentences_otherwise_or_holds_them_is_left_out():
     """SST-2's `does n't` is the file's `doesn't`; a longer text that holds a scored sentence goes too."""
     train, dev = ("it is n't bad", "fine"), ("it does n't make for a completely honest evening of film",)
-    corpus = SimpleNamespace(digest="d", train=SimpleNamespace(texts=train), dev=SimpleNamespace(texts=dev * 60))
+    corpus = SimpleNamespace(digest="d", phrases=False, train=SimpleNamespace(texts=train),
+                             dev=SimpleNamespace(texts=dev * 60))  # fmt: skip
     texts = ["It isn't bad!", "He said it doesn't make for a completely honest evening of film.", "a new one", "..."]
     file = SimpleNamespace(path="x.txt", texts=lambda: texts, fingerprint=dict)
     step = UnlabelledStep(corpus, file)  # pyright: ignore[reportArgumentType]
@@ -54,6 +56,26 @@ def test_a_file_that_spells_sentences_otherwise_or_holds_them_is_left_out():
     assert [text for block in step.blocks() for text in kept(block).texts] == ["a new one"]
     assert kept.left_out == {"repeated": 2, "as_dev": 1}
     assert holding(dev, [dev[0], "It does n't."]) == [dev[0]]
+
+
+def test_a_part_of_a_scored_sentence_is_left_out_and_one_of_train_follows_its_sentence():
+    """Where rows are phrases; elsewhere two sentences may share a few words by chance."""
+    whole = "a deep and very moving film , n't it", "this one is as bad as any other film"
+    train = (whole[0], "very moving", whole[1])
+    corpus = SimpleNamespace(digest="d", train=SimpleNamespace(texts=train), phrases=True,
+                             dev=SimpleNamespace(texts=("the dullest of all plots", *map(str, range(60)))))  # fmt: skip
+    texts = ["dullest of all", "Deep and very", "film", "is as bad", "nothing of both"]
+    file = SimpleNamespace(path="x.txt", texts=lambda: texts, fingerprint=dict)
+    step = UnlabelledStep(corpus, file)  # pyright: ignore[reportArgumentType]
+    [kept] = [step.filter()(block) for block in step.blocks()]
+    assert kept.texts == texts[1:]
+    assert kept.parents.tolist() == [[0, -1], [0, 2], [2, -1], [-1, -1]]
+    assert unlabelled_rows(kept.parents, np.array([1, 2]), 7).tolist() == [5, 6], "without the first sentence"
+    keys = [step.key()]
+    corpus.phrases = False
+    [kept] = [step.filter()(block) for block in step.blocks()]
+    assert (kept.texts, kept.parents.max()) == (texts, -1)
+    assert step.key() not in keys
 
 
 def test_what_was_saved_is_read(tmp_path, monkeypatch):

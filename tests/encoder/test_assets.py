@@ -609,7 +609,7 @@ def test_a_model_of_the_same_short_name_is_not_taken_for_it(tmp_path, monkeypatc
     there = copy_of_tiny(tmp_path)
 
     def download(hub_id: str, name: str, *, revision: str, local_files_only: bool = False) -> str:
-        if hub_id != "bert-base-uncased":
+        if hub_id != "bert-base-uncased" or not (there / name).is_file():
             raise LocalEntryNotFoundError("not in the cache")
         return str(there / name)
 

@@ -205,6 +205,21 @@ def test_a_part_that_the_index_lacks_is_named_first(made, tmp_path, monkeypatch)
     assert "model.path=DIR" in said
 
 
+def test_a_part_for_which_no_index_answers_is_not_said_to_be_absent(made, tmp_path, monkeypatch):
+    """One time-out of three: pip, which is asked next, gets it or says why not."""
+    listed, asked = packages._listed_sha256, []
+
+    def times_out(finder, pin):
+        asked.append(pin)
+        if len(asked) == 2:
+            raise TimeoutError("read timed out")
+        return listed(finder, pin)
+
+    monkeypatch.setattr(packages, "_listed_sha256", times_out)
+    assert made.source().fetch(tmp_path / "cache").is_dir()
+    assert (len(asked), len(made.served)) == (3, 3)
+
+
 def test_a_part_that_the_index_lists_with_another_digest_is_named_first(made, tmp_path):
     said = before_any_download(made, tmp_path / "cache", parts=made.parts(1, sha256="1" * 64))
     right = made.settings["parts"][1]["sha256"]

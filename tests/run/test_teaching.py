@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+from collections import namedtuple
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,13 +17,16 @@ from conftest import DEV_COUNT, TRAIN_COUNT, Runs
 from made_results import made as made_result
 from whole_points import made, point
 
+from optim.common import files, memory
 from optim.common.errors import UserError
+from optim.common.stages import Wanted
 from optim.run import fits, places, result, teaching
 from optim.run.compose import composed
 from optim.run.keys import run_id_of
 from optim.run.point import point_of
 from optim.run.result import Result
-from optim.run.steps import steps_of, untaught
+from optim.run.steps import other_classes, require_room, steps_of, untaught
+from optim.run.surgery import shape_before
 from optim.run.teaching import teaching_of
 from optim.train.fit import split
 
@@ -31,6 +35,15 @@ TAUGHT = ("model.layers=1", "model.seed=5", "distill.teacher=tiny", "distill.see
 # Another model, seed, pruning, quantization and temperature under the same two teachers.
 OTHER = ("model.family=distilbert", "model.layers=1", "prune=fixed50", "quant=int8", "distill.temperature=4",
          "distill.teacher=tiny", "distill.seeds=2", "seed=1", "distill.teacher_seed=0")  # fmt: skip
+
+
+SINCE = ("untaught_accuracy_fraction", "untaught_p", "teacher_helps")  # told later, of a run that is done
+
+
+def again(runs: Runs, *more: str) -> None:
+    """A run that is done before, in this process."""
+    with pytest.raises(AssertionError, match="was expected to leave one new result"):
+        runs.folder_of(*more)
 
 
 @pytest.fixture(scope="module")
@@ -149,11 +162,15 @@ def test_whether_the_teacher_helps_is_not_known_before_the_student_without_it_is
     counted = stages_in(runs)
     own = read(runs.folder_of(*shlex.split(command)[2:]))
     assert stages_in(runs) == {**counted, "teacher": counted["teacher"] + 1}
-    shutil.rmtree(folder)
-    told = read(runs.folder_of("fit.precision=float32", *TAUGHT))["quality"]
+    again(runs, "fit.precision=float32", *TAUGHT)
+    told = read(folder)["quality"]
     assert told["untaught_accuracy_fraction"] == own["quality"]["student_accuracy_fraction"]
     assert told["teacher_helps"] == (told["student_accuracy_fraction"] > told["untaught_accuracy_fraction"])
     assert 0 <= told["untaught_p"] <= 1
+    assert {key for key, value in told.items() if value != quality[key]} == set(SINCE)
+    assert command not in (folder / "bundle" / "README.md").read_text(encoding="utf-8"), "it is known now"
+    shutil.rmtree(folder)
+    assert read(runs.folder_of("fit.precision=float32", *TAUGHT))["quality"] == told, "as if it had been known before"
     assert (own["quality"]["taught"], own["quality"]["teacher_helps"]) == (False, None)
     assert result.untaught_command(Result(**own)) is None
 
@@ -346,3 +363,54 @@ def test_a_teacher_is_judged_by_the_slice_whatever_a_rare_class_weighs_in_the_fi
     stages: Any = None
     with pytest.raises(UserError, match="The teacher mine has") if refused else nullcontext():
         fits.FitStep._require_tuned(step, [answers], stages)
+
+
+def test_a_disk_without_room_for_what_a_fit_saves_ends_before_it(runs, tmp_path, monkeypatch):
+    """Two savings of weights, two moments and the best weights, float32 each; of a fit that is there none is made."""
+    chosen = point(runs, "prune=fixed50")
+    corpus = chosen.source.load(runs.cache)
+    steps = steps_of(chosen, corpus, runs.cache)
+    needed = 32 * shape_before(steps.student).parameters
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage(0, 0, needed))
+    require_room(steps.all(), tmp_path)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage(0, 0, needed - 1))
+    with pytest.raises(UserError, match=r"^the teacher tiny takes 0\.00 GB of disk while it is fitted, cache_dir "):
+        require_room(steps.all(), tmp_path)
+    monkeypatch.setattr(Wanted, "at_hand", lambda self, cache_dir: 1.0)
+    require_room(steps.all(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("named", "part"),
+    [
+        (["no", "perhaps", "yes"], "checkpoint tells no, perhaps, yes apart, data=sst2 has negative, positive. It is"),
+        (["positive", "negative"], "tells positive, negative apart"),
+        (["NEGATIVE", "Positive"], None),
+        (["LABEL_0", "LABEL_1", "LABEL_2"], None),
+        (None, None),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_that_tells_other_classes_apart_is_named(runs, tmp_path, named, part):
+    folder = shutil.copytree(point(runs).checkpoint.fetch(runs.cache), tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("id2label", None)
+    config |= {"id2label": {str(i): name for i, name in enumerate(named)}} if named else {}
+    (folder / "config.json").write_text(json.dumps(config))
+    chosen = point(runs, f"model.path={folder}", "prune=fixed50")
+    corpus = chosen.source.load(runs.cache)
+    lines = other_classes(steps_of(chosen, corpus, runs.cache).all(), corpus)
+    assert len(lines) == (part is not None)
+    assert part is None or part in lines[0]
+
+
+def test_the_memory_of_a_container_is_what_it_may_use(tmp_path, monkeypatch):
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(memory, "LIMITS", (tmp_path / "none", limit))
+    whole = memory.memory_bytes()
+    assert whole > 10**8
+    limit.write_text("1000000\n")
+    assert memory.memory_bytes() == 10**6
+    for content in ("max\n", str(10**18)):
+        limit.write_text(content)
+        assert memory.memory_bytes() == whole

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from conftest import CONF, DEV_COUNT, Runs, sentences
@@ -12,7 +14,8 @@ from hydra import compose, initialize_config_dir
 from whole_points import point
 
 from optim.common.errors import UserError
-from optim.encoder.origin import said_in, write_trained_on
+from optim.encoder.assets import HubCheckpoint
+from optim.encoder.origin import said_in, trained_on, trained_on_by_its_files, write_trained_on
 from optim.run.point import point_of
 from optim.run.process import _require_unseen
 
@@ -21,6 +24,12 @@ SST2_DEV = [  # three sentences by which it is known
     "the second coming of harry potter is a film far superior to its predecessor .",
     "dragonfly has no atmosphere , no tension -- nothing but costner , flailing away .",
 ]
+
+
+@pytest.fixture
+def tiny(runs: Runs):
+    """The checkpoint model=tiny."""
+    return point(runs).checkpoint
 
 
 def glue_with_copies(folder: Path, copies: int) -> Path:
@@ -87,10 +96,43 @@ def test_a_file_that_turns_out_to_be_sst2_is_not_scored_by_a_model_that_learnt_f
     words += [f"data.train_path={tmp_path}/train.csv", f"data.dev_path={tmp_path}/dev.csv"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         chosen = point_of(compose("train", overrides=words))
-    assert _require_unseen(chosen, chosen.source.load(runs.cache)) == 0
+    assert _require_unseen(chosen, chosen.source.load(runs.cache), runs.cache) == 0
     write_trained_on(folder, ["csv", "reviews"])
     with pytest.raises(UserError, match="was trained on reviews, and data=sst2 has the same sentences"):
-        _require_unseen(chosen, chosen.source.load(runs.cache))
+        _require_unseen(chosen, chosen.source.load(runs.cache), runs.cache)
+
+
+def test_what_is_learnt_beside_train_is_known_by_its_texts(runs):
+    """A file of SST-2's sentences, under whatever name, beside reviews that are scored; and as what reviews are."""
+    quiet = SimpleNamespace(texts=["a film", "a plot"])
+    corpus: Any = SimpleNamespace(name="reviews", train=quiet, dev=SimpleNamespace(texts=["another film"]))
+    chosen: Any = SimpleNamespace(origins=(), unlabelled=SimpleNamespace(texts=lambda: SST2_DEV))
+    told = "holds sentences of sst2, and data=reviews has the same sentences"
+    with pytest.raises(UserError, match=rf"distill\.unlabelled: its file {told}"):
+        _require_unseen(chosen, corpus, runs.cache)
+    chosen.unlabelled = None
+    assert _require_unseen(chosen, corpus, runs.cache) == 0
+    corpus.train = SimpleNamespace(texts=SST2_DEV)
+    with pytest.raises(UserError, match=rf"data=reviews: its train {told}"):
+        _require_unseen(chosen, corpus, runs.cache)
+
+
+def test_the_card_of_a_model_of_the_hub_says_what_it_learnt(tiny, tmp_path, monkeypatch):
+    """The same model is refused as a folder, where the card lies beside it."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    there = shutil.copytree(tiny.fetch(tmp_path / "cache"), tmp_path / "model")
+    (there / "README.md").write_text("---\ndatasets:\n- rotten_tomatoes\n---\nA model.\n")
+
+    def download(hub_id: str, name: str, *, revision: str, local_files_only: bool = False) -> str:
+        if not (there / name).is_file():
+            raise LocalEntryNotFoundError("not in the cache")
+        return str(there / name)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    movies = HubCheckpoint("movies", "someone/my-movies", "main", "first")
+    assert trained_on(movies) == ("someone/my-movies",)
+    assert trained_on_by_its_files(movies, tmp_path / "cache") == ("someone/my-movies", "rotten_tomatoes")
 
 
 def test_a_teacher_that_learnt_from_reviews_teaches_nothing_that_is_scored_on_sst2(runs, tmp_path, monkeypatch):

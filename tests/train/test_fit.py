@@ -151,6 +151,21 @@ def test_what_was_saved_and_is_damaged_is_nothing_to_go_on_from(damage, tmp_path
     assert fit_of(model, tokens, tmp_path)._restore() == 0
 
 
+def test_a_saving_that_fails_leaves_no_half_of_a_file(tmp_path, monkeypatch):
+    """As on a full disk, which a half would keep full. What was saved before is still there."""
+    saved.put(tmp_path, done=7)
+
+    def full(file, **arrays) -> None:
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(saved.np, "savez", full)
+    with pytest.raises(OSError, match="No space"):
+        saved.put(tmp_path, done=8)
+    assert [path.name for path in tmp_path.iterdir()] == [saved.SAVED]
+    assert saved.read(tmp_path)["done"] == 7
+
+
 def test_stopped_answers_are_saved_and_go_on(tmp_path, ctrl_c):
     """A Ctrl-C among the first 256 of 600: those are answered and saved, then it acts."""
     tokens, model, told, first = tokens_of(600), new_model(), [], []
