@@ -13,7 +13,7 @@ from optim.common.build import method
 from optim.common.errors import UserError, require_fraction
 from optim.data.corpus import Corpus, Source, _check_max_length, _corpus, _labelled
 from optim.data.sets import folder_set, folder_sha256, hub_set, split_cells
-from optim.data.table import _sorted_labels, held_back
+from optim.data.table import _sorted_labels, held_back, held_back_key
 from optim.data.tables import _label_text, checked
 
 FIX = "Set data.train_split, data.dev_split, data.text_column, data.label_column."
@@ -40,7 +40,7 @@ def hub_or_folder(
     """The set `name` (OWNER/NAME) of the model hub at `revision`, or a local folder `path`, through `datasets`.
 
     Without `dev_split`, `dev_fraction` of every class of the training split is held back, the same for a given seed.
-    phrases: rows of train are phrases of whole sentences; then it is of those, and rows that are part of one are left out.
+    phrases: rows of train are phrases of whole sentences; then it is of those, and what is part of one is not learnt.
     Nothing from the hub is ever run (`optim/data/sets.py`).
     """
     _check_max_length(max_length)
@@ -91,7 +91,7 @@ class HubSet:
 
     def fingerprint(self) -> dict[str, Any]:
         """The hub's name and revision, or the digests of the folder's files, and how they are read."""
-        held = {"dev_fraction": self.dev_fraction, "split_seed": self.split_seed} if not self.splits[1] else {}
+        held = held_back_key(self.dev_fraction, self.split_seed) if not self.splits[1] else {}
         phrases = {"phrases": True} if self.phrases else {}
         shared = {"splits": list(self.splits), "columns": list(self.columns), **phrases, **held}
         origin = {"hub_id": self.hub_id, "revision": self.revision} if not self.path else folder_sha256(self.path)

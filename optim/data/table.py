@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ class Table:
         files = (
             {"train": self.train_path} if self.dev_path is None else {"train": self.train_path, "dev": self.dev_path}
         )
-        split = {"dev_fraction": self.dev_fraction, "split_seed": self.split_seed} if self.dev_path is None else {}
+        split = held_back_key(self.dev_fraction, self.split_seed) if self.dev_path is None else {}
         return {
             "source": "table",
             **{f"{key}_sha256": file_sha256(path.expanduser()) for key, path in files.items()},
@@ -125,6 +125,11 @@ def _sorted_labels(labels: set[str]) -> tuple[str, ...]:
     return tuple(sorted(labels))
 
 
+def held_back_key(fraction: float, seed: int) -> dict[str, Any]:
+    """What the id of a slice of train knows; version 2 holds back no more than `fraction` where rows have copies."""
+    return {"dev_fraction": fraction, "split_seed": seed, "version": 2}
+
+
 def held_back(
     rows: list[tuple[str, str]], fraction: float, seed: int, *, phrases: bool
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
@@ -145,13 +150,23 @@ def held_back(
     return [rows[i] for i in left], [rows[i] for i in held]
 
 
+def _drawn(forms: list[str], count: int) -> list[str]:
+    """The first of the forms, of each with all its copies, that come to `count` rows and no more; one in any case."""
+    copies, drawn, left = Counter(forms), [], count
+    for form, size in copies.items():  # in the order of their first rows
+        if size <= left:
+            drawn.append(form)
+            left -= size
+    return drawn or ([min(copies, key=copies.__getitem__)] if count else [])
+
+
 def _stratified(
     rows: list[tuple[str, str]], fraction: float, seed: int
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """(train, dev): `fraction` of every class in dev, at least one sentence, and never the last of a class.
 
     Copies of a text, with other capitals and marks or another label too, go to the same side: dev holds nothing that
-    was trained on.
+    was trained on. A text of which there are more copies than are still to be held back stays in train.
     """
     order = _hash_order([text for text, _ in rows], seed)
     forms = [joined_form(text) for text, _ in rows]
@@ -159,7 +174,7 @@ def _stratified(
     for i in order:
         members[rows[i][1]].append(i)
     counts = {label: min(max(1, round(fraction * len(some))), len(some) - 1) for label, some in members.items()}
-    chosen = {forms[i] for label, some in members.items() for i in some[: counts[label]]}
+    chosen = {form for label, some in members.items() for form in _drawn([forms[i] for i in some], counts[label])}
     for indices in members.values():
         if all(forms[i] in chosen for i in indices):
             chosen -= {forms[i] for i in indices}

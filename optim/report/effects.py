@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from optim.report.compare import LATENCY, Rule, geometric
 from optim.report.difference import SURE, Difference, Mean, Spread, holm
 from optim.report.finished import Finished, data_of, factors
 from optim.report.seeds import FOLLOWS, comparable, fit_of, pooled, spreads_of
+from optim.run.places import GROUPS
 
 NO_EFFECT = ("seed", "data", *(f"{group}.{key}" for group, key in FOLLOWS))  # what no option is judged by
 Pairs = list[tuple[Finished, Finished]]
@@ -91,7 +94,8 @@ def _paired(points: Sequence[Finished], columns: Mapping[str, list[str]], factor
     by_option: dict[str, dict[tuple, Finished]] = {}
     for i, point in enumerate(points):
         rest = tuple(values[i] for name, values in columns.items() if name != factor)
-        by_option.setdefault(columns[factor][i], {})[(*rest, str(point.result.seed))] = point
+        alike = (*rest, _held(point, factor), str(point.result.seed))
+        by_option.setdefault(columns[factor][i], {})[alike] = point
     base, *options = sorted(by_option, key=lambda option: (option != "none", option))
     out = []
     for option in options:
@@ -99,6 +103,28 @@ def _paired(points: Sequence[Finished], columns: Mapping[str, list[str]], factor
         usable = {(a.file, b.file): (a, b) for a, b in pairs if a.file != b.file and comparable([a, b])}
         out += [(base, option, _of_one_data(list(usable.values())))] if usable else []
     return out
+
+
+def _held(point: Finished, factor: str) -> str:
+    """What the config holds beside a factor: an experiment, or a YAML, sets keys that no command line names."""
+    group, _, key = factor.partition(".")
+    cfg = {name: dict(point.result.cfg.get(name) or {}) for name in GROUPS if name not in ("data", "track")}
+    for name, follower in FOLLOWS:
+        cfg[name].pop(follower, None)
+    if not key:
+        cfg.pop(group, None)
+    elif group in cfg:
+        cfg[group] = _without(cfg[group], key.split("."))
+    return json.dumps(cfg, sort_keys=True, default=str)
+
+
+def _without(fields: dict[str, Any], keys: list[str]) -> dict[str, Any]:
+    """A nested dictionary without the value under some keys."""
+    first, *more = keys
+    if not more:
+        return {name: value for name, value in fields.items() if name != first}
+    inner = fields.get(first)
+    return {**fields, first: _without(inner, more)} if isinstance(inner, dict) else fields
 
 
 def _of_one_data(pairs: Pairs) -> Pairs:

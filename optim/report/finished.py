@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from optim.common.errors import UserError
 from optim.common.files import UNREADABLE
 from optim.measure.quality import wilson
 from optim.run import result
@@ -65,8 +64,8 @@ def read_all(folders: Sequence[Path], machine: str | None = None) -> tuple[list[
     """(finished points, failed results, one line for each file that is left out), of all folders and those in them.
 
     machine: the id of another machine, whose figures stand in for those of each result. Left out is what it has not
-    measured, what is no result of this tool, and what another version of it made: its figures may mean something else.
-    Failed is what has failed everywhere. Raises UserError for two points with one id and different contents.
+    measured, what is no result of this tool, what another version of it made (its figures may mean something else), and
+    the second of two runs of one id with other figures. Failed is what has failed everywhere.
     """
     done, failed, left_out, seen = [], {}, [], {}
     for path in dict.fromkeys(path for folder in folders for path in result.files_below(folder)):
@@ -79,7 +78,10 @@ def read_all(folders: Sequence[Path], machine: str | None = None) -> tuple[list[
             continue
         twin = seen.setdefault(read.run_id, (path, read))
         if twin[0] != path:
-            _require_same(twin, (path, read))
+            if not _same(twin[1], read):
+                left_out.append(
+                    f"{path} is left out: {twin[0]} is the same run with other figures. Delete one of them."
+                )
         elif (later := _later(path.parent, machine)) is None and machine:
             left_out.append(f"{path} is left out: machine {machine} has not measured it.")
         else:
@@ -104,12 +106,14 @@ def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:80]
 
 
-def _require_same(first: tuple[Path, Result], second: tuple[Path, Result]) -> None:
-    """Two files of one run must tell the same: a copy is fine, another content is not."""
-    if first[1].quality != second[1].quality or first[1].size != second[1].size:
-        raise UserError(
-            f"{first[0]} and {second[0]} are both run {first[1].run_id} with different figures: delete the wrong one."
-        )
+# Of `quality`, what one of two copies may have been told after they were made.
+TOLD_LATER = ("untaught_accuracy_fraction", "untaught_p", "teacher_helps")
+
+
+def _same(first: Result, second: Result) -> bool:
+    """Whether two files of one run tell the same: a copy does. Another machine of the same kind may round otherwise."""
+    qualities = [{k: v for k, v in found.quality.items() if k not in TOLD_LATER} for found in (first, second)]
+    return qualities[0] == qualities[1] and first.size == second.size
 
 
 def _later(folder: Path, machine: str | None) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def measure_noisy_again(folders: Sequence[Path], bench: Bench) -> int:
     """
     points = [p for p in read_all(folders)[0] if _as_here(p, bench)]
     again = [p for p, flag in zip(points, noisy(points), strict=True) if flag and not (p.folder / REMEASURED).exists()]
+    again = [p for p in again if os.access(p.folder, os.W_OK)]  # others' results are theirs
     if again:
         log.info("measure   the timing of %d of %d points was noisy: once more, side by side", len(again), len(points))
         remeasure(again, bench)

@@ -129,7 +129,14 @@ def _float32(point: Finished) -> Path | None:
     """The float32 file of the point's student in the cache of stages, if it is still there."""
     keys = [key for key in point.result.cost.get("stages", {}) if key.startswith("float32-")]
     paths = [Path(point.result.cfg["cache_dir"]).expanduser() / "stages" / key / MODEL_FILE for key in keys]
-    return next((path for path in paths if path.is_file()), None)
+    return next((path for path in paths if _is_there(path)), None)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # in the home of another user, where this one may not look
+        return False
 
 
 def _vocabulary_size(point: Finished) -> int:

@@ -273,6 +273,22 @@ def test_every_format_gives_the_same_corpus(tmp_path):
     assert corpora[3].label_names == ("1", "2", "3")
 
 
+def test_slice_of_phrases_is_of_whole_sentences(tmp_path):
+    """Where rows are phrases; a sentence is a row of six words or more that is part of no other."""
+    whole = [f"film number {i} is a thing to see" for i in range(20)]
+    rows = [f"{part},{i % 2}\n" for i, text in enumerate(whole) for part in (text, text.removesuffix(" to see"))]
+    path = write(tmp_path / "a.csv", "text,label\n" + "".join(rows))
+    source = table(path, dev_fraction=0.2, phrases=True)
+    corpus = source.load(tmp_path)
+    assert (corpus.phrases, len(corpus.dev.texts), len(corpus.train.texts)) == (True, 4, 32)
+    assert set(corpus.dev.texts) <= set(whole)
+    assert not [text for text in corpus.train.texts if any(text in held for held in corpus.dev.texts)]
+    assert source.fingerprint() != table(path, dev_fraction=0.2).fingerprint()
+    short = write(tmp_path / "b.csv", "text,label\na film,0\nno film,1\n")
+    with pytest.raises(UserError, match=r"data\.phrases=true needs two whole sentences.*train has 0"):
+        table(short, phrases=True).load(tmp_path)
+
+
 def test_slice_is_stratified_and_seeded(tmp_path):
     counts = {"a": 100, "b": 50, "c": 7, "d": 1}
     rows = [f"{label}{i},{label}\n" for label, count in counts.items() for i in range(count)]
@@ -294,6 +310,16 @@ def test_slice_takes_copies_of_a_text_together(tmp_path, seed):
     corpus = table(path, dev_fraction=0.5, split_seed=seed).load(tmp_path)
     assert not set(corpus.train.texts) & set(corpus.dev.texts)
     assert len(corpus.train.texts) + len(corpus.dev.texts) == 32
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_slice_is_no_larger_where_a_text_has_many_copies(tmp_path, seed):
+    """900 rows of 1,000 are one text: a tenth of the class is held back, which that text is not in."""
+    rows = ["thank you,a\n"] * 900 + [f"a{i},a\n" for i in range(100)] + [f"b{i},b\n" for i in range(50)]
+    rows += ["yes,c\n"] * 6 + ["no,c\n"] * 9  # of two texts the one with fewer copies
+    corpus = table(write(tmp_path / "a.csv", "text,label\n" + "".join(rows)), split_seed=seed).load(tmp_path)
+    assert np.bincount(corpus.dev.labels).tolist() == [100, 5, 6]
+    assert len(set(corpus.dev.texts)) == 100 + 5 + 1
 
 
 @pytest.mark.parametrize("seed", range(4))

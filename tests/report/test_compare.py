@@ -334,13 +334,17 @@ def test_what_is_no_result_is_named_and_left_out(tmp_path):
     assert all("is left out" in line and "\n" not in line for line in left_out)
 
 
-def test_twins_that_differ_are_refused(tmp_path):
+def test_of_twins_that_differ_the_first_counts_and_the_other_is_named(tmp_path):
+    """As two machines of one kind make them: no reason to refuse a comparison of everything else."""
     put(tmp_path / "one", "same", wrong=range(5), ms=1, mb=1)
     put(tmp_path / "two", "same", wrong=range(5), ms=1, mb=1)
-    assert len(finished.read_all([tmp_path])[0]) == 1, "a copy is one point"
-    put(tmp_path / "three", "same", wrong=range(9), ms=1, mb=1)
-    with pytest.raises(UserError, match="are both run same with different figures"):
-        finished.read_all([tmp_path])
+    done, _, left_out = finished.read_all([tmp_path])
+    assert (len(done), left_out) == (1, []), "a copy is one point"
+    put(tmp_path / "up", "same", wrong=range(9), ms=1, mb=1)
+    done, _, left_out = finished.read_all([tmp_path])
+    assert [point.accuracy for point in done] == [0.95]
+    [line] = left_out
+    assert line.startswith(f"{tmp_path / 'up' / 'same' / result.FILE} is left out: {tmp_path / 'one'}")
 
 
 def test_the_hub_is_no_option_of_a_model(tmp_path):
@@ -755,3 +759,23 @@ def test_the_spread_of_one_data_set_is_in_no_interval_of_another():
     (effect,) = [one for one in effects(some) if one.factor == "prune"]
     (alone,) = [one for one in effects([p for p in some if p.result.data["digest"] == "calm"]) if one.factor == "prune"]
     assert (effect.accuracy_low, effect.accuracy_high) == (alone.accuracy_low, alone.accuracy_high)
+
+
+def test_what_no_command_names_parts_a_pair_of_an_effect(tmp_path):
+    """An experiment sets the steps of one of two points, whose commands differ in `quant` and its name alone."""
+    for run_id, quant, steps in (("a1", "none", 100), ("a2", "int8", 100), ("a3", "fp16", 7480)):
+        path = put(tmp_path, run_id, wrong=range(5), ms=8, mb=80, quant=quant, student=run_id) / result.FILE
+        fields = json.loads(path.read_text())
+        fields["cfg"] |= {"fit": {"student": {"steps": steps}}}
+        path.write_text(json.dumps(fields))
+    assert [(one.factor, one.option) for one in effects(list(points(tmp_path).values()))] == [("quant", "int8")]
+
+
+def test_a_copy_that_was_told_later_whether_the_teacher_helps_is_a_copy(tmp_path):
+    for folder in ("one", "two"):
+        put(tmp_path / folder, "same", wrong=range(5), ms=1, mb=1)
+    path = tmp_path / "two" / "same" / result.FILE
+    fields = json.loads(path.read_text())
+    fields["quality"] |= {"untaught_accuracy_fraction": 0.9, "untaught_p": 0.5, "teacher_helps": True}
+    path.write_text(json.dumps(fields))
+    assert len(finished.read_all([tmp_path])[0]) == 1

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from made_results import put
 
 from optim.measure.latency import Bench
 from optim.run.result import REMEASURED
-from optim.sweep import again
+from optim.sweep import again, remeasure
 
 BENCH = Bench(sequence_length=128, threads=1, warmup_calls=1, min_calls=1, min_seconds=0.1)
 
@@ -45,3 +47,15 @@ def test_what_was_timed_in_another_way_is_left_alone(measured, tmp_path):
     other = Bench(sequence_length=64, threads=1, warmup_calls=1, min_calls=1, min_seconds=0.1)
     assert again.measure_noisy_again([tmp_path], other) == 0
     assert measured == []
+
+
+def test_a_cache_that_one_may_not_look_into_lacks_the_float32_file(tmp_path, monkeypatch):
+    """As root's, of results that were made in a container. `Path.is_file` raises there."""
+    found = SimpleNamespace(cost={"stages": {"float32-a": 1.0}}, cfg={"cache_dir": "/root/x"})
+    point: Any = SimpleNamespace(result=found)
+
+    def forbidden(path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(remeasure.Path, "is_file", forbidden)
+    assert remeasure._float32(point) is None
