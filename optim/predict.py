@@ -34,6 +34,7 @@ import numpy as np
 
 from optim.common.errors import UserError, require_count
 from optim.common.interrupts import INTERRUPTED
+from optim.common.screen import with_stderr
 from optim.export.bundle import LABELS_FILE, TOKENIZER_FILE, bundle_of, model_in, read_labels
 from optim.measure import runtime
 from optim.measure.device import cores
@@ -261,6 +262,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1, help="of an interpreter (default: 1)")
     parser.add_argument("--workers", type=int, default=cores(), help="interpreters side by side (default: the cores)")
     options = parser.parse_intermixed_args(arguments)
+    with_stderr()
     try:
         for name in ("stdout",) if options.text else ("stdout", "stdin"):
             if getattr(sys, name) is None:  # as a daemon has them

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import json
+import subprocess
+import sys
 
 import pytest
-from conftest import CONF, Runs
+from conftest import CONF, ROOT, Runs
 from omegaconf import OmegaConf
 
 import optim
+from optim.common import build
 from optim.common.errors import UserError
 from optim.report.comparison import Comparison
 from optim.run import process
@@ -129,3 +133,22 @@ def test_ids_of_a_frame_are_text(monkeypatch):
     monkeypatch.setattr(here, "to_csv", lambda shown: "run_id,machine,seed\n0123456789012345,1234e567,0\n")
     row = here.Swept.frame(None).iloc[0]  # type: ignore[arg-type]
     assert (row["run_id"], row["machine"], row["seed"]) == ("0123456789012345", "1234e567", 0)
+
+
+def test_methods_of_a_user_s_package_are_known_in_the_process_of_a_point(tmp_path, monkeypatch):
+    """The process is told which modules registered them, and where they are; those of this program it knows."""
+    (tmp_path / "my_methods.py").write_text(
+        "from optim.common.build import method\n@method('prune', 'mine')\ndef mine(*, share: float): return share\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("my_methods")
+    try:
+        told = build.own_methods()
+        assert told["modules"] == ["my_methods"]
+        child = "import json, sys; from optim.common import build; build.register_again(json.loads(sys.argv[1])); "
+        child += "print(build.build({'method': 'mine', 'share': 0.5}, 'prune'))"
+        done = subprocess.run([sys.executable, "-c", child, json.dumps(told)], cwd=ROOT, capture_output=True, text=True)
+        assert done.stdout == "0.5\n", done.stderr
+    finally:
+        del build._registered["prune"]["mine"]
+    assert build.own_methods() == {"modules": [], "path": []}

@@ -465,6 +465,14 @@ def test_a_file_that_fails_in_the_middle_is_told_and_what_came_before_is_answere
     assert err == f"error: {bad}: Input/output error\n"
 
 
+def test_a_closed_stderr_keeps_the_answers_and_nothing_else(whole):
+    """As a daemon has it: Python has none then, and print would send the summary to stdout, among the answers."""
+    command = [sys.executable, "-m", "optim.predict", str(whole), "--workers=1"]
+    done = subprocess.run(command, cwd=ROOT, input=b"a film\n", stdout=subprocess.PIPE, preexec_fn=lambda: os.close(2))
+    assert done.returncode == 0
+    assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["a film"]
+
+
 def test_a_closed_stdin_is_told_in_a_line(whole, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", None)
     assert predict.main([str(whole)]) == 2

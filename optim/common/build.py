@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -85,6 +86,20 @@ def methods(group: str) -> dict[str, Method]:
     for home in HOMES.get(group, ()):
         import_module(home)
     return _registered.get(group, {})
+
+
+def own_methods() -> dict[str, list[str]]:
+    """What another process needs to know the methods of a user's own package: its modules, and where they are found."""
+    modules = {one.factory.__module__ for others in _registered.values() for one in others.values()}
+    own = sorted(name for name in modules if name.split(".")[0] not in ("optim", "__main__"))
+    return {"modules": own, "path": [place for place in sys.path if place] if own else []}
+
+
+def register_again(own: Mapping[str, Sequence[str]]) -> None:
+    """Registers in this process what `own_methods` told of in another."""
+    sys.path += [place for place in own["path"] if place not in sys.path]
+    for name in own["modules"]:
+        import_module(name)
 
 
 def build(node: Any, group: str) -> Any:

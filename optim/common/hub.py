@@ -153,7 +153,13 @@ def hub_names(hub_id: str) -> tuple[str, ...]:
 
 def _defaults_are_cached() -> bool:
     """True if a run of DistilBERT on SST-2 needs nothing from the hub."""
-    home = hub_home()
+    try:
+        return _holds_defaults(hub_home())
+    except (OSError, RuntimeError):  # a folder that this user may not look into, or no home at all
+        return False
+
+
+def _holds_defaults(home: Path) -> bool:
     models = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or str(home / "hub")
     datasets = os.environ.get("HF_DATASETS_CACHE") or str(home / "datasets")
     (model_id, revision), (data_id, config) = DEFAULT_CHECKPOINT, DEFAULT_DATASET

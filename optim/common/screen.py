@@ -113,8 +113,15 @@ def say(text: str, stream: TextIO | None = None) -> None:
     print(masked(text), file=stream or sys.stdout)
 
 
+def with_stderr() -> None:
+    """Sends what is for a closed stderr nowhere: to Python it is None, and print would take stdout instead."""
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # as long as the process
+
+
 def spell_out() -> None:
     """Has stdout write \\u65e5 for a letter that its encoding lacks, as stderr does, and not end the program."""
+    with_stderr()
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # as long as the process
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import logging
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from optim.common.errors import UserError, require_positive
 from optim.measure import device
 from optim.measure.runtime import Classifier
 
+SHARED = Path("/tmp")  # of the lock: TMPDIR may be another one for each job of a machine
 log = logging.getLogger(__name__)
 
 
@@ -94,7 +96,7 @@ def machine_lock() -> Iterator[None]:
     """Holds the machine for one measurement; another process, of any user, waits. It ends with its process."""
     from filelock import FileLock, Timeout
 
-    path = Path(tempfile.gettempdir()) / "distilbert-optim-bench.lock"
+    path = (SHARED if os.access(SHARED, os.W_OK) else Path(tempfile.gettempdir())) / "distilbert-optim-bench.lock"
     lock = FileLock(path, mode=0o666)
     try:
         lock.acquire(timeout=0)

@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from optim.common import hub
-from optim.common.build import build
+from optim.common.build import build, own_methods, register_again
 from optim.common.cache_size import warn_if_above
 from optim.common.errors import UserError
-from optim.common.files import UNREADABLE, environment
+from optim.common.files import UNREADABLE, environment, raise_if_disk
 from optim.common.interrupts import INTERRUPTED, TERMINATED, Terminated, terminate_on_sigterm
-from optim.common.screen import log_to, say, warnings_alone
+from optim.common.screen import log_to, say, spell_out, warnings_alone
 from optim.common.secrets import Masking
 from optim.data.leaks import known_sets, names_learnt, names_scored, require_unrelated, require_unseen_dev
 from optim.encoder.origin import trained_on_by_its_files
@@ -157,6 +157,14 @@ def _compute(point: Point, draft: Result, folder: Path, cache_dir: Path, curve) 
     for part in ("quality", "size", "speed", "memory", "cost", "data"):
         setattr(draft, part, getattr(outcome, part))
     draft.status = result.DONE
+    try:
+        _write_all(point, draft, outcome, folder)
+    except OSError as error:
+        raise_if_disk(error, f"results_dir {folder.parent}", "results_dir=DIR moves it", folder)
+        raise
+
+
+def _write_all(point: Point, draft: Result, outcome: Outcome, folder: Path) -> None:
     result.write_answers(folder, outcome.answers)
     result.write_changed(folder, outcome.changed)
     result.forget_measurements(folder, outcome.file)
@@ -254,6 +262,7 @@ def run_apart(job: Job, *, quiet: bool | None = None) -> bool:
     if _is_light(point, job.cache_dir):
         return _run_light(job, quiet=silent)
     sent = asdict(job) | {"cfg": OmegaConf.to_container(job.cfg, resolve=True), "quiet": silent}
+    sent |= {"own_methods": own_methods()}
     child = subprocess.Popen(
         [sys.executable, "-m", "optim.run.process"], stdin=subprocess.PIPE, text=True, env=environment()
     )
@@ -337,9 +346,11 @@ def _end_with_parent() -> None:
 def main() -> int:
     """The process of one point: a Job as one line of JSON on stdin."""
     config.register()
+    spell_out()
     log_to(sys.stderr)
     job = json.loads(sys.stdin.readline())
     _end_with_parent()
+    register_again(job["own_methods"])
     use_config_dirs(job["dirs"], job["config_name"])
     point = Job(DictConfig(job["cfg"]), job["choices"], job["overrides"])
     return guarded(lambda: run(point, quiet=job["quiet"]))

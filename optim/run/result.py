@@ -370,7 +370,7 @@ def title(result: Result) -> str:
 def table(result: Result, folder: Path) -> str:
     """The result for a screen."""
     body = "\n".join(beside(f"  {what:<16}{value:>18}   ", note) for what, value, note in rows(result))
-    predict = f'python -m optim.predict {_bundle(folder)} "a charming film"'
+    predict = f'python -m optim.predict {shlex.quote(str(_bundle(folder)))} "a charming film"'
     return f"\n{title(result)}\n{body}\n\n  {folder / FILE}\n  {predict}\n{_to_know(result)}"
 
 

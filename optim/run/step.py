@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -55,10 +56,18 @@ class Stages:
             if step.wanted.at_hand(self.cache_dir) is None:
                 for needed in step.inputs():
                     self.make(needed)
-            done = stage(self.cache_dir, step.wanted, lambda folder, scratch: step.build(folder, scratch, self))
+            done = stage(self.cache_dir, step.wanted, lambda folder, scratch: self._build(step, folder, scratch))
             self.made[key] = done
             step.at_hand(done, self)
         return self.made[key]
+
+    def _build(self, step: Step, folder: Path, scratch: Path) -> None:
+        """Temporary files, whole models among them, go beside the stage: the system's own place may be small."""
+        before, tempfile.tempdir = tempfile.tempdir, str(scratch)
+        try:
+            step.build(folder, scratch, self)
+        finally:
+            tempfile.tempdir = before
 
     def folder(self, step: Step) -> Path:
         """Where the files of a step lie."""

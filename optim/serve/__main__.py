@@ -11,6 +11,7 @@ from pathlib import Path
 
 from optim.common.errors import UserError, require_count
 from optim.common.interrupts import INTERRUPTED
+from optim.common.screen import with_stderr
 from optim.measure.device import cores
 from optim.predict import Classifier
 
@@ -30,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=cores(), help="interpreters side by side (default: the cores)")
     parser.add_argument("--queue", type=int, default=1024, help="sentences that may wait (default: 1024)")
     options = parser.parse_args(arguments)
+    with_stderr()
     try:
         serve(options)
     except UserError as error:

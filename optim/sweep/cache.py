@@ -203,7 +203,7 @@ def _is_held(lock: Path) -> bool:
 
 def _agreed(chosen: Sequence[Kept]) -> bool:
     """Asks on a terminal. Raises UserError where there is none to ask on."""
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise UserError("clean removes files, and there is no terminal to ask on: say yes=true.")
     try:
         said = input(f"Remove {len(chosen)} folders, {_size(chosen)}? [y/N] ")

@@ -128,6 +128,17 @@ def test_hub_cache_counts_if_it_holds_both(monkeypatch, tmp_path, model, data, s
     assert hub.default_choice()["hub"] == state
 
 
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), RuntimeError("Could not determine home")])
+def test_a_cache_that_one_may_not_look_into_holds_nothing(monkeypatch, error):
+    """As in the home of root. Hydra would only say that it could not resolve a default."""
+
+    def forbidden(home) -> bool:
+        raise error
+
+    monkeypatch.setattr(hub, "_holds_defaults", forbidden)
+    assert not hub._defaults_are_cached()
+
+
 def test_filled_cache_is_not_probed_for(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     fill_hub_cache(tmp_path, model="distilbert--distilbert-base-uncased", data="nyu-mll___glue")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import tempfile
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from optim.common import files
 from optim.common.stages import SPENT, Wanted, stage
+from optim.run.step import Stages, Step
 
 WANTED = Wanted("some", {"what": 1})
 
@@ -83,3 +85,22 @@ def test_a_folder_that_is_built_in_looks_alive(tmp_path, monkeypatch):
             time.sleep(0.01)
         assert time.time() - folder.stat().st_mtime < 60
     assert not folder.exists()
+
+
+def test_temporary_files_of_a_step_go_beside_its_stage(tmp_path):
+    """A whole model is among them, and the system's own place for them may be memory."""
+
+    class Writes(Step):
+        kind = "writes"
+
+        def key(self):
+            return {}
+
+        def build(self, folder, scratch, stages):
+            (folder / "where.txt").write_text(tempfile.gettempdir())
+            assert tempfile.gettempdir() == str(scratch)
+
+    before, stages = tempfile.gettempdir(), Stages(tmp_path, lambda fit, row: None)
+    where = (stages.folder(Writes()) / "where.txt").read_text()
+    assert Path(where).parent == tmp_path / "stages"
+    assert tempfile.gettempdir() == before

@@ -530,11 +530,20 @@ def test_lock_of_a_killed_process_is_free(holder):
         assert time.monotonic() - started < 1
 
 
-def test_lock_file_is_writable_for_other_users():
+def test_lock_file_is_one_for_all_users_wherever_their_temporary_files_go(tmp_path, monkeypatch):
+    shared, own = tmp_path / "shared", tmp_path / "own"
+    for folder in (shared, own):
+        folder.mkdir()
+    monkeypatch.setattr(latency, "SHARED", shared)
+    monkeypatch.setattr(tempfile, "tempdir", str(own))  # as TMPDIR of a job
     with latency.machine_lock():
         pass
-    (path,) = Path(tempfile.gettempdir()).glob("*.lock")
+    (path,) = shared.glob("*.lock")
     assert path.stat().st_mode & 0o777 == 0o666
+    monkeypatch.setattr(latency, "SHARED", tmp_path / "none")
+    with latency.machine_lock():
+        pass
+    assert [found.name for found in own.glob("*.lock")] == [path.name]
 
 
 # Settings

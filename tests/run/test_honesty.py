@@ -3,10 +3,12 @@
 # pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 from conftest import TRAIN_COUNT, Runs
 from whole_points import made, point
 
+from optim.common.errors import UserError
 from optim.data.tokens import Tokens
 from optim.export import quantize
 from optim.export.bundle import LABELS_FILE
@@ -21,6 +24,7 @@ from optim.export.convert import convert
 from optim.export.quantize import Quantizer, Student
 from optim.measure import device, latency
 from optim.measure.latency import Bench
+from optim.run import process
 from optim.train.prune import _Untouched
 
 
@@ -153,3 +157,20 @@ def test_no_large_tensor_of_an_int8_file_is_left_in_float(runs):
     details = Interpreter(model_path=str(file)).get_tensor_details()
     large = {d["name"]: np.dtype(d["dtype"]).name for d in details if np.prod(d["shape"]) >= 300 * 32}
     assert set(large.values()) == {"int8"}, large
+
+
+def test_a_full_disk_of_results_names_the_setting(tmp_path, monkeypatch):
+    """After the measurement, when the answers are written."""
+    parts = ("quality", "size", "speed", "memory", "cost", "data", "answers")
+    outcome: Any = SimpleNamespace(**{part: {} for part in parts})
+    draft: Any = SimpleNamespace(choices={"model": "tiny", "data": "csv"})
+
+    def full(folder, answers) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(process, "computed", lambda point, cache_dir, curve: outcome)
+    monkeypatch.setattr(process.result, "write_answers", full)
+    with pytest.raises(
+        UserError, match=rf"results_dir {tmp_path}: no space left on the disk.*results_dir=DIR moves it"
+    ):
+        process._compute(draft, draft, tmp_path / "0123", tmp_path, None)
