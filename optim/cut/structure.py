@@ -49,6 +49,10 @@ class Slimming(Protocol):
         """What the shape becomes, as far as that is known before: with more parts where it is not."""
         ...
 
+    def least(self, shape: Architecture) -> Architecture:
+        """The least that it may become."""
+        ...
+
     def check_latency(self, shape: Architecture, latency: Cost) -> None:
         """Raises UserError for a budget in milliseconds that nothing keeps."""
         ...
@@ -87,6 +91,10 @@ class Whole:
         """Nothing can be wrong."""
 
     def after(self, shape: Architecture) -> Architecture:
+        """The same."""
+        return shape
+
+    def least(self, shape: Architecture) -> Architecture:
         """The same."""
         return shape
 
@@ -144,6 +152,10 @@ class Even:
             heads=tuple(_left(len(own), self.heads) for own in kept.heads),
             ffn_widths=tuple(_left(len(own), self.ffn) for own in kept.columns),
         )  # fmt: skip
+
+    def least(self, shape: Architecture) -> Architecture:
+        """Exactly that."""
+        return self.after(shape)
 
     def check_latency(self, shape: Architecture, latency: Cost) -> None:
         """There is no budget."""
@@ -219,6 +231,10 @@ class Budget:
     def after(self, shape: Architecture) -> Architecture:
         """The width is known."""
         return self.narrowed(shape)
+
+    def least(self, shape: Architecture) -> Architecture:
+        """One layer of one head."""
+        return smallest(self.narrowed(shape))
 
     def check_latency(self, shape: Architecture, latency: Cost) -> None:
         """The same in milliseconds, once a file of it was timed."""

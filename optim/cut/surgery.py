@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from optim.data.tokens import Tokens
 from optim.encoder.architecture import Architecture
 from optim.encoder.store import ARCHITECTURE, WEIGHTS, read_architecture
 
+SCORES = "scores.npz"  # how much each part mattered, for who wants to know why one went
 CUT = "cut.json"  # what was kept: layers, heads, columns, width, pooled, words
 TOKENIZER = "tokenizer.json"
 EMBEDDING = "word_embeddings/embeddings:0"
@@ -69,6 +70,10 @@ class Surgery(Protocol):
         """What the shape becomes, as far as that is known before: with more parts where it is not."""
         ...
 
+    def least(self, shape: Architecture) -> Architecture:
+        """The least that it may become: what goes with that and with `after` goes with all between them."""
+        ...
+
     def check_latency(self, shape: Architecture, latency: LatencyModel) -> None:
         """Raises UserError for a budget in milliseconds that nothing keeps; called before anything is trained, too."""
         ...
@@ -91,6 +96,10 @@ class NoSurgery:
         """Nothing can be wrong."""
 
     def after(self, shape: Architecture) -> Architecture:
+        """The same."""
+        return shape
+
+    def least(self, shape: Architecture) -> Architecture:
         """The same."""
         return shape
 
@@ -139,6 +148,10 @@ class Removal:
         """As `conf/slim` has it; how many words stay is not known before."""
         return self.slim.after(shape)
 
+    def least(self, shape: Architecture) -> Architecture:
+        """As `conf/slim` has it."""
+        return self.slim.least(shape)
+
     def check_latency(self, shape: Architecture, latency: LatencyModel) -> None:
         """As `conf/slim` has it."""
         self.slim.check_latency(shape, latency)
@@ -148,7 +161,13 @@ class Removal:
         shape, weights = read_architecture(patient.folder), load_file(patient.folder / WEIGHTS)
         words = self._words(patient, shape)
         goal = replace(shape, vocabulary_size=len(words))
-        kept = self.slim.choose(goal, lambda now: self._score(patient, shape, weights, now), patient.latency)
+        scores: list[Importance] = []
+
+        def score(now: Kept) -> Importance:
+            scores.append(self._score(patient, shape, weights, now))
+            return scores[-1]
+
+        kept = self.slim.choose(goal, score, patient.latency)
         # Words can be cut out of every family, structure only out of some.
         smaller = cut_weights(weights, shape, kept) if self.slim.changes else weights
         smaller[EMBEDDING] = np.ascontiguousarray(smaller[EMBEDDING][words])
@@ -156,6 +175,7 @@ class Removal:
         _write(folder / ARCHITECTURE, cut_shape(goal, kept).to_json())
         _write(folder / TOKENIZER, Words.read(patient.tokenizer).cut(words) if self.cuts_words else
                json.loads(patient.tokenizer.read_text(encoding="utf-8")))  # fmt: skip
+        np.savez(folder / SCORES, **_named(scores))
         _write(folder / CUT, {**kept.to_json(), "words": words if self.cuts_words else None})
 
     def _words(self, patient: Patient, shape: Architecture) -> list[int]:
@@ -174,6 +194,18 @@ class Removal:
         sample = _sample(patient.train, criterion)
         with bar("importance", len(sample), "sentence") as shown:
             return taylor(now, left, sample, progress=shown.update)
+
+
+def _named(scores: Sequence[Importance]) -> dict[str, Any]:
+    """`cut0_heads_layer0`, `cut0_columns_layer0`, ..., `cut0_layers`: what each cut found, by what is scored."""
+    found: dict[str, Any] = {}
+    for cut, one in enumerate(scores):
+        for part, values in vars(one).items():
+            if isinstance(values, tuple):
+                found |= {f"cut{cut}_{part}_layer{i}": own for i, own in enumerate(values)}
+            else:
+                found[f"cut{cut}_{part}"] = values
+    return found
 
 
 def _counts(ids: np.ndarray, shape: Architecture) -> np.ndarray:

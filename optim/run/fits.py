@@ -124,7 +124,8 @@ class FitStep(Step):
         """Tokens, where it begins, and what the teachers say or are."""
         more = [step for one in self.transfer for step in (one.tokens, *one.answers)]
         words = [step for step in self.alignments if step]
-        return (self.tokens, *self.start.inputs(), *words, *self.answers, *self.teachers, *more)
+        # What the teachers say of train first: one that knows nothing is told of before what else they are asked.
+        return (*self.answers, self.tokens, *self.start.inputs(), *words, *self.teachers, *more)
 
     def key(self) -> Mapping[str, Any]:
         """Everything that makes the weights."""
@@ -148,7 +149,6 @@ class FitStep(Step):
         from optim.encoder import store
 
         answers = [step.read(stages) for step in self.answers]
-        self._require_tuned(answers, stages)
         prepare_tensorflow()
         shape = self.start.shape(stages, self.classes)
         model = self._fresh(self.trained(shape), stages)
@@ -171,20 +171,6 @@ class FitStep(Step):
         taught = self.answers or self.teachers or not isinstance(self.start, FromCheckpoint)
         origins = self.point.origins if taught else (self.start.checkpoint,)
         return tuple(name for one in origins for name in trained_on_by_its_files(one, cache_dir))
-
-    def _require_tuned(self, answers: Sequence[np.ndarray], stages: Stages) -> None:
-        """Raises UserError for a teacher that knows no more of the slice it was not fitted on than its commonest label.
-
-        answers: float32 [n, classes] of each teacher. The slice is each teacher's own. Where a fit weighs classes, the
-        slice's own sentences are weighed: by the rows of the fit, one of a rare class would count for all of them.
-        """
-        labels, parts = self.tokens.read(stages, "train").labels, self.tokens.parts(stages)
-        schedule = self.point.schedule
-        for step, logits in zip(self.answers, answers, strict=True):
-            _, held = split(len(labels), holdout=schedule.holdout, minimum=schedule.holdout_minimum,
-                            seed=step.teacher.holdout_seed, parts=parts)  # fmt: skip
-            weights = class_weights(labels[held], self.classes, schedule.class_weights)
-            require_tuned(step.teacher.model_name, labels[held], logits[held], weights)
 
     def trained(self, shape: Architecture) -> Architecture:
         """The shape with the recipe's dropout. What is kept has its own: a student of this model may want another.
@@ -321,6 +307,20 @@ class LogitsStep(Step):
             logits = logits_of(model, train, begun=partial(starts_at, shown),
                                progress=lambda done: shown.update(done - shown.n), scratch=scratch)  # fmt: skip
         np.save(folder / "train.npy", halved(logits))
+
+    def at_hand(self, done: Stage, stages: Stages) -> None:
+        """Raises UserError for a teacher that knows no more than the commonest label of the slice it was not fitted on.
+
+        Where a fit weighs classes, the slice's own sentences are weighed: by the rows of the fit, one of a rare class
+        would count for all of them. Sentences without labels tell nothing about it.
+        """
+        teacher = self.teacher
+        if self.tokens is not teacher.tokens:
+            return
+        labels, schedule = teacher.tokens.read(stages, "train").labels, teacher.point.schedule
+        held = teacher.rows(teacher.tokens.parts(stages))["held_out"]
+        weights = class_weights(labels[held], teacher.classes, schedule.class_weights)
+        require_tuned(teacher.model_name, labels[held], self.read(stages)[held], weights)
 
     def read(self, stages: Stages) -> np.ndarray:
         """float32 [n, classes], as exact as they are stored."""

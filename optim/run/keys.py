@@ -17,6 +17,7 @@ from optim.data.augment import VERSION as AUGMENTING
 from optim.data.augment import Augment
 from optim.encoder.architecture import GRAPH
 from optim.export.convert import OPERATIONS
+from optim.measure.device import machine_id
 from optim.run import result
 from optim.run.point import Point, Teacher
 from optim.train.recipe import BEST, Recipe
@@ -54,9 +55,16 @@ def identity(point: Point) -> dict[str, Any]:
         "model": point.checkpoint.fingerprint(),
         "teachers": [_taught(point, teacher) for teacher in point.teachers],
         **_own_key(point),
+        **_machine_key(point),
         "seed": point.seed,
         **export_key(point),
     }
+
+
+def _machine_key(point: Point) -> dict[str, Any]:
+    """This machine, where the student or its precision follows from what files take here; empty elsewhere."""
+    timed = point.surgery.needs_latency or point.quantizer.choice is not None
+    return {"machine": machine_id()} if timed else {}
 
 
 def export_key(point: Point) -> dict[str, Any]:

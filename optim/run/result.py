@@ -248,6 +248,7 @@ def rows(result: Result) -> list[tuple[str, str, str]]:
         *zeros_rows(result),
         (f"latency at {v['sequence_length']}", f"{v['latency_p50_ms']:.2f} ms",
          f"p90 {v['latency_p90_ms']:.2f}, p99 {v['latency_p99_ms']:.2f} over {v['calls']} calls"),
+        *budget_rows(result),
         ("against float32", f"{v['speedup_vs_float32']:.2f}x", f"float32 file: {v['float32_latency_p50_ms']:.2f} ms"),
         (f"latency at {v['median_length']}", f"{v['median_length_latency_p50_ms']:.2f} ms", "the data's median length"),
         ("latency, any length", f"{v['dev_mix_latency_p50_ms']:.2f} ms",
@@ -271,6 +272,16 @@ def compressed_rows(result: Result) -> list[tuple[str, str, str]]:
         return []
     level, unpacking = result.cfg["export"]["zstd_level"], result.speed["decompress_p50_ms"]
     return [("ships as", f"{packed / 1e6:.2f} MB", f"{COMPRESSED_FILE}, level {level}; unpacks in {unpacking:.0f} ms")]
+
+
+def budget_rows(result: Result) -> list[tuple[str, str, str]]:
+    """Whether the file keeps the milliseconds that it was cut for; no row where it was cut for none."""
+    asked_ms = result.cfg.get("slim", {}).get("latency_ms")
+    if asked_ms is None:
+        return []
+    longer = result.speed["latency_p50_ms"] / asked_ms - 1
+    kept = "kept" if longer <= 0 else f"missed: the file takes {longer:.0%} longer; ask for less"
+    return [("slim.latency_ms", f"{asked_ms:.2f} ms", kept)]
 
 
 def zeros_rows(result: Result) -> list[tuple[str, str, str]]:

@@ -244,7 +244,8 @@ def _require_kernels(point: Point, corpus: Corpus, cache_dir: Path) -> None:
     """Raises UserError for a pruning that the kernels are not made for; of a budget, those before the cut."""
     if point.pruner.changes:
         shape = FromCheckpoint(point.checkpoint, cache_dir).architecture(len(corpus.label_names))
-        point.pruner.require(prunable_shapes(point.surgery.after(shape)))
+        for left in (point.surgery.after(shape), point.surgery.least(shape)):
+            point.pruner.require(prunable_shapes(left))
 
 
 def _running(point: Point, teachers: Sequence[FitStep]) -> Sequence[FitStep]:
@@ -257,12 +258,19 @@ def _running(point: Point, teachers: Sequence[FitStep]) -> Sequence[FitStep]:
 def _require_shapes(point: Point, running: Sequence[FitStep], cache_dir: Path) -> None:
     """Raises UserError for layers that the loss can't compare, before anything is trained.
 
-    What a budget will leave is not known here: the loss looks again when it is attached, before the student's fit.
+    A budget may leave anything between one layer of one head and all: what goes with both goes with all between.
     """
-    if running:
-        own = point.surgery.after(FromCheckpoint(point.checkpoint, cache_dir).architecture(1))
-        others = [one.start.shape(None, 1) for one in running]  # type: ignore[arg-type]  # a checkpoint's needs no stage
-        point.loss.require_shapes(Inner.of_shape(own), [Inner.of_shape(other) for other in others])
+    if not running:
+        return
+    whole = FromCheckpoint(point.checkpoint, cache_dir).architecture(1)
+    others = [Inner.of_shape(one.start.shape(None, 1)) for one in running]  # type: ignore[arg-type]  # a checkpoint's needs no stage
+    after, least = point.surgery.after(whole), point.surgery.least(whole)
+    point.loss.require_shapes(Inner.of_shape(after), others)
+    if least != after:
+        try:
+            point.loss.require_shapes(Inner.of_shape(least), others)
+        except UserError as error:
+            raise UserError(f"slim=budget may leave a single layer, and one head of it. {error}") from error
 
 
 def _alignment(tokens: TokensStep, teacher: FitStep, transfer: Sequence[Transfer]) -> AlignmentStep | None:

@@ -29,10 +29,12 @@ log = logging.getLogger("optim")
 
 
 def sweep(
-    batch: list[list[str]], composed: Callable[[list[str]], Composed], launch: Callable[[list[list[str]]], None]
-) -> bool:
+    batch: list[list[str]], composed: Callable[[list[str]], Composed], launch: Callable[[list[list[str]]], None],
+    notes: Callable[[], Sequence[str]] = lambda: (),
+) -> bool:  # fmt: skip
     """Whether every point is done in the end. `composed` makes config and choices of a point, `launch` runs some.
 
+    notes: lines of the report, asked for when the points are there.
     Raises UserError for a mistake in any point before the first one starts.
     """
     jobs = [Job.of(*composed(overrides), overrides) for overrides in batch]
@@ -53,7 +55,7 @@ def sweep(
         except Exception as error:  # a launcher that lost its workers: what is done is done, and will be compared
             log.error("The launcher gave up: %s: %s", type(error).__name__, files.first_line(error))
             reason = NOT_ENDED
-    return _close(planned, folder, reason, since)
+    return _close(planned, folder, reason, since, notes)
 
 
 def write_sweep(planned: Plan) -> Path:
@@ -83,7 +85,10 @@ def _is_older(page: Path, folders: Sequence[Path]) -> bool:
     return not page.is_file() or page.stat().st_mtime_ns < newest
 
 
-def _close(planned: Plan, folder: Path, reason: str = NOT_RUN, since: float = 0.0) -> bool:
+def _close(
+    planned: Plan, folder: Path, reason: str = NOT_RUN, since: float = 0.0,
+    notes: Callable[[], Sequence[str]] = lambda: (),
+) -> bool:  # fmt: skip
     """Compares what there is and lists what failed with the command that runs it again.
 
     reason: of a point that left none after `since`, a time of the clock.
@@ -97,7 +102,7 @@ def _close(planned: Plan, folder: Path, reason: str = NOT_RUN, since: float = 0.
     if planned.todo:
         measure_noisy_again(list(dict.fromkeys(folders)), build(planned.points[0].job.cfg.bench, "bench"))
     if planned.todo or _is_older(folder / page.PAGE, folders):
-        found = write.write(folder, folders, commands, rows)
+        found = write.write(folder, folders, commands, rows, notes())
         index.write_index(planned.points[0].job.results_dir)
     else:
         found = comparison.compared(folders, commands, rows)

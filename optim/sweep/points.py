@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -74,7 +74,7 @@ class Ablation:
                 "Name it: sweep=ablation slim=slim50 vocab=seen quant=int8."
             )
         batch = [words for batch in zip(*points.values(), strict=True) for words in batch]
-        done = _sweep(batch, settings)
+        done = _sweep(batch, settings, notes=lambda: self.notes(points, settings))
         if settings.dry_run:
             return 0
         print("\n".join(self.table(points, settings)))
@@ -112,21 +112,41 @@ class Ablation:
 
     def table(self, points: Mapping[str, Sequence[Sequence[str]]], settings: Settings) -> list[str]:
         """What the recipe loses without each ingredient, over seeds and sentences; a line for what was not measured."""
+        lines = ["", f"{'without':<16}{'accuracy':>10}{'points':>9}   {'95 %':<20}{'MB':>8}{'ms':>8}"]
+        for name, one, than in self._compared(points, settings):
+            if one is None:
+                lines.append(f"{name:<16}not measured")
+                continue
+            gain = f"{than.gain_points:+9.2f}   {f'{than.low_points:+.2f} to {than.high_points:+.2f}':<20}"
+            cost = f"{one.cost('file_bytes') / 1e6:8.2f}{one.cost('latency_p50_ms'):8.2f}"
+            lines.append(f"{name:<16}{than.mean:10.4f}{gain if name != WHOLE else ' ' * 32}{cost}")
+        return [*lines, self._seeds_line()]
+
+    def notes(self, points: Mapping[str, Sequence[Sequence[str]]], settings: Settings) -> list[str]:
+        """The same as sentences of a report."""
+        lines = []
+        for name, one, than in self._compared(points, settings):
+            if one is None:
+                lines.append(f"Ablation, without {name}: not measured.")
+                continue
+            gain = f", {than.gain_points:+.2f} points ({than.low_points:+.2f} to {than.high_points:+.2f})"
+            cost = f"{one.cost('file_bytes') / 1e6:.2f} MB, {one.cost('latency_p50_ms'):.2f} ms"
+            lines.append(f"Ablation, without {name}: {than.mean:.4f}{gain if name != WHOLE else ''}; {cost}.")
+        return [*lines, self._seeds_line()]
+
+    def _seeds_line(self) -> str:
+        return f"Seeds {', '.join(map(str, self.seeds))}; the intervals are over sentences and fits."
+
+    def _compared(self, points: Mapping[str, Sequence[Sequence[str]]], settings: Settings) -> Iterable[tuple]:
+        """(ingredient, a point without it, its answers against those of the whole recipe); None where not measured."""
         found = {p.result.run_id: p for p in pick.finished_points(settings.results_dir)}
         made = {name: {seed: found.get(_run_id(words, settings)) for seed, words in zip(self.seeds, batch, strict=True)}
                 for name, batch in points.items()}  # fmt: skip
         right = {name: Answers.of(seeds) for name, seeds in made.items()}
-        lines = ["", f"{'without':<16}{'accuracy':>10}{'points':>9}   {'95 %':<20}{'MB':>8}{'ms':>8}"]
         for name, answers in right.items():
             one = next((p for p in made[name].values() if p is not None), None)
-            if one is None or not set(answers) & set(right[WHOLE]):
-                lines.append(f"{name:<16}not measured")
-                continue
-            than = against(answers, right[WHOLE])
-            gain = f"{than.gain_points:+9.2f}   {f'{than.low_points:+.2f} to {than.high_points:+.2f}':<20}"
-            cost = f"{one.cost('file_bytes') / 1e6:8.2f}{one.cost('latency_p50_ms'):8.2f}"
-            lines.append(f"{name:<16}{than.mean:10.4f}{gain if name != WHOLE else ' ' * 32}{cost}")
-        return [*lines, f"Seeds {', '.join(map(str, self.seeds))}; the intervals are over sentences and fits."]
+            measured = one is not None and set(answers) & set(right[WHOLE])
+            yield (name, one, against(answers, right[WHOLE])) if measured else (name, None, None)
 
 
 def merged(words: Sequence[str]) -> list[str]:
@@ -164,8 +184,8 @@ def _run_id(words: Sequence[str], settings: Settings) -> str:
     return run_id_of(point_of(settings.composed(list(words)).cfg))
 
 
-def _sweep(batch: Sequence[Sequence[str]], settings: Settings) -> bool:
-    """Plans, runs and compares these points, each in a process of its own."""
+def _sweep(batch: Sequence[Sequence[str]], settings: Settings, notes: Callable[[], Sequence[str]] = lambda: ()) -> bool:
+    """Plans, runs and compares these points, each in a process of its own. notes: lines of the report."""
     more = [worded("results_dir", settings.results_dir), *(["sweep.dry_run=true"] if settings.dry_run else [])]
 
     def composed(words: list[str]) -> Composed:
@@ -176,4 +196,4 @@ def _sweep(batch: Sequence[Sequence[str]], settings: Settings) -> bool:
         for words in missing:
             run_apart(settings.composed(words))
 
-    return sweep([[*words, *more] for words in batch], composed, launch)
+    return sweep([[*words, *more] for words in batch], composed, launch, notes)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from optim.common.build import method
 from optim.common.screen import width
@@ -14,7 +15,7 @@ from optim.run.exports import TableStep
 from optim.run.forecast import Forecast
 from optim.run.places import SWEEP, dir_words
 from optim.run.point import point_of
-from optim.run.result import require_space, require_writable
+from optim.run.result import removed, require_space, require_writable
 from optim.run.step import Stages
 from optim.run.steps import steps_of
 from optim.sweep.settings import EVERY, Settings
@@ -39,7 +40,8 @@ class Sensitivity:
         point = point_of(job.cfg)
         steps = steps_of(point, point.source.load(job.cache_dir), job.cache_dir)
         # Blocks are those of `quant`, so that `mixed` finds its own table; of a precision without any, the usual ones.
-        table = TableStep(sensitivity_of(point.specs["quant"].get("block", BLOCKS[0])), steps.file.float32)
+        block = point.specs["quant"].get("block", BLOCKS[0])
+        table = TableStep(sensitivity_of(block), steps.file.float32)
         for line in Forecast(job.cache_dir).lines([*steps.student.inputs(), steps.student]):
             log.info("plan      %s", line)
         if settings.dry_run:
@@ -50,12 +52,18 @@ class Sensitivity:
         require_space(job.cache_dir, free_gb=job.cfg.cache_free_gb)
         stages = Stages(job.cache_dir, lambda fit, row: None)
         stages.make(table)
-        title = f"{job.choices['model']} on {job.choices['data']}, prune={job.choices['prune']}, seed {point.seed}"
+        title = _title(job.choices, block, point.seed)
         folder = settings.results_dir / sensitivity.FOLDER / table.wanted.key
         made = {"title": title, "command": _command(settings), **table.read(stages)}
         write_sensitivity(folder, made)
         print(f"\n{textwrap.fill(sensitivity.headline(made), width())}\n\n  {folder / sensitivity.PAGE}\n")
         return 0
+
+
+def _title(choices: Mapping[str, Any], block: int, seed: int) -> str:
+    """What the table is of: all that parts it from others of one report."""
+    made = [*removed(dict(choices)), *(f"{group}={choices[group]}" for group in ("prune", "distill"))]
+    return f"{choices['model']} on {choices['data']}, {', '.join(made)}, blocks of {block}, seed {seed}"
 
 
 def _command(settings: Settings) -> str:

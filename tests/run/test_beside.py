@@ -27,6 +27,7 @@ from optim.run.fits import FitStep
 from optim.run.point import Point
 from optim.run.step import Stages
 from optim.run.steps import steps_of
+from optim.run.transfer import TransferTokensStep
 
 # A student that is narrower, shallower and of fewer heads than tiny, from random weights of its own.
 OTHER = ("model.layers=1", "model.width=16", "model.heads=1", "model.seed=5", "fit.student.epochs=8",
@@ -188,13 +189,29 @@ def test_a_teacher_of_another_kind_of_tokenizer_is_refused_before_training(runs,
 
 @pytest.mark.parametrize("method", ["hidden", "kd"])
 def test_a_teacher_that_was_never_tuned_is_refused_before_the_student_is_trained(method, runs, monkeypatch):
-    """A rate of nothing leaves it as it was drawn."""
-    words = ("fit.teacher.learning_rate=1e-12", "fit.teacher.epochs=1", "prune=fixed50", f"distill={method}")
+    """A rate of nothing leaves it as it was drawn. It is not asked about the sentences made from train either."""
+    words = ("fit.teacher.learning_rate=1e-12", "fit.teacher.epochs=1", "prune=fixed50", f"distill={method}",
+             "distill.augment.copies=1")  # fmt: skip
     trained, fit = [], FitStep._fit
     monkeypatch.setattr(FitStep, "_fit", lambda step, *args: (trained.append(step.kind), fit(step, *args))[1])
+    monkeypatch.setattr(TransferTokensStep, "build", lambda *args: pytest.fail("it is to be asked about more"))
     with pytest.raises(UserError, match=r"teacher tiny has 0\.\d+ of the held-out slice of train right, where its"):
         in_order(runs, point(runs, *words))
     assert trained in (["teacher"], []), "the student was not"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("distill=hidden", "distill.layers=[1,2]"), "one entry for each of the student's 1 layers, got 2"),
+        (("distill=minilm", "distill.relation_heads=32"), "must divide the 16 features of the model's layer 1, got 32"),
+    ],
+)
+def test_what_a_budget_may_leave_must_suit_the_loss_before_training(words, said, runs):
+    """A single layer with a head of 16 features: only the cut tells what is really left."""
+    chosen = point(runs, "slim=budget", "slim.parameters=35000", *words)
+    with pytest.raises(UserError, match=f"^slim=budget may leave a single layer, and one head of it. .*{said}"):
+        steps_of(chosen, chosen.source.load(runs.cache), runs.cache)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pytest
 from conftest import CONF, Runs
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
+from whole_points import point
 
 from optim.common import build, versions
 from optim.encoder import architecture
@@ -238,9 +239,18 @@ def test_every_leaf_of_a_choice_is_in_its_table(choosing):
 def test_another_machine_tries_the_same_files_anew(choosing, runs, monkeypatch):
     own, before = every_stage(choosing, runs)
     monkeypatch.setattr(exports, "machine_id", lambda: "another")
+    monkeypatch.setattr(keys, "machine_id", lambda: "another")
     other, after = every_stage(choosing, runs)
     assert sorted(after[key] for key in after.keys() - before.keys()) == ["candidates", "figures", "file"]
-    assert own == other
+    assert own != other, "it may choose another file"
+
+
+def test_a_budget_in_milliseconds_is_another_point_on_another_machine(runs, monkeypatch):
+    """What is left of the student follows from what files take there; a budget in parameters is one everywhere."""
+    budgets = [point(runs, "slim=budget", word) for word in ("slim.latency_ms=6", "slim.parameters=35000")]
+    before = [run_id_of(one) for one in budgets]
+    monkeypatch.setattr(keys, "machine_id", lambda: "another")
+    assert [run_id_of(one) == old for one, old in zip(budgets, before, strict=True)] == [False, True]
 
 
 def test_a_compressed_file_is_one_stage_more_and_another_result(config, runs):

@@ -10,15 +10,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import CONF
+from made_results import made as made_result
 from safetensors.numpy import load_file
 from whole_points import made, point
 
 from optim.common.errors import UserError
 from optim.cut.budget import LatencyModel
-from optim.cut.surgery import CUT
+from optim.cut.surgery import CUT, SCORES
 from optim.data.tokens import Tokens, unknown_id
 from optim.encoder import store
-from optim.run import latency_model
+from optim.run import latency_model, result
 from optim.run.latency_model import LatencyStep
 from optim.run.step import Stages
 from optim.run.steps import steps_of
@@ -176,6 +177,28 @@ def test_a_budget_in_milliseconds_is_kept_by_what_files_take(runs, monkeypatch):
     assert len(timed) == 1
     with pytest.raises(UserError, match=r"slim.latency_ms must be at least 2\.5"):
         made(runs, point(runs, "slim=budget", "slim.latency_ms=2", "quant=int8"))
+
+
+def test_the_scores_by_which_parts_were_kept_lie_beside_the_cut(runs):
+    steps, stages, _ = made(runs, point(runs, "slim=slim50", "quant=int8"))
+    folder = stages.folder(steps.student.start.step)
+    kept = json.loads((folder / CUT).read_text())
+    with np.load(folder / SCORES) as scores:
+        assert len(scores.files) == 2 * 2 + 3
+        for layer in (0, 1):
+            for part in ("heads", "columns"):
+                own = scores[f"cut0_{part}_layer{layer}"]
+                assert sorted(kept[part][layer]) == sorted(np.argsort(-own)[: len(own) // 2].tolist())
+
+
+@pytest.mark.parametrize(
+    ("asked_ms", "took_ms", "told"),
+    [(4.0, 3.9, "kept"), (4.0, 5.0, "missed: the file takes 25% longer; ask for less"), (None, 5.0, None)],
+)
+def test_the_result_says_whether_the_file_keeps_the_milliseconds_that_it_was_cut_for(asked_ms, took_ms, told):
+    found = made_result("a", accuracy=0.9, ms=took_ms)
+    found.cfg["slim"] = {"latency_ms": asked_ms}
+    assert [row[2] for row in result.budget_rows(found)] == ([told] if told else [])
 
 
 def test_a_budget_in_milliseconds_that_nothing_keeps_is_refused_before_anything_is_trained(runs, monkeypatch):

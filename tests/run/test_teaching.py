@@ -350,7 +350,7 @@ def test_answers_that_go_on_are_timed_by_their_own_pace(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("always", "refused"), [(False, False), (True, True)])
-def test_a_teacher_is_judged_by_the_slice_whatever_a_rare_class_weighs_in_the_fit(always, refused):
+def test_a_teacher_is_judged_by_the_slice_whatever_a_rare_class_weighs_in_the_fit(always, refused, monkeypatch):
     """One of 200 held-out sentences is of a class of three: two thirds of the slice, by the weights of the fit."""
     schedule: Any = SimpleNamespace(holdout=0.02, holdout_minimum=200, class_weights="balanced")
     labels = np.arange(2000) % 2
@@ -358,11 +358,14 @@ def test_a_teacher_is_judged_by_the_slice_whatever_a_rare_class_weighs_in_the_fi
     labels[[held[0], *fitted[:2]]] = 2
     answers = np.eye(3, dtype=np.float32)[np.zeros_like(labels) if always else np.arange(2000) % 2]  # none says class 2
     tokens: Any = SimpleNamespace(read=lambda stages, part: SimpleNamespace(labels=labels), parts=lambda stages: None)
-    asked: Any = SimpleNamespace(teacher=SimpleNamespace(holdout_seed=0, model_name="mine"))
-    step: Any = SimpleNamespace(tokens=tokens, point=SimpleNamespace(schedule=schedule), answers=[asked], classes=3)
+    point = SimpleNamespace(schedule=schedule)
+    teacher: Any = SimpleNamespace(tokens=tokens, point=point, classes=3, model_name="mine",
+                                   rows=lambda parts: {"held_out": held})  # fmt: skip
     stages: Any = None
+    monkeypatch.setattr(fits.LogitsStep, "read", lambda self, stages: answers)
     with pytest.raises(UserError, match="The teacher mine has") if refused else nullcontext():
-        fits.FitStep._require_tuned(step, [answers], stages)
+        fits.LogitsStep(teacher).at_hand(stages, stages)
+    fits.LogitsStep(teacher, SimpleNamespace()).at_hand(stages, stages)
 
 
 def test_a_disk_without_room_for_what_a_fit_saves_ends_before_it(runs, tmp_path, monkeypatch):

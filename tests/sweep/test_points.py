@@ -63,6 +63,9 @@ def test_an_ablation_takes_out_what_the_recipe_has_and_says_what_it_is_worth(run
     mean = np.mean([r["quality"]["accuracy_fraction"] for r in results
                     if (r["choices"]["slim"], r["choices"]["quant"]) == ("none", "int8")])  # fmt: skip
     assert f"slim{mean:22.4f}" in table
+    (report,) = runs.results.glob("sweeps/*/report.md")
+    assert f"Ablation, without slim: {mean:.4f}, " in report.read_text()
+    assert "Seeds 0, 1; the intervals are over sentences and fits." in report.read_text()
 
 
 def test_recipes_are_one_sweep_and_the_command_line_wins(tmp_path):

@@ -29,7 +29,11 @@ def settings(runs: Runs, *words: str) -> SimpleNamespace:
     def composed(overrides: list[str]) -> Job:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("train", overrides=overrides)
-        return Job.of(cfg, {**dict.fromkeys(GROUPS), "model": "tiny", "data": "sst2", "prune": "fixed50"}, overrides)
+        return Job.of(
+            cfg,
+            {**dict.fromkeys(GROUPS), "model": "tiny", "data": "sst2", "prune": "fixed50", "distill": "kd"},
+            overrides,
+        )
 
     overrides = runs.overrides("fit.precision=float32", *words)
     return SimpleNamespace(results_dir=runs.results, overrides=overrides, composed=composed, dry_run=False)
@@ -91,8 +95,9 @@ def test_the_report_of_a_results_folder_has_the_heat_maps(folder, tmp_path):
     shutil.copytree(folder, tmp_path / sensitivity.FOLDER / folder.name)
     put(tmp_path, "p", wrong=range(3), ms=3.0, mb=10.0)
     shown = compared([tmp_path])
-    assert [table["title"] for table in shown.sensitivity] == ["tiny on sst2, prune=fixed50, seed 0"]
-    assert "tiny on sst2, prune=fixed50, seed 0: points of accuracy" in to_html(shown, tmp_path)
+    title = "tiny on sst2, prune=fixed50, distill=kd, blocks of 32, seed 0"
+    assert [table["title"] for table in shown.sensitivity] == [title]
+    assert f"{title}: points of accuracy" in to_html(shown, tmp_path)
 
 
 def test_a_cell_says_points_and_their_interval():
