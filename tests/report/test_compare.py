@@ -773,9 +773,7 @@ def test_a_file_of_its_teacher_is_compared_over_sentences_alone():
     """Ten sentences lost, none gained: another seed would have moved both, so p is McNemar's, 2 / 2^10."""
     teacher, known = np.ones(1000, bool), Spread(fit=0.02**2, sentences=0.0, freedom=20)
     student = finished_point("a", np.arange(1000) >= 10, teacher, quant="int8")
-    stages = {
-        name: seconds for name, seconds in student.result.cost["stages"].items() if not name.startswith("student-")
-    }
+    stages = {"teacher-a": 10.0, "file-a": 1.0}
     itself = replace(student, result=replace(student.result, cost={**student.result.cost, "stages": stages}))
     found, taught = (pooled([point])[0].against_teacher(known) for point in (itself, student))
     assert found
