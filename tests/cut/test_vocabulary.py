@@ -142,9 +142,9 @@ def test_structure_is_chosen_for_the_words_that_stay(tmp_path):
     seen: list[Architecture] = []
 
     class Spy(Whole):
-        def choose(self, shape: Architecture, *more: Any) -> Kept:
+        def choose(self, shape: Architecture, score: Any, latency: Any) -> Kept:
             seen.append(shape)
-            return super().choose(shape, *more)
+            return super().choose(shape, score, latency)
 
     whole = replace(SHAPE, vocabulary_size=len(PIECES))
     patient, cut = patient_in(tmp_path / "whole", whole), tmp_path / "cut"
