@@ -58,6 +58,25 @@ def test_a_layer_goes_as_a_whole_when_that_is_the_least_loss(monkeypatch):
     assert (kept.layers, kept.heads) == ((0,), ((1,),))
 
 
+def test_columns_that_go_at_once_matter_by_the_root_of_their_squares(monkeypatch):
+    """Four columns of 1 cost a ms, as a head does: together they matter 2, not 4, so they go before a head of 3."""
+    monkeypatch.setattr(budget, "TOGETHER", 4)
+    shape = replace(SHAPE, ffn_widths=(8, 8))
+    scores = importance_of([[3, 9], [9, 9]], [[1] * 4 + [9] * 4, [9] * 8], [90, 90])
+    for goal, heads in ((12, (0, 1)), (11, (1,))):  # of 13 ms
+        kept = within_budget(shape, scores, cost=COUNTS, budget=goal)
+        assert (kept.heads[0], kept.columns[0]) == (heads, (4, 5, 6, 7)), goal
+
+
+def test_a_layer_whose_gate_matters_stays_however_little_its_parts_do(monkeypatch):
+    """Layer 0 loses what it may, 1.5 ms of 11; then all of layer 1 goes, 24 for 5 ms, and not the gate of 90."""
+    monkeypatch.setattr(budget, "TOGETHER", 2)
+    shape = replace(SHAPE, ffn_widths=(4, 4))
+    scores = importance_of([[1, 1], [5, 5]], [[0.1] * 4, [5] * 4], [90, 1])
+    kept = within_budget(shape, scores, cost=COUNTS, budget=9.4)
+    assert (kept.layers, kept.heads, kept.columns) == ((0,), ((1,),), ((2, 3),))
+
+
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 1000), share=st.floats(0.05, 1.0))
 def test_a_budget_is_kept_and_every_layer_can_still_run(seed, share):
@@ -198,6 +217,22 @@ def test_steps_end_where_one_cut_ends_in_counts(steps, heads, ffn, layers, width
     kept = method.choose(shape, scored, None)
     assert cut_shape(shape, kept) == method.after(shape)
     assert all(list(own) == sorted(set(own)) for own in (*kept.heads, *kept.columns, kept.width))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_even_steps_keep_what_matters_most_of_the_whole_model(steps):
+    """A head, column or hidden unit matters as much as its number in the whole model: the upper halves stay."""
+    shape = replace(SHAPE, heads=(4, 4), ffn_widths=(32, 32))
+
+    def score(kept: Kept) -> Importance:
+        scores = importance_of(kept.heads, kept.columns, np.ones(len(kept.layers)))
+        return replace(scores, width=np.array(kept.width, float), pooled=np.array(kept.pooled, float))
+
+    method = even(heads=0.5, ffn=0.5, width=8, criterion=replace(CRITERION, steps=steps))
+    kept = method.choose(shape, score, None)
+    assert kept.heads == ((2, 3),) * 2
+    assert kept.columns == (tuple(range(16, 32)),) * 2
+    assert kept.width == kept.pooled == tuple(range(8, 16))
 
 
 def test_shares_round_from_a_half_to_the_even_number_that_goes():

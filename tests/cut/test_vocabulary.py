@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +16,12 @@ from small_fit import SHAPE, filled, random_weights
 from tokenizers import Tokenizer
 
 from optim.common.errors import UserError
+from optim.cut.kept import Kept
 from optim.cut.structure import Whole
 from optim.cut.surgery import CUT, Patient, Removal
 from optim.cut.vocabulary import Seen, Top, Words
 from optim.data.tokens import Tokens
-from optim.encoder.architecture import Bottleneck
+from optim.encoder.architecture import Architecture, Bottleneck
 from optim.encoder.store import ARCHITECTURE, WEIGHTS, read_architecture
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -123,22 +126,46 @@ def test_an_unknown_token_that_is_no_piece_of_wordpiece_is_refused_though_it_is_
         Words(broken, "it")
 
 
+def patient_in(folder: Path, shape: Architecture) -> Patient:
+    """A random model of that shape with the tokenizer above, and one sentence to train on."""
+    folder.mkdir()
+    save_file(random_weights(shape), folder / WEIGHTS)
+    (folder / ARCHITECTURE).write_text(json.dumps(shape.to_json()), encoding="utf-8")
+    (folder / "tokenizer.json").write_text(json.dumps(content()), encoding="utf-8")
+    ids = np.array(Tokenizer.from_str(json.dumps(content())).encode("bad cab").ids, np.int32)
+    train = Tokens(ids, np.array([0, len(ids)]), np.zeros(1, np.int32))
+    return Patient(folder=folder, tokenizer=folder / "tokenizer.json", train=train)
+
+
+def test_structure_is_chosen_for_the_words_that_stay(tmp_path):
+    """A budget in parameters counts those of the embedding that the student will have."""
+    seen: list[Architecture] = []
+
+    class Spy(Whole):
+        def choose(self, shape: Architecture, score: Any, latency: Any) -> Kept:
+            seen.append(shape)
+            return super().choose(shape, score, latency)
+
+    whole = replace(SHAPE, vocabulary_size=len(PIECES))
+    patient, cut = patient_in(tmp_path / "whole", whole), tmp_path / "cut"
+    cut.mkdir()
+    Removal(slim=Spy(), vocabulary=Seen(minimum_count=1), spec={}).cut(patient, cut)
+    words = json.loads((cut / CUT).read_text())["words"]
+    assert 0 < len(words) < len(PIECES)
+    assert seen == [replace(whole, vocabulary_size=len(words))]
+
+
 def test_words_are_cut_out_of_a_mobilebert_too(tmp_path):
     """Its embeddings and bottlenecks are narrower than the model."""
     narrow = Bottleneck(embedding_width=12, width=8, ffn_count=2)
     shape = replace(SHAPE, family="mobilebert", head_width=4, pooling="first", bottleneck=narrow,
                     vocabulary_size=len(PIECES))  # fmt: skip
-    weights, (whole, cut) = random_weights(shape), (tmp_path / "whole", tmp_path / "cut")
-    for folder in (whole, cut):
-        folder.mkdir()
-    save_file(weights, whole / WEIGHTS)
-    (whole / ARCHITECTURE).write_text(json.dumps(shape.to_json()), encoding="utf-8")
-    (whole / "tokenizer.json").write_text(json.dumps(content()), encoding="utf-8")
-    before = np.array(Tokenizer.from_str(json.dumps(content())).encode("bad cab").ids, np.int32)
-    train = Tokens(before, np.array([0, len(before)]), np.zeros(1, np.int32))
+    patient, cut = patient_in(tmp_path / "whole", shape), tmp_path / "cut"
+    cut.mkdir()
+    weights, before = load_file(patient.folder / WEIGHTS), patient.train.ids
     removal = Removal(slim=Whole(), vocabulary=Seen(minimum_count=1), spec={})
-    removal.check(shape, whole / "tokenizer.json", lambda: before)
-    removal.cut(Patient(folder=whole, tokenizer=whole / "tokenizer.json", train=train), cut)
+    removal.check(shape, patient.tokenizer, lambda: before)
+    removal.cut(patient, cut)
     left = read_architecture(cut)
     assert left == replace(shape, vocabulary_size=len(json.loads((cut / CUT).read_text())["words"]))
     after = np.array(Tokenizer.from_file(str(cut / "tokenizer.json")).encode("bad cab").ids, np.int32)

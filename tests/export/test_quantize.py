@@ -20,6 +20,7 @@ from optim.export.convert import convert
 from optim.export.flatbuffer import Graph, float_tensors
 from optim.export.quantize import Student, small_kernels
 from optim.measure.runtime import Classifier
+from optim.train.fake_quant import FakeQuant
 
 WIDE = replace(SHAPE, width=64, head_width=32, ffn_widths=(96, 96))  # blocks of 32 divide everything, of 64 not ffn_out
 
@@ -248,25 +249,35 @@ def test_a_kernel_that_the_converter_changed_otherwise_is_an_error(case):
         flatbuffer.unfolded(case.student.float32_path.read_bytes(), others)
 
 
+@pytest.mark.parametrize("products", list(quantize.PRODUCTS))
+def test_a_fit_rounds_what_the_products_of_its_file_take(products):
+    qat = quantize.qat_int8(max_disagreement=1.0, products=products, samples=40, seed=0, source="train", memory=0.9)
+    assert qat.wrappers == (FakeQuant(memory=0.9, ranged=quantize.PRODUCTS[products]),)
+
+
 @pytest.mark.parametrize(("products", "ranged"), [("all", 12), ("but_ffn_out", 10)])
 def test_the_file_of_a_fit_has_the_ranges_of_the_fit(products, ranged, case):
-    """Of 12 kernels; of the others the file takes and gives floats."""
+    """Of 12 kernels; of the others the file takes and gives floats.
+
+    -1 to 4.1 are steps of 0.02 from the 50th on, so 0 is -128 + 50; -3 to 3.12 are steps of 0.024 from the 125th.
+    """
     qat = quantize.qat_int8(max_disagreement=1.0, products=products, samples=40, seed=0, source="train", memory=0.9)
     names = [name for name in dense(case.model) if re.search(quantize.PRODUCTS[products], f"{name}/")]
-    ranges = {name: np.array([-1.0, 4.1, -2.0, 3.1], np.float32) for name in names}
+    ranges = {name: np.array([-1.0, 4.1, -3.0, 3.12], np.float32) for name in names}
     graph = Graph.of(qat.run(replace(case.student, ranges=ranges)))
-    scales = {}
+    scales, zeros = {}, {}
     for operator in graph.operators:
         if graph.kind(operator) == "FULLY_CONNECTED":
             ends = [graph.tensors[i].quantization for i in (operator.inputs[0], operator.outputs[0])]
             if all(end.scale is not None for end in ends):
                 scales[graph.name(operator.outputs[0])] = tuple(end.scale[0] for end in ends)
+                zeros[graph.name(operator.outputs[0])] = [int(end.zeroPoint[0]) for end in ends]
     assert len(ranges) == ranged
     assert len(scales) == (14 if products == "all" else ranged), "pooler and classifier are calibrated with all"
-    of_ffn = next(value for name, value in scales.items() if "layer0_ffn_in/" in name)
-    assert of_ffn == pytest.approx((5.1 / 255, 5.1 / 255), rel=1e-3)
-    of_query = next(value for name, value in scales.items() if "layer1_query/" in name)
-    assert of_query == pytest.approx((5.1 / 255, 5.1 / 255 * 32**-0.5), rel=1e-3)
+    ffn, query = (next(name for name in scales if f"{part}/" in name) for part in ("layer0_ffn_in", "layer1_query"))
+    assert scales[ffn] == pytest.approx((0.02, 0.024), rel=1e-3)
+    assert scales[query] == pytest.approx((0.02, 0.024 * 32**-0.5), rel=1e-3)
+    assert zeros[ffn] == zeros[query] == [-78, -3]
 
 
 def test_mixed_takes_the_longest_piece_that_loses_little_enough():
@@ -320,3 +331,27 @@ def test_as_many_weights_share_a_scale_as_are_asked_for(case, block):
                 if graph.kind(o) == "FULLY_CONNECTED" and "layer0_query/" in graph.name(o.outputs[0])]  # fmt: skip
     scales = np.frombuffer(graph.constant(query.quantization.details.scales) or b"", np.float16)
     assert len(scales) == 64 * 64 // block
+
+
+def test_each_output_of_an_int8_kernel_has_a_scale_and_a_table_has_one(case):
+    graph = Graph.of(quantize.dynamic_int8(max_disagreement=1.0).run(case.student))
+    of_kernels, of_tables = [], []
+    for operator in graph.operators:
+        if (kind := graph.kind(operator)) in ("FULLY_CONNECTED", "GATHER"):
+            weights = operator.inputs[1 if kind == "FULLY_CONNECTED" else 0]
+            found = (len(graph.tensors[weights].quantization.scale), graph.shape(weights)[0])
+            (of_kernels if kind == "FULLY_CONNECTED" else of_tables).append(found)
+    assert len(of_kernels) == 14
+    assert all(scales == outputs for scales, outputs in of_kernels)
+    assert sorted(of_tables) == [(1, 32), (1, 40)], "positions and words"
+
+
+@pytest.mark.parametrize("block", [32, 64])
+def test_as_many_numbers_of_an_embedding_share_a_scale_as_are_asked_for(case, block):
+    """Of 40 words and 32 positions, 64 numbers each."""
+    graph = Graph.of(blocks(embedding_bits=4, block=block).run(case.student))
+    tables = [graph.tensors[o.inputs[1]] for o in graph.operators if graph.kind(o) == "EMBEDDING_LOOKUP"]
+    assert all(table.quantization.details for table in tables), "blocks have a tensor of scales, rows have none"
+    scales = [len(np.frombuffer(graph.constant(table.quantization.details.scales) or b"", np.float16))
+              for table in tables]  # fmt: skip
+    assert sorted(scales) == [32 * 64 // block, 40 * 64 // block]

@@ -71,6 +71,34 @@ def test_the_weakest_head_and_the_weakest_columns_are_removed():
     assert np.flatnonzero(edited.sum(axis=1) == 0).tolist() == list(range(8))
 
 
+def test_a_head_and_columns_are_weak_by_both_of_their_sides():
+    """Values of 1 and 1/2, outputs of 1 and 4: head 0 is the weaker. Columns of i in and 1 / i² out: the last ones."""
+    model = new_model()
+    value, output = (model.get_layer(f"layer0_{part}").kernel for part in ("value", "attention_output"))
+    value.assign(np.ones(value.shape) * np.repeat([1.0, 0.5], SHAPE.head_width))
+    output.assign(np.ones(output.shape) * np.repeat([1.0, 4.0], SHAPE.head_width)[:, None])
+    edited = without_head(model, 0, SHAPE.head_width)["layer0_attention_output"](output.numpy())
+    assert edited.sum(axis=1).tolist() == [0.0] * 8 + [64.0] * 8
+    into, out = (model.get_layer(f"layer0_{part}").kernel for part in ("ffn_in", "ffn_out"))
+    into.assign(np.ones(into.shape) * np.arange(1, 33))
+    out.assign(np.ones(out.shape) / np.arange(1, 33)[:, None] ** 2)
+    edited = without_columns(model, 0)["layer0_ffn_out"](out.numpy())
+    assert np.flatnonzero(edited.sum(axis=1) == 0).tolist() == list(range(24, 32))
+
+
+def test_a_range_is_that_of_all_that_was_seen():
+    """-1 to 5 in the first batch, -3 to 2 in the second, which has the last word in nothing."""
+    import tensorflow as tf
+    import tf_keras as keras
+
+    probe = sensitivity._probe(keras.layers.Dense(1))
+    probe(tf.constant([[9.0, -9.0]]))
+    probe.mode.assign(sensitivity.RECORD)
+    for batch, ends in (([[5.0, -1.0]], (-1, 5)), ([[2.0, -3.0]], (-3, 5)), ([[0.5, 1.0]], (-3, 5))):
+        probe(tf.constant(batch))
+        assert (float(probe.low.numpy()), float(probe.high.numpy())) == ends
+
+
 def test_a_change_has_an_interval_by_hand():
     """3 of 10 lost, 1 won: -20 points. Agresti and Min: b 3.5, c 1.5, n 12: -1/6 +- 1.96 sqrt(5 - 4/12) / 12."""
     before = np.array([1, 1, 1, 1, 1, 1, 1, 0, 0, 0], bool)
@@ -153,11 +181,16 @@ def test_int4_has_the_blocks_that_are_asked_for(probed, block):
     assert alone["kl_nats"] > 0
 
 
-def test_the_table_has_every_part_and_every_change(held, tmp_path):
+def test_the_table_has_every_part_and_every_change(held, tmp_path, monkeypatch):
     rows = {"held_out": np.arange(0, 60, 2)}
     student = Student(load=lively, load_batch=lively, float32_path=tmp_path, train=held, rows=rows)
+    recorded, honest = [], Probed.record
+    monkeypatch.setattr(Probed, "record", lambda own, tokens: (recorded.append(tokens), honest(own, tokens))[1])
     table = sensitivity_table(student, block=8)  # which divides the inputs of all
     assert table["examples"] == 30
+    others = [held.take(np.arange(1, 60, 2)).sentence(i).tolist() for i in range(30)]
+    (shown,) = recorded
+    assert sorted(shown.sentence(i).tolist() for i in range(len(shown))) == sorted(others), "none that is scored"
     found = {(row["part"], row["change"]) for row in table["rows"]}
     assert len(found) == len(table["rows"])
     kernels = [f"layer{i}_{part}" for i in (0, 1) for part in
@@ -168,6 +201,8 @@ def test_the_table_has_every_part_and_every_change(held, tmp_path):
     } < found
     assert {("layer1", sensitivity.HEAD), ("layer0", sensitivity.FFN), ("word_embeddings", sensitivity.INT4)} < found
     assert sorted(table["order_int4"]) == sorted([*kernels, "pooler"]), "a file leaves the classifier in int8"
+    lost = {row["part"]: row["kl_nats"] for row in table["rows"] if row["change"] == sensitivity.INT4}
+    assert table["order_int4"] == sorted(table["order_int4"], key=lost.__getitem__), "what bears it best comes first"
     together = table["together_int4"]
     assert together[0] == {"kernels": [], "accuracy_points": 0, "low": pytest.approx(-together[0]["high"]),
                            "high": together[0]["high"], "changed_answers": 0, "kl_nats": 0}  # fmt: skip

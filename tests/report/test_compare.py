@@ -150,6 +150,46 @@ def test_a_noisy_latency_is_marked_and_decides_nothing(tmp_path):
     assert "? noisy timing" in tables.screen_table(found)
 
 
+def of_seeds(prune: str, *wrong: int, of: int) -> list[Finished]:
+    """A point for each seed, wrong on the first of its sentences."""
+    return [finished_point(f"{prune}{seed}", np.arange(of) >= count, np.ones(of, bool), prune=prune, seed=seed,
+                           student=f"{prune}{seed}") for seed, count in enumerate(wrong)]  # fmt: skip
+
+
+def test_nothing_is_certain_that_another_seed_would_turn():
+    """Two seeds of three are right on all that the other choice never is: 2/3 gained, with an error of 1/3 by the seeds.
+
+    (Variance 1/3 of a fit and 0 of the other's, 1/6 for both, times six of (1/3)².) t is 2, with 4 degrees of freedom.
+    """
+    base = of_seeds("none", 100, 100, 100, of=100)
+    assert certain([*of_seeds("fixed50", 0, 0, 100, of=100), *base]) == [False, False]
+    assert certain([*of_seeds("fixed50", 33, 33, 34, of=100), *base]) == [True, False]
+
+
+def test_an_effect_has_the_spread_of_its_seeds_by_hand():
+    """2/3 of four sentences gained; with one more gained and one lost 4/9, variance 7/81 over sentences, 9/81 over fits.
+
+    See `test_another_seed_of_either_is_in_the_interval_by_hand`: t is 1, with 8.52 degrees of freedom.
+    """
+    (effect,) = effects([*of_seeds("none", 4, 4, 4, of=4), *of_seeds("fixed50", 0, 0, 4, of=4)])
+    assert (effect.factor, effect.base, effect.option, effect.seeds) == ("prune", "none", "fixed50", 3)
+    assert effect.accuracy_points == pytest.approx(200 / 3)
+    ends = 400 / 9 * (1 - 2.2815), 400 / 9 * (1 + 2.2815)
+    assert (effect.accuracy_low, effect.accuracy_high) == pytest.approx(ends, rel=1e-3)
+    assert effect.p == pytest.approx(0.345, abs=1e-3)
+
+
+@pytest.mark.parametrize(("lost", "shown"), [(6, []), (20, ["fixed50", "poly80"])])
+def test_what_an_effect_depends_on_is_corrected_for_all_that_was_tried(lost, shown):
+    """T from 1 to 4 loses nothing under fixed50, and six sentences of 100 under poly80: p 0.03, one of four tests."""
+    wrong = {("fixed50", 1.0): 10, ("fixed50", 4.0): 10, ("poly80", 1.0): 10, ("poly80", 4.0): 10 + lost}
+    some = [finished_point(f"{prune}{t:g}x", np.arange(100) >= count, np.ones(100, bool), prune=prune, temperature=t,
+                           student=f"{prune}{t:g}") for (prune, t), count in wrong.items()]  # fmt: skip
+    by = {effect.factor: effect for effect in effects(some)}
+    assert set(by) == {"prune", "distill.temperature"}
+    assert [under.value for under in by["distill.temperature"].interactions] == shown
+
+
 def test_an_effect_that_depends_on_another_option_is_shown_under_it(tmp_path):
     """T from 1 to 4 gains 1 point under fixed50 and loses 30 under poly80: the mean, -14.5, is true of neither."""
     for prune, wrong in (("fixed50", (10, 9)), ("poly80", (15, 45))):
@@ -731,6 +771,21 @@ def test_p_of_two_single_files_allows_for_another_seed_where_that_is_known():
     assert taught
     assert taught_alone
     assert taught.p > 0.05 > taught_alone.p
+
+
+def test_a_file_of_its_teacher_is_compared_over_sentences_alone():
+    """Ten sentences lost, none gained: another seed would have moved both, so p is McNemar's, 2 / 2^10."""
+    teacher, known = np.ones(1000, bool), Spread(fit=0.02**2, sentences=0.0, freedom=20)
+    student = finished_point("a", np.arange(1000) >= 10, teacher, quant="int8")
+    stages = {"teacher-a": 10.0, "file-a": 1.0}
+    itself = replace(student, result=replace(student.result, cost={**student.result.cost, "stages": stages}))
+    found, taught = (pooled([point])[0].against_teacher(known) for point in (itself, student))
+    assert found
+    assert taught
+    assert found.p == pytest.approx(2 / 2**10)
+    assert found.high < 0, "the interval knows it too"
+    assert taught.low < 0 < taught.high
+    assert taught.p > 0.5
 
 
 def test_a_student_is_in_the_spread_once_though_one_of_its_files_has_a_seed_more():

@@ -48,6 +48,18 @@ def test_the_spread_of_fits_by_hand():
     assert Spread(0.25, 0.5, 2).shift == 0.0
 
 
+def test_choices_of_more_seeds_count_more_by_hand():
+    """Three fits are right on 1/2, 1/2 and 0 of two sentences: variance 1/12, and 1/4 that no seed explains.
+
+    What is left of it are +-1/2 of the first two: squares 1, over (3 - 1) (2 - 1) degrees and two sentences. It counts
+    twice, for two degrees, a choice of two seeds once: (2/12 + 1/2) / 3 and (2/4 + 0) / 3.
+    """
+    three, two = np.array([[1, 0], [0, 1], [0, 0]]), np.array([[1, 1], [0, 0]])
+    alone, both = Spread.of([three]), Spread.of([three, two])
+    assert (alone.fit, alone.sentences, alone.freedom) == (pytest.approx(1 / 12), pytest.approx(1 / 4), 2)
+    assert (both.fit, both.sentences, both.freedom) == (pytest.approx(2 / 9), pytest.approx(1 / 6), 3)
+
+
 def test_the_shift_of_both_fits_widens_a_difference_by_hand():
     """To the variance of the sentences come 2 x 0.0003; freedom (v + 0.0006)^2 / (v^2 / 101 + 0.0008^2 / 4)."""
     sentences = (7 - 102 * (5 / 102) ** 2) / 101 / 102

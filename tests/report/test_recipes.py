@@ -55,6 +55,22 @@ def test_a_gain_within_either_spread_is_no_win():
         against(fitted("own", s0=0), fitted("base", s1=0))
 
 
+def test_another_seed_of_either_is_in_the_interval_by_hand():
+    """All four sentences right with two seeds of three, none with the third, against none at all: 2/3 gained of each.
+
+    With one more gained and one lost the mean is 4/9, the variance over sentences 14/27 / 6 = 7/81. A fit's is 1/3 for
+    one of the two and 0 for the other, 1/6 for both, times 6 fits of (1/3)²: 9/81. So the error is 4/9 too, t is 1, and
+    the degrees of freedom are 16² / (7²/5 + 9²/4) = 8.52, with a t of 2.2815 for 95 %.
+    """
+    wild, calm = ({seed: Answers(np.full(4, flag), f"{name} {seed}") for seed, flag in enumerate(flags)}
+                  for name, flags in (("wild", (True, True, False)), ("calm", (False, False, False))))  # fmt: skip
+    for found, sign in ((against(wild, calm), 1), (against(calm, wild), -1)):
+        ends = sorted((sign * 400 / 9 * (1 - 2.2815), sign * 400 / 9 * (1 + 2.2815)))
+        assert found.gain_points == pytest.approx(sign * 200 / 3)
+        assert [found.low_points, found.high_points] == pytest.approx(ends, rel=1e-3)
+        assert found.p == pytest.approx(0.345, abs=1e-3)
+
+
 def test_two_files_of_one_fit_are_compared_over_sentences_alone():
     """Wrong on 5, 20, 35 of 100 and, in the other precision, on one more each: the seeds' spread is in both."""
     wrong = {"s0": 5, "s1": 20, "s2": 35}

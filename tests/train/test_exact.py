@@ -12,6 +12,7 @@ import pytest
 from small_fit import FIXED, RECIPE, SHAPE, fit_of, tokens_of
 
 from optim.encoder.architecture import Architecture
+from optim.train.fake_quant import FakeQuant
 from optim.train.prune import Across, Blocks, Magnitude, Movement, ZerosOf
 
 # One layer: each kind of variable is in it, and a second one is only traced again.
@@ -30,7 +31,7 @@ def new_model(shape: Architecture = DROPPING, seed: int = 0):
 
 
 def fitted(folder, *, seed_of_start: int = 0, kept: Path | None = None, **more) -> tuple[list[int], list[np.ndarray]]:
-    """(epochs that were run, weights) of two epochs, or of what is left of them in the folder.
+    """(epochs that were run, weights and ranges) of two epochs, or of what is left of them in the folder.
 
     kept: where the folder is copied to as a kill in the second epoch would leave it.
     """
@@ -47,7 +48,7 @@ def fitted(folder, *, seed_of_start: int = 0, kept: Path | None = None, **more) 
 
     fit._epoch = epoch
     fit.run()
-    return epochs, model.get_weights()
+    return epochs, [*model.get_weights(), *(fit.ranges[name] for name in sorted(fit.ranges))]
 
 
 EVERYTHING = dataclasses.replace(RECIPE, average=0.9, layer_decay=0.8, label_smoothing=0.1, r_drop=0.5)
@@ -63,7 +64,7 @@ PRUNERS = {
 }
 
 
-AT_ONCE = ("none", "magnitude_everything", "movement", "across")  # the others are left to the slow tests
+AT_ONCE = ("none", "magnitude_everything", "movement", "across", "fake_quant")  # the others are left to the slow tests
 
 
 @pytest.mark.parametrize(
@@ -73,6 +74,7 @@ AT_ONCE = ("none", "magnitude_everything", "movement", "across")  # the others a
         for name, wrappers, recipe in (
             ("none", (), RECIPE), ("none_everything", (), EVERYTHING), ("magnitude", (GROWING,), RECIPE),
             ("magnitude_everything", (GROWING,), EVERYTHING), ("movement_plain", (PRUNERS["movement"],), RECIPE),
+            ("fake_quant", (FakeQuant(memory=0.9),), RECIPE),
             *((name, (pruner,), EVERYTHING) for name, pruner in PRUNERS.items()),
         )
     ],

@@ -3,13 +3,20 @@
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
-from small_fit import FIXED, RECIPE, SHAPE, fit_of, new_model, tokens_of
+from small_fit import FIXED, RECIPE, SCHEDULE, SHAPE, fit_of, new_model, tokens_of
 
 from optim.common.errors import UserError
 from optim.export.quantize import PRODUCTS
+from optim.run.fits import FitStep
+from optim.train.distill import HardLabels
 from optim.train.fake_quant import FakeQuant
+from optim.train.fit import Fit, Task
 from optim.train.prune import Magnitude, zeroed_fractions
 from optim.train.wrap import Stack
 
@@ -55,6 +62,20 @@ def test_a_layer_is_rounded_by_hand():
     np.testing.assert_array_equal(layer.kernel.numpy(), before)
     assert [v is layer.kernel for v in layer.trainable_weights] == [True, False], "it kept its variable"
     assert rounded.ranges().tolist() == pytest.approx([0, 2.55, 0, exact.max()], rel=1e-3)
+
+
+def test_what_a_layer_takes_is_followed_as_slowly_as_what_it_gives():
+    """memory 0.75: inputs of 2, then 6, come to 0.75 * 2 + 0.25 * 6 = 3. It gives 2, then 3: 0.75 * 2 + 0.25 * 3."""
+    import tensorflow as tf
+
+    model = new_model()
+    layer = model.get_layer("layer0_query")
+    layer.set_weights([np.eye(16), np.zeros(16)])
+    attached = FakeQuant(memory=0.75).attach(model, total_steps=2)
+    rounded = next(one for one in attached.model.layers if one.name == "rounded_layer0_query")
+    for high in (2.0, 6.0):
+        rounded(tf.constant([[high, -1.0, *[0.0] * 14]]), training=True)
+    assert attached.ranges()["layer0_query"].tolist() == pytest.approx([-1, 3, -1, 2.25], rel=0.01)
 
 
 def test_a_kernel_is_rounded_as_tfmot_does_it():
@@ -197,6 +218,29 @@ def test_a_fit_that_goes_on_has_its_ranges(tmp_path):
     again.run()
     for name, value in first.ranges.items():
         np.testing.assert_array_equal(again.ranges[name], value)
+
+
+def test_the_ranges_of_a_fit_are_those_of_the_epoch_that_is_kept(tmp_path, monkeypatch):
+    """The second epoch is made to ruin the model: the file has the ranges that there were after the first."""
+    seen, honest = [], Fit._epoch
+
+    def epoch(fit: Fit, steps: range) -> None:
+        honest(fit, steps)
+        seen.append(fit.stack.ranges())
+        if len(seen) == 2:
+            fit.task.model.set_weights([np.zeros_like(weight) for weight in fit.task.model.get_weights()])
+
+    monkeypatch.setattr(Fit, "_epoch", epoch)
+    task = Task(model=new_model(), tokens=tokens_of(240), loss=HardLabels(teachers=("same",), teacher_seeds=(0,)),
+                wrappers=[FakeQuant(memory=0.9)])  # fmt: skip
+    step: Any = SimpleNamespace(kind="student", recipe=RECIPE, holdout_seed=0, transfer=(),
+                                point=SimpleNamespace(schedule=replace(SCHEDULE, keep="best"), seed=0))  # fmt: skip
+    stages: Any = SimpleNamespace(curve=lambda kind, row: None)
+    found = FitStep._fit(step, task, tmp_path, tmp_path, stages)
+    assert sorted(found) == sorted(KERNELS)
+    for name, value in found.items():
+        np.testing.assert_array_equal(value, seen[0][name])
+        assert (value != seen[1][name]).any(), name
 
 
 @pytest.mark.parametrize("memory", [-0.1, 1.0])

@@ -130,6 +130,24 @@ def test_each_relation_counts_by_its_weight():
     assert whole(**dict.fromkeys(none, 1.0)) - soft == pytest.approx(sum(parts), rel=1e-3)
 
 
+def test_the_relations_of_the_teacher_are_those_that_are_to_be_matched():
+    """KL(teacher || student) of the queries of the last layers, which is not KL(student || teacher)."""
+    from optim.data.tokens import pad
+    from optim.train.objective import watching
+    from optim.train.states import relation_distance
+
+    student, teacher, tokens, rows = model_of(), teacher_of(), tokens_of(20), np.arange(6)
+    alone = replace(RELATIONS, key_weight=0.0, value_weight=0.0)
+    ids, mask = pad(tokens, rows)
+    own, other = (watching(model, ("layer1_query",))(ids, mask, training=False).layers["layer1_query"]
+                  for model in (student, teacher))  # fmt: skip
+    wanted, turned = (relation_distance(*pair, mask, 4).numpy() for pair in ((own, other), (other, own)))
+    with_, without = (value_of(replace(alone, query_weight=weight), student, teacher, tokens, rows)
+                      for weight in (1.0, 1e-12))  # fmt: skip
+    assert with_ - without == pytest.approx(wanted, rel=1e-3)
+    assert np.abs(turned / wanted - 1).min() > 0.01
+
+
 @BOTH
 def test_a_student_of_another_width_depth_and_number_of_heads_comes_nearer_to_the_states(loss, tmp_path):
     """What falls is the part of the states; it is a hundred times as heavy as the rest."""
@@ -303,6 +321,24 @@ def test_a_teacher_reads_the_tokens_in_its_own_words(tmp_path):
     own, through = view(teacher, None), view(shifted, alignment)
     for name, states in own.layers.items():
         np.testing.assert_allclose(through.layers[name].numpy(), states.numpy(), atol=1e-6)
+
+
+def test_a_teacher_drops_nothing():
+    """One whose shape has dropout says, and has in its layers, what the same weights without any do."""
+    from optim.data.tokens import pad
+    from optim.train.beside import teacher_views
+
+    calm, dropping = model_of(seed=7), model_of(DROPPING)
+    dropping.set_weights(calm.get_weights())
+    objective = HIDDEN.attach(model_of(), [calm])
+    ids, mask = pad(tokens_of(20), np.arange(6))
+    nothing, aligned = np.zeros((6, 0, 2), np.float32), np.ones((6, 1), np.float32)
+    own, other = (teacher_views([model], [None], objective, stored=False)(ids, mask, nothing, aligned)[0]
+                  for model in (calm, dropping))  # fmt: skip
+    np.testing.assert_allclose(other.logits.numpy(), own.logits.numpy(), atol=1e-6)
+    assert len(own.layers) == 1 + 3 * 2, "embeddings; states, queries and keys of two layers"
+    for name, states in own.layers.items():
+        np.testing.assert_allclose(other.layers[name].numpy(), states.numpy(), atol=1e-6)
 
 
 def test_with_several_teachers_states_are_the_first_s_and_answers_are_of_all():

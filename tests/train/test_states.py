@@ -84,6 +84,16 @@ def test_relations_are_divided_by_the_root_of_their_own_features():
     assert found == pytest.approx([(0.5 * math.log(0.5 / p) + 0.5 * math.log(0.5 / q)) / 2], abs=1e-6)
 
 
+def test_two_relation_heads_that_are_alike_are_as_far_as_one():
+    """Eight features in two heads of four: each is the head above, divided by sqrt(4); the distance is their mean."""
+    s = math.sqrt(math.log(3)) / 2
+    one = relation_distance(packed([0] * 4, [s] * 4), packed([0], [0]), MASK[:1], 1).numpy()
+    two = relation_distance(packed([0] * 8, [s] * 8), packed([0, 0], [0, 0]), MASK[:1], 2).numpy()
+    p = 1 / (1 + math.sqrt(3))
+    assert one == pytest.approx([-math.log(4 * p * (1 - p)) / 4], abs=1e-6)
+    assert two == pytest.approx(one, abs=1e-6)
+
+
 lengths = st.lists(st.integers(1, 6), min_size=1, max_size=4)
 SOME = settings(max_examples=25, deadline=None)
 
