@@ -62,7 +62,7 @@ def _built(shape: Architecture, single: bool, whole: bool) -> keras.Model:
         own = pool([x, mask]) if pooled_early and index == last else x
         x = layer(shape, index, own, x, masks, single, drop)
     x = x if pooled_early else pool([x, mask])
-    if shape.family != "mobilebert":
+    if shape.family != "mobilebert":  # Hugging Face's head of MPNet has a dropout here too; it is left out
         x = dense(shape.width, "pooler", activation="relu" if shape.family == "distilbert" else "tanh")(x)
     x = drop(shape.head_dropout, name="head_dropout")(x)
     logits = keras.layers.Activation("linear", dtype="float32", name="logits")(dense(shape.classes, "classifier")(x))

@@ -175,8 +175,14 @@ class FitStep(Step):
     def trained(self, shape: Architecture) -> Architecture:
         """The shape with the recipe's dropout. What is kept has its own: a student of this model may want another.
 
-        Raises UserError for a recipe that needs dropout, and a model that has none.
+        Raises UserError for a recipe that needs dropout, and a model that has none; and for a mean of weights under a
+        rounding whose ranges are those of the steps.
         """
+        if self.recipe.average and any(wrapper in self.wrappers for wrapper in self.point.quantizer.wrappers):
+            raise UserError(
+                f"fit.{self.kind}.average={self.recipe.average:g} keeps a mean of the weights, and the ranges of this "
+                f"quant= are those of the steps: set fit.{self.kind}.average=0, or choose quant=int8."
+            )
         shape = replace(shape, **self.recipe.dropouts())
         if self.recipe.r_drop and not any(getattr(shape, rate) for rate in DROPOUTS):
             raise UserError(
@@ -260,7 +266,10 @@ class FitStep(Step):
         return np.load(stages.folder(self) / "dev.npy")
 
     def rows(self, parts: Parts | None) -> dict[str, np.ndarray]:
-        """int [n] of train, by name: whole sentences, and those held out, which judged each epoch and nothing else."""
+        """int [n] of train, by name: whole sentences, and those held out, which no step of this fit learnt from.
+
+        They judged each epoch. What `slim` and `vocab` keep is chosen by all of train, them included.
+        """
         count, schedule = len(self.tokens.corpus.train.texts), self.point.schedule
         held = split(count, holdout=schedule.holdout, minimum=schedule.holdout_minimum, seed=self.holdout_seed,
                      parts=parts)[1]  # fmt: skip

@@ -52,6 +52,16 @@ def test_all_of_a_recipe_goes_with_pruning_distillation_class_weights_bfloat16_a
     assert outcome.quality["accuracy_fraction"] >= 0.9
 
 
+def test_a_mean_of_weights_under_ranges_of_the_steps_is_refused(runs):
+    corpus = point(runs).source.load(runs.cache)
+    with pytest.raises(
+        UserError, match=re.escape("fit.student.average=0.9 keeps a mean of the weights, and the ranges")
+    ):
+        steps_of(point(runs, "quant=int8_qat", "fit.student.average=0.9"), corpus, runs.cache)
+    steps_of(point(runs, "quant=int8_qat", "fit.teacher.average=0.9"), corpus, runs.cache)
+    steps_of(point(runs, "quant=int8", "prune=fixed50", "fit.student.average=0.9"), corpus, runs.cache)
+
+
 def test_r_drop_without_any_dropout_is_refused(runs):
     chosen = point(runs, "fit.teacher.r_drop=0.5")
     corpus = chosen.source.load(runs.cache)

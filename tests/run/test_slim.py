@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -226,6 +227,19 @@ def test_files_are_timed_at_the_width_that_the_student_will_have(runs):
     widths = [{shape.width for shape in latency_model.probes(step.shape)} for step in steps]
     assert widths == [{32}, {24}]
     assert steps[0].wanted.key != steps[1].wanted.key
+
+
+@pytest.mark.parametrize("token", ["[UNK]", "[CLS]", "[SEP]"])
+def test_a_vocabulary_without_a_special_token_is_not_cut(token, runs, tmp_path):
+    folder = shutil.copytree(point(runs).checkpoint.fetch(runs.cache), tmp_path / "model")
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["vocab"].pop(token)
+    content["added_tokens"] = [one for one in content["added_tokens"] if one["content"] != token]
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    corpus = point(runs).source.load(runs.cache)
+    with pytest.raises(UserError, match=re.escape(f"has no {token}")) as told:
+        steps_of(point(runs, f"model.path={folder}", "vocab=seen"), corpus, runs.cache)
+    assert "\n" not in str(told.value)
 
 
 @pytest.mark.parametrize(
