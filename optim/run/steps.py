@@ -241,7 +241,7 @@ def _cut_start(point: Point, teachers: Sequence[FitStep], corpus: Corpus, cache_
 
 
 def _require_kernels(point: Point, corpus: Corpus, cache_dir: Path) -> None:
-    """Raises UserError for a pruning that the kernels are not made for; of a budget, those before the cut."""
+    """Raises UserError for a pruning that the kernels are not made for; of a budget, for all that it may leave."""
     if point.pruner.changes:
         shape = FromCheckpoint(point.checkpoint, cache_dir).architecture(len(corpus.label_names))
         for left in (point.surgery.after(shape), point.surgery.least(shape)):
