@@ -25,6 +25,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT)]
 
 from hydra import compose, initialize_config_dir  # noqa: E402
+from omegaconf import DictConfig, OmegaConf  # noqa: E402
 
 from optim.common.build import build  # noqa: E402
 from optim.report import finished  # noqa: E402
@@ -34,7 +35,7 @@ from optim.run.keys import run_id_of  # noqa: E402
 from optim.run.places import CONF  # noqa: E402
 from optim.run.point import point_of  # noqa: E402
 from optim.sweep import pick  # noqa: E402
-from optim.sweep.points import merged  # noqa: E402
+from optim.sweep.points import merged, options_first  # noqa: E402
 from optim.sweep.remeasure import remeasure  # noqa: E402
 
 PAGE = ROOT / "benchmarks" / "METHODS.md"
@@ -121,10 +122,24 @@ def main() -> None:
 
 
 def words_of(shared: list[str], name: str, seed: int, teacher_seed: int) -> list[str]:
-    """The words of train.py for a point."""
+    """The words of train.py for a point. Options stand before keys, so that `distill=hidden` of a point leaves what the
+    user says of `distill`; a key that the point's own option does not have is left out, as `distill.temperature` of none.
+    """
     own = POINTS[name][0]
     taught = [f"distill.teacher_seed={teacher_seed}"] if "distill.teacher=mpnet" in own else []
-    return merged([*shared, *own, *taught, f"seed={seed}"])
+    words = merged(options_first([*shared, *own, *taught, f"seed={seed}"]))
+    chosen = {word.split("=")[0] for word in own}
+    loose = [word for word in words if word in shared and word.split(".")[0] in chosen]
+    return [word for word in words if word not in loose or has_key(words, word.split("=")[0])] if loose else words
+
+
+def has_key(words: list[str], key: str) -> bool:
+    """Whether the options among these words have a key."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", overrides=[word for word in words if "." not in word.split("=")[0]])
+    folder, _, last = key.rpartition(".")
+    found = OmegaConf.select(cfg, folder)
+    return isinstance(found, DictConfig) and last in list(found)
 
 
 def made_before(shared: list[str], results: Path, teacher_seed: int) -> Done:

@@ -43,6 +43,23 @@ def test_every_recipe_is_a_point_of_its_own_that_train_takes(methods, runs: Runs
     assert len(ids) == len(methods.POINTS)
 
 
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("quarter", ["distill.augment.copies=2", "distill.temperature=4"]),
+        ("quarter, hidden", ["distill.augment.copies=2", "distill.temperature=4"]),
+        ("quarter, relations", ["distill.augment.copies=2", "distill.temperature=4"]),
+        ("minilm, float32", ["distill.augment.copies=0"]),  # its own; a temperature is none of `distill=none`
+    ],
+)
+def test_an_option_of_a_point_leaves_what_the_user_says_of_its_group(methods, name, kept):
+    given = ["distill.augment.copies=2", "distill.temperature=4", "fit.student.steps=7480"]
+    words = methods.words_of(["model=minilm", "data=sst2", *given], name, 1, 0)
+    assert [word for word in words if word.startswith(("distill.a", "distill.temp"))] == kept
+    assert {"fit.student.steps=7480", "seed=1"} <= set(words)
+    assert ("distill.teacher_seed=0" in words) == (name != "minilm, float32")
+
+
 def test_a_point_whose_float32_file_is_gone_has_a_row(script):
     point = finished_point("a", np.ones(10, bool), np.ones(10, bool))
     point.result.data["dev_examples"] = 10
