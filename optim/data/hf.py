@@ -40,7 +40,7 @@ def hub_or_folder(
     """The set `name` (OWNER/NAME) of the model hub at `revision`, or a local folder `path`, through `datasets`.
 
     Without `dev_split`, `dev_fraction` of every class of the training split is held back, the same for a given seed.
-    phrases: rows of train are phrases of whole sentences; then it is of those, and rows that are part of one are left out.
+    phrases: rows of train are phrases of whole sentences; then it is of those, and what is part of one is not learnt.
     Nothing from the hub is ever run (`optim/data/sets.py`).
     """
     _check_max_length(max_length)
