@@ -42,7 +42,7 @@ PAGE = ROOT / "benchmarks" / "METHODS.md"
 TAUGHT = ["distill.teacher=mpnet"]
 HALF, QUARTER = ["slim=slim50", "vocab=seen"], ["slim=slim75", "vocab=seen"]
 SIX = ["model=mpnet", "slim=layers6", "slim.ffn=0.5", "vocab=seen"]  # its own teacher: MPNet of the same seed
-BASE = "minilm, float32"
+BASE, TEACHER = "minilm, float32", "mpnet, float32"
 SEEDS = (0, 1, 2)  # that the page shows where they are there
 # Name -> (words, what the project asks of it).
 POINTS: dict[str, tuple[list[str], str]] = {
@@ -72,8 +72,9 @@ POINTS: dict[str, tuple[list[str], str]] = {
     "narrow half, int8_emb4": ([*TAUGHT, *HALF, "slim.width=256", "quant=int8_emb4"], "5 MB at 0.895; 15x"),
     "narrow half": ([*TAUGHT, *HALF, "slim.width=256", "quant=int8"], "5 MB at 0.895; 15x"),
     "half, qat": ([*TAUGHT, *HALF, "prune=fixed50", "quant=int8_qat"], "not below half, zeros"),
+    TEACHER: (["model=mpnet", "distill=none", "distill.augment.copies=0", "quant=none"], "report"),
     "mpnet, six layers": (["model=mpnet", "slim=layers6", "prune=fixed50", "quant=int8"], "0.920; 68 MB"),
-    "mpnet, six layers, words": (["model=mpnet", "slim=layers6", "vocab=seen", "prune=fixed50", "quant=int8"], "8x below float32"),
+    "mpnet, six layers, words": (["model=mpnet", "slim=layers6", "vocab=seen", "prune=fixed50", "quant=int8"], "8x below mpnet, float32"),
     "mpnet, six layers, half columns, int4_emb4": ([*SIX, "quant=int4_emb4"], "23 MB"),
     "mpnet, six layers, half columns, int8_emb4": ([*SIX, "quant=int8_emb4"], "report"),
     "mpnet, six layers, half columns": ([*SIX, "quant=int8"], "report"),
@@ -173,30 +174,38 @@ def page(done: Done, words: Sequence[str] = (), teacher_seed: int = 0) -> str:
     if not points:
         return "# Methods on SST-2\n\nNothing is finished yet.\n"
     first, base = points[0].result, [p for p in done.get(BASE, {}).values() if p]
-    whole_ms = statistics.mean(p.cost("latency_p50_ms") for p in base) if base else None
     whole = {name: {seed: p for seed, p in seeds.items() if p} for name, seeds in done.items()}
     gains = [line for own, other in COMPARED if (line := difference(own, other, whole))]
     missing = [name for name in POINTS if name not in done]
     failed = [f"{name}, seed {seed}" for name, seeds in done.items() for seed, p in seeds.items() if p is None]
-    head = "| recipe | seeds | accuracy, mean | of each seed | MB | zstd MB | p50 ms at 128 | speed | zeros faster | agrees | asked |"
+    head = "| recipe | seeds | accuracy, mean | of each seed | MB | zstd MB | p50 ms at 128 | speed | p50 ms of dev | speed | zeros faster | agrees | asked |"
     return "\n".join([
         "# Methods on SST-2", "",
         f"Written by `python benchmarks/methods.py`; every figure is that of the `.tflite` file, on all {first.quality['examples']} dev sentences.", "",
-        f"{first.machine['cpu']}, {first.machine['cores']} cores, ISA {', '.join(first.machine['isa'])}; one thread, batch 1. Speed: MiniLM's own float32 file is 1x.", "",
+        f"{first.machine['cpu']}, {first.machine['cores']} cores, ISA {', '.join(first.machine['isa'])}; one thread, batch 1. Speed: MiniLM's own float32 file is 1x. Of dev: over its sentences, each at its own length.", "",
         f"Students are taught by MPNet of seed {teacher_seed} in what `train.py {' '.join(words) or '(its defaults)'}` asks for.", "",
-        head, "|" + "---|" * 11, *(row(name, done[name], whole_ms) for name in POINTS if any(done.get(name, {}).values())), "",
+        head, "|" + "---|" * 13, *(row(name, done[name], base) for name in POINTS if any(done.get(name, {}).values())), "",
+        *below_teacher(whole),
         *(["| difference | seeds | points (95 %) |", "|---|---|---|", *gains, "", "The interval is over sentences and fits (optim/report/difference.py).", ""] if gains else []),
         *([f"Failed: {'; '.join(failed)}.", ""] if failed else []),
         *([f"Not run yet: {'; '.join(missing)}.", ""] if missing else []),
     ])  # fmt: skip
 
 
-def row(name: str, seeds: Mapping[int, Finished | None], whole_ms: float | None) -> str:
-    """One line of the table; cost and speed are means over the seeds."""
+def below_teacher(done: Mapping[str, Mapping[int, Finished]]) -> list[str]:
+    """A line that says how many times smaller the files made of MPNet are than its own float32 file."""
+    mb = {name: statistics.mean(p.cost("file_bytes") / 1e6 for p in seeds.values())
+          for name in POINTS if "model=mpnet" in POINTS[name][0] and (seeds := done.get(name))}  # fmt: skip
+    if not (whole := mb.pop(TEACHER, None)) or not mb:
+        return []
+    return [f"Times smaller than {TEACHER}: {'; '.join(f'{name} {whole / own:.2f}x' for name, own in mb.items())}.", ""]
+
+
+def row(name: str, seeds: Mapping[int, Finished | None], base: Sequence[Finished]) -> str:
+    """One line of the table; cost and speed are means over the seeds. base: of each seed, what is 1x."""
     there = {seed: point for seed, point in seeds.items() if point}
     results = [point.result for point in there.values()]
     mean = lambda of: statistics.mean(map(of, results))  # noqa: E731
-    own_ms = statistics.mean(point.cost("latency_p50_ms") for point in there.values())
     said = {None: "", True: "yes", False: "no"}
     verdicts = dict.fromkeys(said[r.speed.get("zeros_accelerated")] for r in results)
     faster = ", ".join(verdicts)  # `yes, no` where the seeds differ
@@ -204,9 +213,16 @@ def row(name: str, seeds: Mapping[int, Finished | None], whole_ms: float | None)
         f"| {name} | {', '.join(map(str, there))} | {mean(lambda r: r.quality['accuracy_fraction']):.4f} "
         f"| {', '.join(f'{point.accuracy:.4f}' for point in there.values())} "
         f"| {mean(lambda r: r.size['file_bytes']) / 1e6:.2f} | {mean(lambda r: r.size['zstd_bytes']) / 1e6:.2f} "
-        f"| {own_ms:.2f} | {f'{whole_ms / own_ms:.1f}x' if whole_ms else ''} | {faster} "
+        f"| {times('latency_p50_ms', list(there.values()), base)} "
+        f"| {times('dev_mix_latency_p50_ms', list(there.values()), base)} | {faster} "
         f"| {mean(lambda r: r.quality['agreement_fraction']):.4f} | {POINTS[name][1]} |"
     )
+
+
+def times(name: str, points: Sequence[Finished], base: Sequence[Finished]) -> str:
+    """Two cells: the mean of a latency, and how many times that of the base is it."""
+    own, whole = (statistics.mean(p.cost(name) for p in some) if some else None for some in (points, base))
+    return f"{own:.2f} | {f'{whole / own:.1f}x' if whole and own else ''}"
 
 
 if __name__ == "__main__":
