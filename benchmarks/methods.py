@@ -52,6 +52,7 @@ POINTS: dict[str, tuple[list[str], str]] = {
     "words, int4": ([*TAUGHT, "vocab=seen", "quant=int4"], "11 MB"),
     "words, int4_emb4": ([*TAUGHT, "vocab=seen", "quant=int4_emb4"], "8 MB"),
     "half": ([*TAUGHT, *HALF, "quant=int8"], "0.902, aim 0.912; 11 MB; 7x"),
+    "half, train alone": ([*TAUGHT, *HALF, "distill.augment.copies=0", "quant=int8"], "below half"),
     "half, int8_emb4": ([*TAUGHT, *HALF, "quant=int8_emb4"], "8 MB"),
     "half, int4_emb4": ([*TAUGHT, *HALF, "quant=int4_emb4"], "5 MB"),
     "half, zeros": ([*TAUGHT, *HALF, "prune=fixed50", "quant=int8"], "within 0.010 of half; zstd 7.5 MB; 7x"),
@@ -80,6 +81,7 @@ POINTS: dict[str, tuple[list[str], str]] = {
     "mpnet, six layers, half columns": ([*SIX, "quant=int8"], "report"),
 }  # fmt: skip
 COMPARED = [
+    ("half", "half, train alone"),  # what made sentences bring in as many steps
     ("half, zeros", "half"),
     ("quarter, hidden", "quarter"),
     ("quarter, relations", "quarter"),

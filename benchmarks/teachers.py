@@ -30,16 +30,19 @@ RECIPE = [
     "fit.student.steps=7480",
     "fit.student.learning_rate=1e-4",
 ]  # experiment=frontier; RECIPES.md has what else was tried on held-out sentences
+ALONE = "distill.augment.copies=0"  # as many steps on train alone: what made sentences bring
 POINTS = {  # without what names the teacher
     "mpnet, float32": ["model=mpnet", "prune=none", "quant=none"],
     "mpnet, int8": ["model=mpnet", "prune=none", "quant=int8"],
     "minilm, int8": ["model=minilm", "prune=none", "quant=int8"],
     "minilm taught by mpnet, int8": ["model=minilm", *RECIPE, "prune=none", "quant=int8"],
+    "minilm taught by mpnet, train alone, int8": ["model=minilm", *RECIPE, ALONE, "prune=none", "quant=int8"],
     "minilm taught by mpnet, fixed50, int8": ["model=minilm", *RECIPE, "prune=fixed50", "quant=int8"],
     "minilm3 taught by mpnet, int8": ["model=minilm3", *RECIPE, "prune=none", "quant=int8"],
 }
 COMPARED = [
     ("minilm taught by mpnet, int8", "minilm, int8"),
+    ("minilm taught by mpnet, int8", "minilm taught by mpnet, train alone, int8"),
     ("minilm taught by mpnet, fixed50, int8", "minilm taught by mpnet, int8"),
 ]
 Done = dict[str, dict[int, Finished]]  # point -> seed -> what came of it
@@ -85,7 +88,7 @@ def page(done: Done, teacher_seed: int = 0) -> str:
         "# Teachers and students on SST-2", "",
         f"Written by `python benchmarks/teachers.py`; every figure is that of the `.tflite` file, on all {first.data['dev_examples']} dev sentences.", "",
         f"{first.machine['cpu']}, {first.machine['cores']} cores, ISA {', '.join(first.machine['isa'])}; one thread, batch 1.", "",
-        f"A student taught by MPNet: `{' '.join([*taught_by(teacher_seed), *RECIPE])}`.", "",
+        f"A student taught by MPNet: `{' '.join([*taught_by(teacher_seed), *RECIPE])}`; train alone: `{ALONE}`.", "",
         head, "|" + "---|" * 9, *(row(name, seeds) for name, seeds in done.items()), "",
         *(["| difference | seeds | points (95 %) |", "|---|---|---|", *gains, "",
            "The interval is over sentences and fits (optim/report/difference.py).", ""] if gains else []),

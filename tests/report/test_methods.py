@@ -46,13 +46,30 @@ def test_files_of_mpnet_are_held_against_its_own(methods, tmp_path):
     assert "\nTimes smaller than mpnet, float32: mpnet, six layers, words 7.96x.\n" in page
 
 
+MADE = ["distill.augment.copies=2", "fit.student.steps=7480"]  # without made sentences, `train alone` is no other point
+
+
+def run_id(words: list[str]) -> str:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return run_id_of(point_of(compose("train", overrides=words)))
+
+
 def test_every_recipe_is_a_point_of_its_own_that_train_takes(methods, runs: Runs):
-    ids = set()
-    for words, _ in methods.POINTS.values():
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("train", overrides=merged(["model=minilm", *words, *runs.overrides()[1:3], "track=none"]))
-        ids.add(run_id_of(point_of(cfg)))
+    shared = ["model=minilm", *runs.overrides()[1:3], "track=none", *MADE]
+    ids = {run_id(methods.words_of(shared, name, 0, 0)) for name in methods.POINTS}
     assert len(ids) == len(methods.POINTS)
+    assert {name for pair in methods.COMPARED for name in pair} <= set(methods.POINTS)
+
+
+def test_made_sentences_are_compared_with_as_many_steps_without(methods, script, runs: Runs):
+    teachers, shared = script("teachers"), ["model=minilm", *runs.overrides()[1:3], "track=none", *MADE]
+    with_them, alone = (methods.words_of(shared, name, 0, 0) for name in ("half", "half, train alone"))
+    assert set(alone) - set(with_them) == {"distill.augment.copies=0"}
+    assert "fit.student.steps=7480" in alone
+    own, base = "minilm taught by mpnet, int8", "minilm taught by mpnet, train alone, int8"
+    assert (own, base) in teachers.COMPARED
+    assert [word for word in merged(teachers.POINTS[base]) if word not in teachers.POINTS[own]] == [teachers.ALONE]
+    assert len({run_id([*runs.overrides()[1:3], *words]) for words in teachers.POINTS.values()}) == len(teachers.POINTS)
 
 
 @pytest.mark.parametrize(
