@@ -5,8 +5,8 @@ python benchmarks/methods.py --data DIR --seeds 0 1 2 --only half quarter
 python benchmarks/methods.py --data DIR fit.student.epochs=4  words with a = go to train.py, for every student
 
 Students are MiniLM-L6 taught by MPNet of seed 0 (or --teacher-seed), which all seeds share. MiniLM's own float32 file is 1x. Finished points
-and stages are taken from results and cache, so a call that was stopped goes on where it was. In the end all files are
-timed side by side. A file that answers unlike its Keras student is a failed point: it is listed as failed.
+and stages are taken from results and cache, so a call that was stopped goes on where it was. A page of more results than
+are here is not written over. In the end all files are timed side by side. A file that answers unlike its Keras student is a failed point: it is listed as failed.
 """
 
 # ruff: noqa: E501
@@ -17,8 +17,10 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
+from kept import made_before, there, write
 from teachers import difference
 
 ROOT = Path(__file__).parent.parent
@@ -31,9 +33,7 @@ from optim.common.build import build  # noqa: E402
 from optim.report import finished  # noqa: E402
 from optim.report.finished import Finished  # noqa: E402
 from optim.run import config  # noqa: E402
-from optim.run.keys import run_id_of  # noqa: E402
 from optim.run.places import CONF  # noqa: E402
-from optim.run.point import point_of  # noqa: E402
 from optim.sweep import pick  # noqa: E402
 from optim.sweep.points import merged, options_first  # noqa: E402
 from optim.sweep.remeasure import remeasure  # noqa: E402
@@ -43,7 +43,6 @@ TAUGHT = ["distill.teacher=mpnet"]
 HALF, QUARTER = ["slim=slim50", "vocab=seen"], ["slim=slim75", "vocab=seen"]
 SIX = ["model=mpnet", "slim=layers6", "slim.ffn=0.5", "vocab=seen"]  # its own teacher: MPNet of the same seed
 BASE, TEACHER = "minilm, float32", "mpnet, float32"
-SEEDS = (0, 1, 2)  # that the page shows where they are there
 # Name -> (words, what the project asks of it).
 POINTS: dict[str, tuple[list[str], str]] = {
     BASE: (["distill=none", "distill.augment.copies=0", "quant=none"], "1x"),
@@ -87,7 +86,7 @@ COMPARED = [
     ("quarter, relations", "quarter"),
     ("half, qat", "half, zeros"),
 ]
-Done = dict[str, dict[int, Finished | None]]  # point -> seed -> what came of it, None: it failed
+Done = dict[str, Mapping[int, Finished | None]]  # point -> seed -> what came of it, None: it failed
 
 
 def main() -> None:
@@ -110,18 +109,19 @@ def main() -> None:
         f"results_dir={args.results}",
         *args.words,
     ]
-    done = made_before(shared, Path(args.results), args.teacher_seed)
+    words = partial(words_of, shared, teacher_seed=args.teacher_seed)
+    done: Done = {**made_before(POINTS, words, args.seeds, Path(args.results))}
+    write(args.page, page(done, args.words, args.teacher_seed))
     for seed in args.seeds:
         for name in args.only:
-            words = words_of(shared, name, seed, args.teacher_seed)
-            done.setdefault(name, {})[seed] = made(words, Path(args.results))
-            args.page.write_text(page(done, args.words, args.teacher_seed), encoding="utf-8")
+            done[name] = {**done.get(name, {}), seed: made(words(name, seed), Path(args.results))}
+            write(args.page, page(done, args.words, args.teacher_seed))
     points = [point for seeds in done.values() for point in seeds.values() if point]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         remeasure(pick.have_files(points), build(compose("train", overrides=shared).bench, "bench"))
     again = {p.folder: p for p in finished.read_all([p.folder for p in points])[0]}
     done = {name: {s: again[p.folder] if p else None for s, p in seeds.items()} for name, seeds in done.items()}
-    args.page.write_text(page(done, args.words, args.teacher_seed), encoding="utf-8")
+    write(args.page, page(done, args.words, args.teacher_seed))
 
 
 def words_of(shared: list[str], name: str, seed: int, teacher_seed: int) -> list[str]:
@@ -143,24 +143,6 @@ def has_key(words: list[str], key: str) -> bool:
     folder, _, last = key.rpartition(".")
     found = OmegaConf.select(cfg, folder)
     return isinstance(found, DictConfig) and last in list(found)
-
-
-def made_before(shared: list[str], results: Path, teacher_seed: int) -> Done:
-    """The points of SEEDS that earlier calls have finished, whatever this one is asked for."""
-    done: Done = {}
-    for name in POINTS:
-        seeds = {seed: there(words_of(shared, name, seed, teacher_seed), results) for seed in SEEDS}
-        if finished_ones := {seed: point for seed, point in seeds.items() if point}:
-            done[name] = dict(finished_ones)
-    return done
-
-
-def there(words: list[str], results: Path) -> Finished | None:
-    """A finished point; None if it is not there."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        folder = ROOT / results / run_id_of(point_of(compose("train", overrides=words)))
-    found = finished.read_all([folder])[0] if folder.is_dir() else []
-    return found[0] if found else None
 
 
 def made(words: list[str], results: Path) -> Finished | None:
@@ -205,18 +187,18 @@ def below_teacher(done: Mapping[str, Mapping[int, Finished]]) -> list[str]:
 
 def row(name: str, seeds: Mapping[int, Finished | None], base: Sequence[Finished]) -> str:
     """One line of the table; cost and speed are means over the seeds. base: of each seed, what is 1x."""
-    there = {seed: point for seed, point in seeds.items() if point}
-    results = [point.result for point in there.values()]
+    points = {seed: point for seed, point in sorted(seeds.items()) if point}
+    results = [point.result for point in points.values()]
     mean = lambda of: statistics.mean(map(of, results))  # noqa: E731
     said = {None: "", True: "yes", False: "no"}
     verdicts = dict.fromkeys(said[r.speed.get("zeros_accelerated")] for r in results)
     faster = ", ".join(verdicts)  # `yes, no` where the seeds differ
     return (
-        f"| {name} | {', '.join(map(str, there))} | {mean(lambda r: r.quality['accuracy_fraction']):.4f} "
-        f"| {', '.join(f'{point.accuracy:.4f}' for point in there.values())} "
+        f"| {name} | {', '.join(map(str, points))} | {mean(lambda r: r.quality['accuracy_fraction']):.4f} "
+        f"| {', '.join(f'{point.accuracy:.4f}' for point in points.values())} "
         f"| {mean(lambda r: r.size['file_bytes']) / 1e6:.2f} | {mean(lambda r: r.size['zstd_bytes']) / 1e6:.2f} "
-        f"| {times('latency_p50_ms', list(there.values()), base)} "
-        f"| {times('dev_mix_latency_p50_ms', list(there.values()), base)} | {faster} "
+        f"| {times('latency_p50_ms', [*points.values()], base)} "
+        f"| {times('dev_mix_latency_p50_ms', [*points.values()], base)} | {faster} "
         f"| {mean(lambda r: r.quality['agreement_fraction']):.4f} | {POINTS[name][1]} |"
     )
 
