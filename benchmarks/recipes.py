@@ -72,9 +72,9 @@ def main() -> None:
     config.register()
     try:
         points = [p for study in args.study for p in planned(study, args.only, args.seeds, args.words)]
+        also = on_page(args.page, args.seeds, args.words)
     except UserError as error:
         sys.exit(f"Error: {error}")
-    also = on_page(args.page, args.seeds, args.words)
     write(args.page, page(shown(points, also)))
     run_missing(points, minutes=args.minutes)
     write(args.page, page(shown(points, also)))
@@ -117,7 +117,7 @@ def shown(points: Sequence[Planned], also: Sequence[Planned]) -> list[Planned]:
     """These points, and of the others those that are finished or compared with, in the order of the file."""
     order = [(study, recipe) for study, found in studies().items() for recipe in found["recipes"]]
     first = {study: next(iter(found["recipes"])) for study, found in studies().items()}
-    more = [p for p in also if p.recipe == first[p.study] or result.read(p.folder) is not None]
+    more = [p for p in also if p.recipe == first[p.study] or (p.folder / result.FILE).is_file()]
     every = {(order.index((p.study, p.recipe)), p.seed): p for p in (*more, *points)}
     return [every[key] for key in sorted(every)]
 
