@@ -6,7 +6,8 @@ python benchmarks/recipes.py data.path=DIR --minutes 0      only writes the tabl
 
 Words with a = go to train.py and win over those of the file. One seed of every recipe runs before the next seed; what
 is done is not run again; what would not end within --minutes is not started. Writes benchmarks/RECIPES.md, with the
-recipes that did not help: one is kept if over three seeds it wins by more than its spread.
+recipes that did not help: one is kept if over three seeds it wins by more than its spread. Of the studies that the page
+has, what is finished stays on it, whatever is asked for; a page of more results than are here is not written over.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from omegaconf import OmegaConf
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT)]
 
+from benchmarks.kept import write  # noqa: E402
 from optim.common.errors import UserError  # noqa: E402
 from optim.report import finished  # noqa: E402
 from optim.report.finished import Finished  # noqa: E402
@@ -70,10 +72,12 @@ def main() -> None:
     config.register()
     try:
         points = [p for study in args.study for p in planned(study, args.only, args.seeds, args.words)]
+        also = on_page(args.page, args.seeds, args.words)
     except UserError as error:
         sys.exit(f"Error: {error}")
+    write(args.page, page(shown(points, also)))
     run_missing(points, minutes=args.minutes)
-    args.page.write_text(page(points), encoding="utf-8")
+    write(args.page, page(shown(points, also)))
     print(f"Written: {args.page}")
 
 
@@ -100,6 +104,22 @@ def _points(study: str, found: dict[str, Any], names: Sequence[str], seeds: Sequ
                 cfg = compose("train", overrides=own)
                 folder = ROOT / Path(cfg.results_dir).expanduser() / run_id_of(point_of(cfg))
                 yield Planned(study, name, seed, recipe["work"], own, folder)
+
+
+def on_page(page: Path, seeds: Sequence[int], words: Sequence[str]) -> list[Planned]:
+    """The points of the studies that a page has, by these seeds and those that the rule wants."""
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
+    every = sorted({*range(SEEDS_ASKED), *seeds})
+    return [p for study in studies() if f"\n## {study}\n" in text for p in planned(study, None, every, words)]
+
+
+def shown(points: Sequence[Planned], also: Sequence[Planned]) -> list[Planned]:
+    """These points, and of the others those that are finished or compared with, in the order of the file."""
+    order = [(study, recipe) for study, found in studies().items() for recipe in found["recipes"]]
+    first = {study: next(iter(found["recipes"])) for study, found in studies().items()}
+    more = [p for p in also if p.recipe == first[p.study] or (p.folder / result.FILE).is_file()]
+    every = {(order.index((p.study, p.recipe)), p.seed): p for p in (*more, *points)}
+    return [every[key] for key in sorted(every)]
 
 
 def run_missing(points: Sequence[Planned], *, minutes: float) -> None:

@@ -4,8 +4,9 @@ python benchmarks/teachers.py --data DIR                  DIR holds GLUE's own t
 python benchmarks/teachers.py --data DIR --seeds 0 1 2 --only "minilm, int8" "minilm taught by mpnet, int8"
 python benchmarks/teachers.py --data DIR --teacher-seed 2 --page benchmarks/TEACHERS_SEED2.md
 
-Writes benchmarks/TEACHERS.md, anew after each point. Students of every seed share one MPNet, that of seed 0 unless told
-otherwise. Finished points and stages are taken from results and cache, so a call that was stopped goes on where it was.
+Writes benchmarks/TEACHERS.md, anew after each point, unless it has more results than are here. Students of every seed
+share one MPNet, that of seed 0 unless told otherwise. Finished points and stages are taken from results and cache, so a
+call that was stopped goes on where it was.
 """
 
 # ruff: noqa: E501
@@ -15,14 +16,18 @@ import argparse
 import statistics
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
+from kept import made_before, write
 from sst2 import ROOT, require_one_machine, run
 
 sys.path[:0] = [str(ROOT)]
 from optim.report import finished  # noqa: E402
 from optim.report.finished import Finished  # noqa: E402
 from optim.report.statistics import Answers, against  # noqa: E402
+from optim.run import config  # noqa: E402
+from optim.sweep.points import merged  # noqa: E402
 
 PAGE = ROOT / "benchmarks" / "TEACHERS.md"
 RECIPE = [
@@ -30,16 +35,19 @@ RECIPE = [
     "fit.student.steps=7480",
     "fit.student.learning_rate=1e-4",
 ]  # experiment=frontier; RECIPES.md has what else was tried on held-out sentences
+ALONE = "distill.augment.copies=0"  # as many steps on train alone: what made sentences bring
 POINTS = {  # without what names the teacher
     "mpnet, float32": ["model=mpnet", "prune=none", "quant=none"],
     "mpnet, int8": ["model=mpnet", "prune=none", "quant=int8"],
     "minilm, int8": ["model=minilm", "prune=none", "quant=int8"],
     "minilm taught by mpnet, int8": ["model=minilm", *RECIPE, "prune=none", "quant=int8"],
+    "minilm taught by mpnet, train alone, int8": ["model=minilm", *RECIPE, ALONE, "prune=none", "quant=int8"],
     "minilm taught by mpnet, fixed50, int8": ["model=minilm", *RECIPE, "prune=fixed50", "quant=int8"],
     "minilm3 taught by mpnet, int8": ["model=minilm3", *RECIPE, "prune=none", "quant=int8"],
 }
 COMPARED = [
     ("minilm taught by mpnet, int8", "minilm, int8"),
+    ("minilm taught by mpnet, int8", "minilm taught by mpnet, train alone, int8"),
     ("minilm taught by mpnet, fixed50, int8", "minilm taught by mpnet, int8"),
 ]
 Done = dict[str, dict[int, Finished]]  # point -> seed -> what came of it
@@ -58,14 +66,22 @@ def main() -> None:
     args = parser.parse_args()
     shared = ["data=sst2", f"data.path={args.data}", "track=none", f"results_dir={args.results}"]
     shared += [f"cache_dir={args.cache}"] if args.cache else []
-    done: Done = {}
+    config.register()
+    words = partial(words_of, shared, teacher_seed=args.teacher_seed)
+    done = made_before(POINTS, words, args.seeds, Path(args.results))
+    write(args.page, page(done, args.teacher_seed))
     for seed in args.seeds:
         for name in args.only:
-            own = [*POINTS[name], *(taught_by(args.teacher_seed) if "taught" in name else [])]
-            found = run([*shared, f"seed={seed}", *own], Path(args.results), again=False)
+            found = run(words(name, seed), Path(args.results), again=False)
             (point,) = finished.read_all([ROOT / args.results / found["run_id"]])[0]
             done.setdefault(name, {})[seed] = point
-            args.page.write_text(page(done, args.teacher_seed), encoding="utf-8")
+            write(args.page, page(done, args.teacher_seed))
+
+
+def words_of(shared: list[str], name: str, seed: int, teacher_seed: int) -> list[str]:
+    """The words of train.py for a point."""
+    own = [*(taught_by(teacher_seed) if "taught" in name else []), *POINTS[name]]
+    return merged([*shared, f"seed={seed}", *own])
 
 
 def taught_by(seed: int) -> list[str]:
@@ -77,6 +93,8 @@ def page(done: Done, teacher_seed: int = 0) -> str:
     """TEACHERS.md, of the points that are finished."""
     way_out = "Time all of them here: python sweep.py sweep=measure results_dir=DIR."
     require_one_machine((p.result.machine for seeds in done.values() for p in seeds.values()), way_out)
+    if not done:
+        return "# Teachers and students on SST-2\n\nNothing is finished yet.\n"
     first = next(iter(next(iter(done.values())).values())).result
     missing = [name for name in POINTS if name not in done]
     head = "| point | seeds | accuracy, mean | of each seed | agrees | MB | p50 ms at 128 | vs float32 | fit, min |"
@@ -85,8 +103,8 @@ def page(done: Done, teacher_seed: int = 0) -> str:
         "# Teachers and students on SST-2", "",
         f"Written by `python benchmarks/teachers.py`; every figure is that of the `.tflite` file, on all {first.data['dev_examples']} dev sentences.", "",
         f"{first.machine['cpu']}, {first.machine['cores']} cores, ISA {', '.join(first.machine['isa'])}; one thread, batch 1.", "",
-        f"A student taught by MPNet: `{' '.join([*taught_by(teacher_seed), *RECIPE])}`.", "",
-        head, "|" + "---|" * 9, *(row(name, seeds) for name, seeds in done.items()), "",
+        f"A student taught by MPNet: `{' '.join([*taught_by(teacher_seed), *RECIPE])}`; train alone: `{ALONE}`.", "",
+        head, "|" + "---|" * 9, *(row(name, done[name]) for name in POINTS if name in done), "",
         *(["| difference | seeds | points (95 %) |", "|---|---|---|", *gains, "",
            "The interval is over sentences and fits (optim/report/difference.py).", ""] if gains else []),
         *([f"Not run yet: {'; '.join(missing)}.", ""] if missing else []),
@@ -95,6 +113,7 @@ def page(done: Done, teacher_seed: int = 0) -> str:
 
 def row(name: str, seeds: Mapping[int, Finished]) -> str:
     """One line of the table; cost and speed are means over the seeds."""
+    seeds = dict(sorted(seeds.items()))
     results = [point.result for point in seeds.values()]
     mean = lambda of: statistics.mean(map(of, results))  # noqa: E731
     # None where it was timed anew (sweep=measure) after its float32 file had left the cache.

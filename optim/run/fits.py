@@ -168,8 +168,8 @@ class FitStep(Step):
 
     def learnt_before(self, cache_dir: Path) -> tuple[str, ...]:
         """What its own start says it was trained on, or, where it is taught, what that of any of its teachers says."""
-        taught = self.answers or self.teachers or not isinstance(self.start, FromCheckpoint)
-        origins = self.point.origins if taught else (self.start.checkpoint,)
+        start, taught = self.start, self.answers or self.teachers
+        origins = (start.checkpoint,) if isinstance(start, FromCheckpoint) and not taught else self.point.origins
         return tuple(name for one in origins for name in trained_on_by_its_files(one, cache_dir))
 
     def trained(self, shape: Architecture) -> Architecture:

@@ -43,7 +43,7 @@ class Recipes:
     def batch(self, overrides: Sequence[str]) -> list[list[str]]:
         """The words of every point."""
         _check_words(overrides)
-        recipes = [merged([*_options_first(words), *_options_first(overrides)]) for words in self.recipes.values()]
+        recipes = [merged([*options_first(words), *options_first(overrides)]) for words in self.recipes.values()]
         return [merged([*words, f"seed={seed}"]) for seed in self.seeds for words in recipes]
 
 
@@ -81,14 +81,14 @@ class Ablation:
         return 0 if done else 1
 
     def _words(self, settings: Settings, words: Sequence[str], seed: int) -> list[str]:
-        return merged([*_options_first(settings.overrides), *words, *self._held(settings), f"seed={seed}"])
+        return merged([*options_first(settings.overrides), *words, *self._held(settings), f"seed={seed}"])
 
     def _held(self, settings: Settings) -> list[str]:
         """The seed that the command line holds of a fine-tuning which the student starts from, taught or not."""
         held = [word for word in settings.overrides if word.startswith("distill.teacher_seed=")]
         if not held:
             return []
-        whole = settings.composed(merged(_options_first(settings.overrides)))
+        whole = settings.composed(merged(options_first(settings.overrides)))
         return held if point_of(whole.cfg).starts_fitted else []
 
     def _there(self, settings: Settings) -> Iterable[tuple[str, Sequence[str]]]:
@@ -159,7 +159,7 @@ def merged(words: Sequence[str]) -> list[str]:
     return kept
 
 
-def _options_first(words: Sequence[str]) -> list[str]:
+def options_first(words: Sequence[str]) -> list[str]:
     """The words of one command line with those that choose an option before those of keys: their order means nothing,
     and none of them makes another void."""
     return sorted(words, key=lambda word: "." in word.split("=", 1)[0])

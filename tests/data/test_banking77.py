@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -12,10 +13,13 @@ import numpy as np
 import pytest
 import yaml
 from conftest import CONF, ROOT, Runs
+from made_results import finished_point
 
 from optim.common.errors import UserError
 from optim.data.table import folder_source, table_source
 from optim.encoder.tiny import tiny_vocabulary
+from optim.report import finished
+from optim.report.finished import Finished
 from optim.report.write import write
 from optim.run.result import LABELS_SHOWN
 
@@ -130,19 +134,47 @@ def benchmark() -> ModuleType:
 
 @pytest.mark.slow
 def test_the_page_shows_what_is_finished_and_what_is_not(benchmark, run):
-    result = json.loads((run / "result.json").read_text())
-    names = list(benchmark.POINTS)
-    lines = benchmark.page(dict.fromkeys(names[:2], result)).splitlines()
+    (point,) = finished.read_all([run])[0]
+    names, result = list(benchmark.POINTS), point.result
+    lines = benchmark.page({name: {0: point} for name in names[:2]}).splitlines()
     rows = [line for line in lines if line.startswith(("| mpnet", "| minilm"))]
     assert [row.split(" | ")[0].removeprefix("| ") for row in rows] == names[:2]
-    assert f" | {result['quality']['accuracy_fraction']:.4f} (" in rows[0]
-    minutes = sum(result["cost"]["stages"].values()) / 60  # those of both points are the same stages
+    assert f" | {result.quality['accuracy_fraction']:.4f} (" in rows[0]
+    minutes = sum(result.cost["stages"].values()) / 60  # those of both points are the same stages
     assert f"All stages together: {minutes:.1f} minutes." in lines
     assert f"Not run yet: {'; '.join(names[2:])}." in lines
-    assert any(result["machine"]["cpu"] in line for line in lines)
-    elsewhere = result | {"machine": result["machine"] | {"id": "another"}}
+    assert any(result.machine["cpu"] in line for line in lines)
+
+
+def point(seed: int, wrong: int, machine: str = "m1") -> Finished:
+    """A point of 100 questions."""
+    right = np.arange(100) >= wrong
+    made = finished_point(f"run{seed}", right, right, seed=seed, ms=4 + seed, machine=machine)
+    made.result.data.update(dev_examples=100, dev_in_train_examples=3, labels=["bad", "good"])
+    made.result.cfg["fit"] = {"teacher": {"epochs": 10}, "student": {"epochs": 5}}
+    return made
+
+
+def test_a_row_has_the_mean_and_each_seed(benchmark):
+    page = benchmark.page({"minilm, int8": {1: point(1, 12), 0: point(0, 10)}}, teacher_seed=4)
+    assert (
+        "| minilm, int8 | 0, 1 | 0.8900 | 0.9000 (0.850-0.950), 0.8800 (0.830-0.930) | 0.8900 | 0.8900 | 1.0000 "
+        "| 1.0 | 0.8 | 4.50 at 128 | 2.25x | 0.2 |"
+    ) in page
+    assert page.count("\n- tiny: a cpu, 2 cores") == 1, "both seeds were fitted and timed alike"
+    assert "- taught by mpnet: by that of seed 4.\n" in page
+    elsewhere = {"mpnet, float32": {0: point(0, 10)}, "minilm, int8": {0: point(0, 10, "m2")}}
     with pytest.raises(SystemExit, match="timed on several machines"):
-        benchmark.page(dict(zip(names, (result, elsewhere), strict=False)))
+        benchmark.page(elsewhere)
+
+
+def test_students_of_every_seed_share_one_mpnet(benchmark):
+    words = partial(benchmark.words_of, [], teacher_seed=0, quick=False)
+    assert words("minilm taught by mpnet, int8", 2)[-2:] == ["distill.teacher_seed=0", "seed=2"]
+    own = [name for name in benchmark.POINTS if "taught" not in name]
+    assert not any("teacher_seed" in word for name in own for word in words(name, 2))
+    tiny = benchmark.words_of([], "minilm taught by mpnet, int8", 0, teacher_seed=3, quick=True)
+    assert {"model=tiny", "distill.teacher=tiny", "distill.teacher_seed=3"} <= set(tiny)
 
 
 def test_points_are_students_of_both_teachers(benchmark):

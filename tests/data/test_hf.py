@@ -275,7 +275,7 @@ def test_a_configuration_of_what_save_to_disk_left_is_refused(saved, tmp_path):
 def test_phrases_of_a_sentence_that_is_scored_are_not_learnt(tmp_path):
     """A slice of one split, of whole sentences where rows are phrases; without that key of any rows."""
     whole = [f"film number {i} is a thing to see" for i in range(20)]
-    rows = [(part, str(i % 2)) for i, text in enumerate(whole) for part in (text, text.removesuffix(" to see"))]
+    rows: Rows = [(part, str(i % 2)) for i, text in enumerate(whole) for part in (text, text.removesuffix(" to see"))]
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "train.csv").write_bytes(csv(rows))
     corpus = local(tmp_path / "set", dev_split=None, dev_fraction=0.2, phrases=True).load(tmp_path)

@@ -150,6 +150,21 @@ def test_every_recipe_is_one_that_train_takes_and_differs_from_the_others(study,
     assert next(iter(found["recipes"].values()))["words"] == []
 
 
+def test_the_teachers_fit_and_its_share_of_the_loss_are_among_them():
+    """What the project asks to be tried of MPNet, beside its usual fit, and of a student's loss."""
+    mpnet, taught = (
+        [merged([*found["shared"], *recipe["words"]]) for recipe in found["recipes"].values()]
+        for found in (recipes.studies()[study] for study in ("mpnet", "taught"))
+    )
+    given = {word for words in mpnet for word in words}
+    assert {"model=mpnet", "distill=none"} <= set.intersection(*map(set, mpnet))
+    tried = {"learning_rate": ["2e-5", "5e-5"], "epochs": ["2"], "batch_size": ["64"], "average": ["0.99"]}
+    assert {f"fit.teacher.{key}={value}" for key, values in tried.items() for value in values} <= given
+    assert any(word.startswith("fit.teacher.layer_decay=") for word in given)
+    shares = {word for words in taught for word in words if word.startswith("distill.teacher_weight")}
+    assert shares == {"distill.teacher_weight=0.5", "distill.teacher_weight=1.0"}
+
+
 @pytest.mark.slow
 def test_recipes_are_compared_from_end_to_end(tmp_path):
     """Two recipes, one seed, on the tiny model; the second call runs nothing and says the same."""

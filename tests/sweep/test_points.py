@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import CONF, ROOT, Runs
+from hydra import compose, initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from optim.common.build import build
 from optim.common.errors import UserError
+from optim.run.keys import run_id_of
+from optim.run.point import point_of
 from optim.sweep import points
 from optim.sweep.points import merged
 
@@ -74,8 +77,21 @@ def test_recipes_are_one_sweep_and_the_command_line_wins(tmp_path):
     done = swept(runs, *words, "slim=none", "vocab=full", "prune=none", "distill=none")
     assert done.returncode == 0, done.stderr
     count = len(OmegaConf.load(CONF / "sweep" / "frontier.yaml").recipes)
-    assert f"{2 * count} points: 0 done, 10 to run" in done.stdout, "what is left of them is five precisions"
+    assert f"{2 * count} points: 0 done, 12 to run" in done.stdout, "what is left of them is six precisions"
     assert not list(runs.results.glob("*/result.json"))
+
+
+def test_the_frontier_has_the_rows_of_readme_each_of_its_model(runs):
+    """The command of its file names no model: each recipe does."""
+    recipes = build(OmegaConf.load(CONF / "sweep" / "frontier.yaml"), "sweep")
+    rows = re.findall(r"^\|.*`(model=[^`]+)`", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(rows) == 6
+    assert {tuple(row.split()) for row in rows} <= {tuple(words) for words in recipes.recipes.values()}
+    batch = recipes.batch(["distill.teacher=mpnet", *runs.overrides()[1:4]])
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        made = [point_of(compose("train", overrides=words)) for words in batch]
+    assert len({run_id_of(point) for point in made}) == len(recipes.recipes)
+    assert {(point.checkpoint.name, point.self_taught) for point in made} == {("minilm", False), ("mpnet", True)}
 
 
 def test_an_ablation_takes_a_recipe_under_a_name_apart(tmp_path):

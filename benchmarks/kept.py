@@ -1,0 +1,55 @@
+"""What earlier calls of a benchmark have left: its finished points, and the page that shows them."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT)]
+
+from optim.report import finished  # noqa: E402
+from optim.report.finished import Finished  # noqa: E402
+from optim.run.keys import run_id_of  # noqa: E402
+from optim.run.places import CONF  # noqa: E402
+from optim.run.point import point_of  # noqa: E402
+
+SEEDS = (0, 1, 2)  # that a page shows where they are there
+TABLE = re.compile(r"^\| (.*)\n\|-.*\n((?:\| .*\n?)*)", re.MULTILINE)  # its head, and the rows below
+
+
+def made_before(
+    names: Iterable[str], words_of: Callable[[str, int], list[str]], seeds: Iterable[int], results: Path
+) -> dict[str, dict[int, Finished]]:
+    """Name -> seed -> point, of these seeds and SEEDS: what is finished, whatever this call is asked for."""
+    every = sorted({*SEEDS, *seeds})
+    found = {name: {seed: there(words_of(name, seed), results) for seed in every} for name in names}
+    done = {name: {seed: point for seed, point in some.items() if point} for name, some in found.items()}
+    return {name: some for name, some in done.items() if some}
+
+
+def there(words: list[str], results: Path) -> Finished | None:
+    """A finished point; None if it is not there."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        folder = ROOT / results / run_id_of(point_of(compose("train", overrides=words)))
+    found = finished.read_all([folder])[0] if folder.is_dir() else []
+    return found[0] if found else None
+
+
+def write(page: Path, text: str) -> None:
+    """Writes a page. Ends the benchmark if the one that is there shows more: results that this machine has not."""
+    before, now = shown(page.read_text(encoding="utf-8")) if page.is_file() else 0, shown(text)
+    if now < before:
+        sys.exit(f"Error: {page} has {before} results, this call {now}. Give another file with --page, or delete it.")
+    page.write_text(text, encoding="utf-8")
+
+
+def shown(page: str) -> int:
+    """How many results a page shows: the rows of its tables, each as often as it has seeds, but not differences."""
+    tables = [(head.split(" | "), below.splitlines()) for head, below in TABLE.findall(page)]
+    rows = [(head, row.split(" | ")) for head, below in tables if head[0] != "difference" for row in below]
+    return sum(row[1].count(",") + 1 if head[1] == "seeds" else 1 for head, row in rows)
