@@ -44,7 +44,8 @@ def split(words: list[str]) -> tuple[list[str], list[str]]:
     own, passed, flag = [], [], ""
     for word in words:
         key = word.split("=", 1)[0].lstrip("+~")
-        is_flag = word.startswith("-") or "=" not in word or flag in ("--config-dir", "-cd")
+        bare = "=" not in word and not word.startswith("~")  # `~KEY` takes a key away, of one program or the other
+        is_flag = word.startswith("-") or bare or flag in ("--config-dir", "-cd")
         mine = is_flag or (key.split(".")[0].split("/")[0] in OWN and not key.startswith(TRAINS))
         own += [word] if mine else []
         passed += [word] if not mine or (not is_flag and key in BOTH) else []

@@ -21,6 +21,7 @@ MOST_COPIES = 20  # of each training sentence, as many as TinyBERT made
 COMMON = 2e-3  # share of all words above which a word is replaced less often
 FEW_WORDS = 3  # a sentence of fewer loses none
 PHRASE_WORDS = 2  # a phrase of fewer is not joined
+ALL, TRAIN = "all", "train"  # the words that a word may become
 ROWS = 512  # of the table, multiplied at once
 CORE = re.compile(r"(\W*)([^\W\d_]{2,})(\W*)")  # a word of letters alone, in whatever punctuation
 END = re.compile(r".*[,;:.!?]|[^\w]+")  # what ends a phrase
@@ -34,6 +35,7 @@ class Augment:
     least_words: int  # of a training sentence that is copied; 0: all are
     replace: float  # chance of a rare word to become another
     neighbours: int  # how many near words it may become
+    words: str  # which those are of: all that the encoder knows, or those that stand in train
     drop: float  # chance of a word to be left out
     join: float  # fraction that joins a phrase with one of another sentence
     seed: int
@@ -46,27 +48,31 @@ class Augment:
         for name in ("replace", "drop", "join"):
             require_fraction(f"distill.augment.{name}", getattr(self, name), one=True)
         require_count("distill.augment.neighbours", self.neighbours)
+        if self.words not in (ALL, TRAIN):
+            raise UserError(f"distill.augment.words must be {ALL} or {TRAIN}, got {self.words!r}.")
         if not 0 <= self.seed < 2**31:
             raise UserError(f"distill.augment.seed must be a whole number from 0 to {2**31 - 1}, got {self.seed}.")
         if self.copies and not self.replace + self.drop + self.join:
             raise UserError("distill.augment: replace, drop and join are all 0, so every copy would be its original.")
 
 
-def nearest(table: np.ndarray, wanted: np.ndarray, count: int) -> np.ndarray:
+def nearest(table: np.ndarray, wanted: np.ndarray, count: int, among: np.ndarray | None = None) -> np.ndarray:
     """The rows of `table` nearest to each of the rows `wanted` by cosine, itself left out: int32 [wanted, count].
 
-    The nearest comes first. A block of rows at a time: a table of 30,000 words takes 60 MB beside itself.
+    among: the rows that they may be, int and sorted; None: all. The nearest comes first. A block of rows at a time: a table of 30,000 words takes 60 MB beside itself.
     """
     unit = table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12)
-    count = min(count, len(table) - 1)
+    among = np.arange(len(table)) if among is None else among
+    others = unit[among]
+    count = max(1, min(count, len(among) - 1))  # a word that has no other stays
     out = np.zeros((len(wanted), count), np.int32)
     for start in range(0, len(wanted), ROWS):
         rows = wanted[start : start + ROWS]
-        cosine = unit[rows] @ unit.T
-        cosine[np.arange(len(rows)), rows] = -np.inf
+        cosine = unit[rows] @ others.T
+        cosine[rows[:, None] == among] = -np.inf
         near = np.argpartition(-cosine, count - 1, axis=1)[:, :count]
         order = np.argsort(-np.take_along_axis(cosine, near, 1), axis=1, kind="stable")
-        out[start : start + ROWS] = np.take_along_axis(near, order, 1)
+        out[start : start + ROWS] = among[np.take_along_axis(near, order, 1)]
     return out
 
 
@@ -119,7 +125,8 @@ class Neighbours:
         self.parts = [CORE.fullmatch(word) for word in sentences.words]
         self.rows = np.array([_place(part, places_of) for part in self.parts], np.int64)
         wanted, self.row_of = np.unique(self.rows, return_inverse=True)
-        self.known, self.near = known, nearest(table, wanted, rules.neighbours)  # the row of -1 is never asked for
+        among = wanted[wanted >= 0] if rules.words == TRAIN else None
+        self.known, self.near = known, nearest(table, wanted, rules.neighbours, among)  # that of -1 is never asked for
         counts = np.bincount(sentences.ids, minlength=len(sentences.words))
         shares = np.maximum(counts / max(len(sentences.ids), 1), 1e-12)
         rarity = np.minimum(1.0, COMMON / shares)

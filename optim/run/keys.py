@@ -13,8 +13,8 @@ from typing import Any
 from optim.common.build import as_json
 from optim.common.stages import SCHEMA, digest_of
 from optim.common.versions import versions_of
+from optim.data.augment import ALL, Augment
 from optim.data.augment import VERSION as AUGMENTING
-from optim.data.augment import Augment
 from optim.encoder.architecture import GRAPH
 from optim.export.convert import OPERATIONS
 from optim.measure.device import machine_id
@@ -95,6 +95,8 @@ def augment_key(augment: Augment) -> dict[str, Any]:
     rules = as_json(augment)
     if not augment.least_words:  # sentences made before it could be set are the same
         del rules["least_words"]
+    if augment.words == ALL:  # likewise
+        del rules["words"]
     return {"version": AUGMENTING, **rules}
 
 

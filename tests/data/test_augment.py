@@ -15,7 +15,8 @@ KNOWN = ["good", "fine", "bad", "awful", "film", "movie"]  # pairs of neighbours
 TABLE = np.array([[9, 1, 0, 0, 0, 0], [9, 0, 0, 0, 0, 0], [0, 0, 9, 1, 0, 0], [0, 0, 9, 0, 0, 0], [0, 0, 0, 0, 9, 1],
                   [0, 0, 0, 0, 9, 0]], np.float32)  # fmt: skip
 PAIR = {"good": "fine", "fine": "good", "bad": "awful", "awful": "bad", "film": "movie", "movie": "film"}
-ALWAYS = {"copies": 1, "least_words": 0, "replace": 1.0, "neighbours": 1, "drop": 0.0, "join": 0.0, "seed": 0}
+ALWAYS = {"copies": 1, "least_words": 0, "replace": 1.0, "neighbours": 1, "words": "all", "drop": 0.0,
+          "join": 0.0, "seed": 0}  # fmt: skip
 
 
 def rules(**changes) -> Augment:
@@ -33,6 +34,27 @@ def test_nearest_by_hand():
     table = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32) * [[1], [50], [0.1], [3]]
     assert nearest(table, np.array([0, 3]), 2).tolist() == [[1, 2], [2, 1]]
     assert nearest(table, np.array([0]), 9).tolist() == [[1, 2, 3]], "no more than there are"
+
+
+def test_nearest_among_some_by_hand():
+    """Of 0, 10, 90 and 180 degrees the second is no choice; a word without any other stays."""
+    angles = np.deg2rad([0, 10, 90, 180])
+    table = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
+    assert nearest(table, np.array([0, 3]), 2, np.array([0, 2, 3])).tolist() == [[2, 3], [2, 0]]
+    assert nearest(table, np.array([2]), 3, np.array([2])).tolist() == [[2]]
+
+
+def test_a_word_becomes_one_of_train_where_a_student_reads_no_other(monkeypatch):
+    """`good` is nearest to `fine`, which no text has; of those that are there `awful` is next, then `film`."""
+    from optim.data import augment
+
+    monkeypatch.setattr(augment, "COMMON", 1.0)
+    texts, table = ["good awful film"], TABLE.copy()
+    table[KNOWN.index("awful")] += [1, 0, 0, 0, 0, 0]
+    replaced = [Maker(texts, KNOWN, table, rules(words=words)).copy(0).texts for words in ("all", "train")]
+    assert replaced[0] == ["fine bad movie"]
+    assert replaced[1][0].split()[0] == "awful"
+    assert set(replaced[1][0].split()) <= {"good", "awful", "film"}
 
 
 def test_nearest_is_the_same_in_blocks(monkeypatch):
@@ -122,6 +144,7 @@ def test_a_neighbour_is_the_likelier_the_nearer_it_is():
         ({"join": -0.1}, "distill.augment.join must be a fraction"),
         ({"least_words": -1}, "distill.augment.least_words must be 0 .all"),
         ({"neighbours": 0}, "distill.augment.neighbours must be above 0"),
+        ({"words": "some"}, "distill.augment.words must be all or train, got 'some'"),
         ({"seed": -1}, "distill.augment.seed"),
         ({"replace": 0.0}, "are all 0"),
     ],

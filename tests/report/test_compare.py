@@ -833,4 +833,5 @@ def test_a_copy_that_was_told_later_whether_the_teacher_helps_is_a_copy(tmp_path
     fields = json.loads(path.read_text())
     fields["quality"] |= {"untaught_accuracy_fraction": 0.9, "untaught_p": 0.5, "teacher_helps": True}
     path.write_text(json.dumps(fields))
-    assert len(finished.read_all([tmp_path])[0]) == 1
+    done, _, left_out = finished.read_all([tmp_path])
+    assert (len(done), left_out) == (1, [])

@@ -55,6 +55,7 @@ LEAVES: dict[str, tuple[Any, bool, frozenset[str]]] = {
     "distill.augment.replace": (0.1, SAME, NONE),  # nothing is made here
     "distill.augment.least_words": (2, SAME, NONE),
     "distill.augment.neighbours": (3, SAME, NONE),
+    "distill.augment.words": ("train", SAME, NONE),
     "distill.augment.drop": (0.2, SAME, NONE),
     "distill.augment.join": (0.1, SAME, NONE),
     "distill.augment.seed": (5, SAME, NONE),

@@ -144,7 +144,8 @@ OTHERS = {"augmented", "tokens", "logits"} | LATER
 
 
 @pytest.mark.parametrize(
-    "leaf", ["copies=3", "least_words=4", "replace=0.2", "neighbours=3", "drop=0.1", "join=0.1", "seed=1"]
+    "leaf",
+    ["copies=3", "least_words=4", "replace=0.2", "neighbours=3", "words=train", "drop=0.1", "join=0.1", "seed=1"],
 )
 def test_every_key_of_augment_makes_other_sentences_and_no_other_teacher(runs, leaf):
     assert changed_kinds(runs, f"distill.augment.{leaf}") == (True, OTHERS)

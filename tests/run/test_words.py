@@ -268,6 +268,12 @@ def test_words_of_the_launcher_go_to_train_py():
                       "prune=none"]  # fmt: skip
 
 
+def test_a_word_that_takes_a_key_away_goes_to_the_program_that_has_the_key():
+    own, passed = sweep.split(["sweep=ablation", "~sweep.without.distill", "~distill.augment", "~hydra.run.dir"])
+    assert own == ["sweep=ablation", "~sweep.without.distill", "~hydra.run.dir"]
+    assert passed == ["~distill.augment"]
+
+
 # ---- flags ----
 
 
