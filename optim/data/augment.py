@@ -59,7 +59,8 @@ class Augment:
 def nearest(table: np.ndarray, wanted: np.ndarray, count: int, among: np.ndarray | None = None) -> np.ndarray:
     """The rows of `table` nearest to each of the rows `wanted` by cosine, itself left out: int32 [wanted, count].
 
-    among: the rows that they may be, int and sorted; None: all. The nearest comes first. A block of rows at a time: a table of 30,000 words takes 60 MB beside itself.
+    among: the rows that they may be, int; None: all. The nearest comes first.
+    A block of rows at a time: a table of 30,000 words takes 60 MB beside itself.
     """
     unit = table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12)
     among = np.arange(len(table)) if among is None else among

@@ -362,10 +362,11 @@ def test_a_teacher_is_judged_by_the_slice_whatever_a_rare_class_weighs_in_the_fi
     teacher: Any = SimpleNamespace(tokens=tokens, point=point, classes=3, model_name="mine",
                                    rows=lambda parts: {"held_out": held})  # fmt: skip
     stages: Any = None
+    others: Any = SimpleNamespace()  # sentences without labels tell nothing
     monkeypatch.setattr(fits.LogitsStep, "read", lambda self, stages: answers)
     with pytest.raises(UserError, match="The teacher mine has") if refused else nullcontext():
         fits.LogitsStep(teacher).at_hand(stages, stages)
-    fits.LogitsStep(teacher, SimpleNamespace()).at_hand(stages, stages)
+    fits.LogitsStep(teacher, others).at_hand(stages, stages)
 
 
 def test_a_disk_without_room_for_what_a_fit_saves_ends_before_it(runs, tmp_path, monkeypatch):
