@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import struct
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from optim.common.errors import UserError, shown
+from optim.data.copies import copies_of
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ class Corpus:
     label_names: tuple[str, ...]
     digest: str  # sha256, hexadecimal
     phrases: bool = False  # train's rows are whole sentences and phrases of them (`phrases.py`)
+
+    @cached_property
+    def copies(self) -> np.ndarray | None:
+        """Which rows of train are one text; None where all differ."""
+        return copies_of(self.train.texts)
 
 
 class Source(Protocol):

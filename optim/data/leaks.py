@@ -11,10 +11,13 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from optim.common.errors import UserError
 from optim.data import signs
-from optim.data.corpus import Corpus
+
+if TYPE_CHECKING:
+    from optim.data.corpus import Corpus
 
 MAX_SEEN_FRACTION = 0.02  # of the scored sentences; SST-2 has 0.002 in its own train, BANKING77 0.011
 MIN_LETTERS = 40  # some eight words: a shorter sentence stands inside a longer one by chance

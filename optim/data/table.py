@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from optim.common.build import method
 from optim.common.errors import UserError, require_fraction
+from optim.data.copies import drawn
 from optim.data.corpus import Corpus, Source, _check_max_length, _corpus, _hash_order, _labelled
 from optim.data.leaks import joined_form
 from optim.data.phrases import MIN_WORDS, parts_of
@@ -150,16 +151,6 @@ def held_back(
     return [rows[i] for i in left], [rows[i] for i in held]
 
 
-def _drawn(forms: list[str], count: int) -> list[str]:
-    """The first of the forms, of each with all its copies, that come to `count` rows and no more; one in any case."""
-    copies, drawn, left = Counter(forms), [], count
-    for form, size in copies.items():  # in the order of their first rows
-        if size <= left:
-            drawn.append(form)
-            left -= size
-    return drawn or ([min(copies, key=copies.__getitem__)] if count else [])
-
-
 def _stratified(
     rows: list[tuple[str, str]], fraction: float, seed: int
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
@@ -174,7 +165,7 @@ def _stratified(
     for i in order:
         members[rows[i][1]].append(i)
     counts = {label: min(max(1, round(fraction * len(some))), len(some) - 1) for label, some in members.items()}
-    chosen = {form for label, some in members.items() for form in _drawn([forms[i] for i in some], counts[label])}
+    chosen = {form for label, some in members.items() for form in drawn([forms[i] for i in some], counts[label])}
     for indices in members.values():
         if all(forms[i] in chosen for i in indices):
             chosen -= {forms[i] for i in indices}

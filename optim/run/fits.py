@@ -111,6 +111,11 @@ class FitStep(Step):
         return (self.start.checkpoint if isinstance(self.start, FromCheckpoint) else self.point.checkpoint).name
 
     @property
+    def copies(self) -> np.ndarray | None:
+        """Which rows of train are one text; phrases are told apart by their sentences instead."""
+        return None if self.tokens.corpus.phrases else self.tokens.corpus.copies
+
+    @property
     def in_bfloat16(self) -> bool:
         """Whether its products are."""
         return self.point.schedule.precision == "bfloat16"
@@ -140,6 +145,7 @@ class FitStep(Step):
             "fit": recipe_key(self.point.specs["fit"], self.recipe, judged_once=self.judged_once),
             "seed": self.point.seed,
             **({"transfer": [one.key() for one in self.transfer]} if self.transfer else {}),
+            **({"copies": "together"} if self.copies is not None else {}),
             **({"alignments": [one and one.wanted.key for one in self.alignments]} if any(self.alignments) else {}),
             **made_by(*TRAINING, *sorted(packages)),
         }
@@ -154,7 +160,7 @@ class FitStep(Step):
         model = self._fresh(self.trained(shape), stages)
         task = Task(
             model=model, tokens=self.tokens.read(stages, "train"), loss=self.loss, wrappers=self.wrappers,
-            parts=self.tokens.parts(stages),
+            parts=self.tokens.parts(stages), copies=self.copies,
             teacher_logits=np.stack(answers, axis=1) if answers else None,
             teachers=[store.load(stages.folder(step), whole=True, bfloat16=self.in_bfloat16) for step in self.teachers],
             alignments=[step and step.read(stages) for step in self.alignments],
@@ -272,7 +278,7 @@ class FitStep(Step):
         """
         count, schedule = len(self.tokens.corpus.train.texts), self.point.schedule
         held = split(count, holdout=schedule.holdout, minimum=schedule.holdout_minimum, seed=self.holdout_seed,
-                     parts=parts)[1]  # fmt: skip
+                     parts=parts, copies=self.copies)[1]  # fmt: skip
         return {"whole": np.arange(count) if parts is None else parts.whole, "held_out": held}
 
     def weights(self, stages: Stages) -> dict[str, Any]:

@@ -56,9 +56,15 @@ def identity(point: Point) -> dict[str, Any]:
         "teachers": [_taught(point, teacher) for teacher in point.teachers],
         **_own_key(point),
         **_machine_key(point),
+        **_copies_key(point),
         "seed": point.seed,
         **export_key(point),
     }
+
+
+def _copies_key(point: Point) -> dict[str, Any]:
+    """That copies of a text are held out together; empty where rows are phrases, which are told apart otherwise."""
+    return {} if point.specs["data"].get("phrases") else {"copies": "together"}
 
 
 def _machine_key(point: Point) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from optim.export.quantize import Quantizer
 from optim.measure.device import has_bfloat16
 from optim.measure.latency import Bench
 from optim.run.config import POINTS, STAGES, General
-from optim.run.places import GROUPS, options_of
+from optim.run.places import GROUPS, option_node, options_of
 from optim.train.distill import SAME
 from optim.train.objective import Loss
 from optim.train.prune import Pruner
@@ -180,7 +180,7 @@ def _precisions(cfg: DictConfig, quantizer: Quantizer) -> dict[str, Bound]:
             raise UserError(f"quant.candidates must be of {', '.join(sorted(files))}; got {name!r}.")
         other = cfg.copy()  # an option may refer to other keys, as to `seed`
         with open_dict(other):
-            other.quant = OmegaConf.load(files[name])
+            other.quant = option_node("quant", name)
         found[name] = bind(other.quant, "quant")
         _check_candidate(name, found[name])
     return found
@@ -202,8 +202,7 @@ def _check_candidate(name: str, precision: Bound) -> None:
 def _teachers(cfg: DictConfig, loss: Loss) -> tuple[Teacher, ...]:
     """The teachers, the seeds of each side by side: the student's own checkpoint for `same`, else one of conf/model."""
     _check_teachers(loss)
-    files = options_of("model")
-    nodes: Sequence[Any] = [cfg.model if name == SAME else OmegaConf.load(files[name]) for name in loss.teachers]
+    nodes: Sequence[Any] = [cfg.model if name == SAME else option_node("model", name) for name in loss.teachers]
     checkpoints = [build(node, "model") for node in nodes]
     _require_distinct(loss.teachers, checkpoints)
     return tuple(Teacher(checkpoint, seed) for checkpoint in checkpoints for seed in loss.teacher_seeds)

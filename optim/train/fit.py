@@ -24,6 +24,7 @@ import numpy as np
 from optim.common.errors import UserError
 from optim.common.interrupts import Interrupts, held_back
 from optim.common.screen import starts_at
+from optim.data.copies import drawn
 from optim.data.phrases import Parts
 from optim.data.tokens import UNLABELLED, Tokens, bucketed_batches, pad
 from optim.train import saved
@@ -62,12 +63,19 @@ class Fitted:
 
 
 def split(
-    count: int, *, holdout: float, minimum: int, seed: int, parts: Parts | None = None
+    count: int,
+    *,
+    holdout: float,
+    minimum: int,
+    seed: int,
+    parts: Parts | None = None,
+    copies: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Indices (fit, held out) of a seeded slice of `count` sentences: `holdout` of them, but at least `minimum`.
 
     A training set too small for that gives up a fifth instead. Where rows are phrases of whole sentences, `holdout` is
-    a fraction of those, and what is part of one that is held out is neither fitted nor held out.
+    a fraction of those, and what is part of one that is held out is neither fitted nor held out. copies: int [count],
+    texts of one number are the same (`data.copies`), and are held out together or not at all.
     """
     units = len(parts.whole) if parts else count
     held = min(max(round(holdout * units), minimum), units // 5)
@@ -78,7 +86,11 @@ def split(
         whole, touched = parts.held_out(held, seed)
         return np.setdiff1d(np.arange(count), touched), whole
     order = np.random.default_rng(seed).permutation(count)
-    return np.sort(order[held:]), np.sort(order[:held])
+    out = np.isin(np.arange(count), order[:held])
+    if copies is not None:
+        together = np.isin(copies, drawn(copies[order].tolist(), held))
+        out = together if together.sum() <= held else out  # else every text has more copies than are to be held out
+    return np.flatnonzero(~out), np.flatnonzero(out)
 
 
 def class_weights(labels: np.ndarray, classes: int, how: str) -> np.ndarray:
@@ -149,6 +161,7 @@ class Task:
     tokens: Tokens  # those with a label first
     loss: Loss
     parts: Parts | None = None  # of the tokens' rows, where those are phrases of whole sentences
+    copies: np.ndarray | None = None  # int [with a label]: rows of one number are one text, where some are
     wrappers: Sequence[Wrapper] = ()
     teacher_logits: np.ndarray | None = None  # float32 [n, teachers, classes], where the loss needs them
     teachers: Sequence[Any] = ()  # Keras classifiers that run in every step, where the loss needs those
@@ -185,7 +198,7 @@ class Fit:
         self.task, self.settings, self.journal = task, settings, journal
         labelled, self.held = split(
             int((task.tokens.labels != UNLABELLED).sum()), holdout=schedule.holdout, minimum=schedule.holdout_minimum,
-            seed=settings.holdout_seed, parts=task.parts,
+            seed=settings.holdout_seed, parts=task.parts, copies=task.copies,
         )  # fmt: skip
         classes = task.model.output_shape[-1]
         drawn = with_copies(labelled, task.parts, recipe.whole_copies)

