@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from optim.data.leaks import joined_form
+from optim.data.spelling import joined_form
 
 Group = TypeVar("Group", bound=Hashable)
 

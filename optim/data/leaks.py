@@ -8,37 +8,21 @@ raw snippet has `It's` and `[...]`. Of the 872 dev sentences of SST-2, 2 stand i
 from __future__ import annotations
 
 import hashlib
-import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from optim.common.errors import UserError
 from optim.data import signs
-
-if TYPE_CHECKING:
-    from optim.data.corpus import Corpus
+from optim.data.corpus import Corpus
+from optim.data.spelling import joined, joined_form, normal_form, words_of
 
 MAX_SEEN_FRACTION = 0.02  # of the scored sentences; SST-2 has 0.002 in its own train, BANKING77 0.011
 MIN_LETTERS = 40  # some eight words: a shorter sentence stands inside a longer one by chance
 MIN_SIGNS = 3  # of some 80 each; a tenth of a set has about 8 of them
 PREFIX_LETTERS = 12  # by which sentences that may begin at a word are looked up
-WORD = re.compile(r"[^\W_]+")
-NOT_TEXT = re.compile(r"-[lr][rcs]b-|&(?:amp|lt|gt|quot|nbsp|apos|#\d+);|<br ?/?>")  # brackets of a treebank, HTML
 # Data sets that hold the same sentences: who learnt from one is not scored on another. Parts of names, in normal form.
 MOVIE_SNIPPETS = ("rotten tomatoes", "movie review snippets", "sentence polarity")
 INNER = "sst2 sentences"
 TREEBANK = ("sst", "sst2", "sst5", "sst 2", "sst 5", "sst2 sentences", "stanford sentiment treebank")
-
-
-def normal_form(text: str) -> str:
-    """The letters and digits of a text, lower case and without accents, its words joined by single spaces."""
-    return " ".join(_words(text))
-
-
-def joined_form(text: str) -> str:
-    """What is compared: the normal form without spaces, or the text itself if it has no word (`:-)`)."""
-    return _joined(_words(text), text)
 
 
 def seen(scored: Sequence[str], learnt: Iterable[str]) -> dict[int, str]:
@@ -69,10 +53,10 @@ def _standing(scored: Mapping[str, object], learnt: Iterable[str]) -> Iterator[t
         if len(key) >= MIN_LETTERS:
             starts.setdefault(key[:PREFIX_LETTERS], []).append(key)
     for text in learnt:
-        words = _words(text)
-        joined = _joined(words, text)
-        own = [joined] if joined in scored else []
-        yield text, own + (list(_held(joined, words, starts)) if len(joined) > MIN_LETTERS else [])
+        words = words_of(text)
+        form = joined(words, text)
+        own = [form] if form in scored else []
+        yield text, own + (list(_held(form, words, starts)) if len(form) > MIN_LETTERS else [])
 
 
 def require_unseen(scored: Sequence[str], learnt: Iterable[str], setting: str) -> int:
@@ -144,19 +128,8 @@ def _sentences_of(name: str) -> str | None:
     return "treebank" if any(f" {part} " in form for part in TREEBANK) else None
 
 
-def _words(text: str) -> list[str]:
-    if not text.isascii():
-        decomposed = unicodedata.normalize("NFKD", text)
-        text = "".join(c for c in decomposed if not unicodedata.combining(c))
-    return WORD.findall(NOT_TEXT.sub(" ", text.lower()))
-
-
-def _joined(words: list[str], text: str) -> str:
-    return "".join(words) or text.strip()
-
-
-def _held(joined: str, words: list[str], starts: dict[str, list[str]]) -> list[str]:
-    """The sentences of `starts` that `joined` holds from the beginning of a word to the end of one."""
+def _held(form: str, words: list[str], starts: dict[str, list[str]]) -> list[str]:
+    """The sentences of `starts` that `form` holds from the beginning of a word to the end of one."""
     places, ends, place = [], set(), 0
     for word in words:
         places.append(place)
@@ -165,8 +138,8 @@ def _held(joined: str, words: list[str], starts: dict[str, list[str]]) -> list[s
     return [
         key
         for place in places
-        for key in starts.get(joined[place : place + PREFIX_LETTERS], ())
-        if place + len(key) in ends and joined.startswith(key, place)
+        for key in starts.get(form[place : place + PREFIX_LETTERS], ())
+        if place + len(key) in ends and form.startswith(key, place)
     ]
 
 

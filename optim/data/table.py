@@ -14,8 +14,8 @@ from optim.common.build import method
 from optim.common.errors import UserError, require_fraction
 from optim.data.copies import drawn
 from optim.data.corpus import Corpus, Source, _check_max_length, _corpus, _hash_order, _labelled
-from optim.data.leaks import joined_form
 from optim.data.phrases import MIN_WORDS, parts_of
+from optim.data.spelling import joined_form
 from optim.data.tables import SUFFIXES, file_sha256, format_of, read_rows
 
 

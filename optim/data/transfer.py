@@ -14,8 +14,8 @@ import numpy as np
 
 from optim.common.errors import UserError
 from optim.common.files import first_line
-from optim.data.leaks import normal_form
 from optim.data.phrases import spans
+from optim.data.spelling import normal_form
 from optim.data.tables import COLUMNS, SUFFIXES, file_sha256, read_rows
 
 SETTING = "distill.unlabelled"

@@ -9,14 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from optim.common.errors import UserError
 from optim.common.files import PACKAGED, ROOT
 from optim.run.worded import worded
 
 GROUPS = ("model", "data", "slim", "vocab", "prune", "distill", "quant", "fit", "bench", "track")
-SELF = "_self_"  # in a list of defaults: the keys of the file itself
 EXPERIMENT = "experiment"  # sets options of the groups, and is none of them
 CONF = PACKAGED if PACKAGED.is_dir() else ROOT / "conf"
 TRAIN = ["optim-train"] if PACKAGED.is_dir() else ["python", "train.py"]  # how people start the programs
@@ -59,26 +55,6 @@ def options_of(group: str) -> dict[str, Path]:
     """Option -> its file, of a group; of two files of one name the first one counts, as for Hydra."""
     files = [path for folder in config_dirs() for path in sorted((folder / group).glob("*.yaml"))]
     return {path.stem: path for path in reversed(files)}
-
-
-def option_node(group: str, name: str) -> DictConfig:
-    """An option as Hydra composes it: its own keys over those of the options of its group that its `defaults` name.
-
-    Raises UserError for an option that is not there, or a default of another kind.
-    """
-    files = options_of(group)
-    if name not in files:
-        raise UserError(f"{group} has no option {name!r}; it has {', '.join(sorted(files))}.")
-    own: Any = OmegaConf.load(files[name])
-    named = own.pop("defaults", None) or []
-    if SELF not in named:
-        named = [*named, SELF]  # as Hydra has it
-    merged: Any = OmegaConf.create()
-    for one in named:
-        if not isinstance(one, str) or "/" in one or "@" in one:
-            raise UserError(f"{files[name]}: its defaults may name options of {group} and {SELF} here, got {one!r}.")
-        merged = OmegaConf.merge(merged, own if one == SELF else option_node(group, one))
-    return merged
 
 
 def file_named(name: str) -> Path:

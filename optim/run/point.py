@@ -23,13 +23,14 @@ from optim.export.quantize import Quantizer
 from optim.measure.device import has_bfloat16
 from optim.measure.latency import Bench
 from optim.run.config import POINTS, STAGES, General
-from optim.run.places import GROUPS, option_node, options_of
+from optim.run.places import GROUPS, options_of
 from optim.train.distill import SAME
 from optim.train.objective import Loss
 from optim.train.prune import Pruner
 from optim.train.recipe import Schedule
 from optim.train.wrap import Wrapper
 
+SELF = "_self_"  # in a list of defaults: the keys of the file itself
 TEXT_COLUMN = "text"  # of distill.unlabelled, where the data have no data.text_column
 
 
@@ -197,6 +198,26 @@ def _check_candidate(name: str, precision: Bound) -> None:
     for reason, found in reasons.items():
         if found:
             raise UserError(f"quant.candidates has {name}, which {reason}: leave it out.")
+
+
+def option_node(group: str, name: str) -> DictConfig:
+    """An option as Hydra composes it: its own keys over those of the options of its group that its `defaults` name.
+
+    Raises UserError for an option that is not there, or a default of another kind.
+    """
+    files = options_of(group)
+    if name not in files:
+        raise UserError(f"{group} has no option {name!r}; it has {', '.join(sorted(files))}.")
+    own: Any = OmegaConf.load(files[name])
+    named = own.pop("defaults", None) or []
+    if SELF not in named:
+        named = [*named, SELF]  # as Hydra has it
+    merged: Any = OmegaConf.create()
+    for one in named:
+        if not isinstance(one, str) or "/" in one or "@" in one:
+            raise UserError(f"{files[name]}: its defaults may name options of {group} and {SELF} here, got {one!r}.")
+        merged = OmegaConf.merge(merged, own if one == SELF else option_node(group, one))
+    return merged
 
 
 def _teachers(cfg: DictConfig, loss: Loss) -> tuple[Teacher, ...]:

@@ -15,8 +15,9 @@ from optim.common.screen import bar
 from optim.data import transfer
 from optim.data.augment import Augment, Maker
 from optim.data.corpus import Corpus
-from optim.data.leaks import holding, normal_form, require_unseen
+from optim.data.leaks import holding, require_unseen
 from optim.data.phrases import parts_of, spans
+from optim.data.spelling import normal_form
 from optim.data.tokens import Tokens, tokenize_blocks
 from optim.data.transfer import Block, Filter, UnlabelledFile
 from optim.encoder.words import word_table

@@ -9,8 +9,9 @@ from conftest import CONF, DEV_COUNT, TRAIN_COUNT, sentences
 
 from optim.common.errors import UserError
 from optim.data.corpus import Sentences, _corpus
-from optim.data.leaks import known_sets, normal_form, require_unrelated, require_unseen, require_unseen_dev, seen
+from optim.data.leaks import known_sets, require_unrelated, require_unseen, require_unseen_dev, seen
 from optim.data.reviews import reviews
+from optim.data.spelling import normal_form
 
 # Of SST-2's dev split; each stands in a snippet of `reviews`, whole or as one sentence of several.
 TREEBANK = [

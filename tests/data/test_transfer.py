@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from optim.common.errors import UserError
-from optim.data.leaks import holding, normal_form, require_unseen
+from optim.data.leaks import holding, require_unseen
+from optim.data.spelling import normal_form
 from optim.data.transfer import Block, Filter, UnlabelledFile, from_nobody, parents_of, save, texts_of
 from optim.run.transfer import UnlabelledStep
 from optim.train.rows import unlabelled_rows

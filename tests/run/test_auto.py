@@ -25,6 +25,7 @@ from optim.export.choice import Choice
 from optim.measure import candidates
 from optim.run import exports, places
 from optim.run.keys import run_id_of
+from optim.run.point import option_node
 from optim.run.result import read, table
 from optim.run.steps import Steps, steps_of
 
@@ -159,12 +160,12 @@ def test_an_option_with_defaults_is_what_hydra_makes_of_it(tmp_path, monkeypatch
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", overrides=[f"hydra.searchpath=[file://{tmp_path}]", "quant=mine", "model=mine"])
     for group in ("quant", "model"):
-        merged = OmegaConf.create({"seed": cfg.seed, group: places.option_node(group, "mine")})
+        merged = OmegaConf.create({"seed": cfg.seed, group: option_node(group, "mine")})
         assert OmegaConf.to_container(merged[group], resolve=True) == OmegaConf.to_container(cfg[group], resolve=True)
-    assert places.option_node("quant", "mine").samples == 8
+    assert option_node("quant", "mine").samples == 8
     (tmp_path / "quant" / "other.yaml").write_text("defaults: [{/fit: quick}]\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"other\.yaml: its defaults may name options of quant and _self_ here, got"):
-        places.option_node("quant", "other")
+        option_node("quant", "other")
 
 
 @pytest.mark.slow

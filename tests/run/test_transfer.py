@@ -16,8 +16,8 @@ from whole_points import point
 
 from optim.common.errors import UserError
 from optim.data import augment
-from optim.data.leaks import normal_form
 from optim.data.phrases import parts_of
+from optim.data.spelling import normal_form
 from optim.data.tables import read_rows
 from optim.data.transfer import parents_of, texts_of
 from optim.run.keys import run_id_of
