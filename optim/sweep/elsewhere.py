@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -73,8 +73,8 @@ class Ssh:
         command = ["ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_S}", self.name]
         with tempfile.TemporaryDirectory() as name, tempfile.TemporaryFile() as packed:
             folder = Path(name)
-            _pack(points, bench, folder)
-            with tarfile.open(fileobj=packed, mode="w") as tar:
+            _pack(points, bench, folder, put=_linked)
+            with tarfile.open(fileobj=packed, mode="w", dereference=True) as tar:
                 tar.add(folder, arcname=".")
             packed.seek(0)
             told = _run([*command, f"sh -c {shlex.quote(there)}"], self.name, packed)
@@ -111,14 +111,23 @@ def _script(python: str) -> str:
     return f"{home}{shlex.quote(python.removeprefix(home))} {device.SCRIPT} [0-9]* --output {device.FIGURES}"
 
 
-def _pack(points: Sequence[Finished], bench: Bench, folder: Path) -> None:
-    """measure.py, and for each distinct file a folder with it and how it is timed: bundles without words."""
+def _linked(file: Path, place: Path) -> None:
+    place.symlink_to(file.resolve())
+
+
+def _pack(
+    points: Sequence[Finished], bench: Bench, folder: Path, put: Callable[[Path, Path], object] = shutil.copyfile
+) -> None:
+    """measure.py, and for each distinct file a folder with it and how it is timed: bundles without words.
+
+    put: leaves a file in a place; links take no room where what is sent next is what they lead to.
+    """
     shutil.copyfile(device.__file__, folder / device.SCRIPT)
     files = {sha256_of(_file(point)): point for point in points}
     for place, point in enumerate(files.values()):
         own = folder / f"{place:05d}"
         own.mkdir()
-        shutil.copyfile(_file(point), own / _file(point).name)
+        put(_file(point), own / _file(point).name)
         write_text(own / device.SETTINGS, measure_settings(point.result, asdict(bench)))
 
 
