@@ -401,7 +401,7 @@ def _to_know(result: Result) -> str:
     """How to learn whether the teachers help, where that is not known."""
     if (command := untaught_command(result)) is None:
         return ""
-    return f"\n  Does the teacher help? Run this, then this point again after deleting its folder:\n  {command}\n"
+    return f"\n  Does the teacher help? Run this, then this point again:\n  {command}\n"
 
 
 def card(result: Result) -> str:
