@@ -10,6 +10,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 
 ROOT = Path(__file__).parent.parent
+
 sys.path[:0] = [str(ROOT)]
 
 from optim.report import finished  # noqa: E402
@@ -38,6 +39,21 @@ def there(words: list[str], results: Path) -> Finished | None:
         folder = ROOT / results / run_id_of(point_of(compose("train", overrides=words)))
     found = finished.read_all([folder])[0] if folder.is_dir() else []
     return found[0] if found else None
+
+
+def make(
+    folders: Callable[[str, int], Path], only: Iterable[str], seeds: Iterable[int],
+    done: dict[str, dict[int, Finished]], show: Callable[[], object],
+) -> None:  # fmt: skip
+    """Adds every point that `only` and `seeds` ask for to `done`, and shows that. folders: runs one, and where it is.
+
+    Points are as a later measurement has them, which is the way out of results of two machines.
+    """
+    for seed in seeds:
+        for name in only:
+            (point,) = finished.read_all([folders(name, seed)])[0]
+            done.setdefault(name, {})[seed] = point
+            show()
 
 
 def write(page: Path, text: str) -> None:

@@ -19,11 +19,10 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from kept import made_before, write
+from kept import made_before, make, write
 from sst2 import ROOT, require_one_machine, run
 
 sys.path[:0] = [str(ROOT)]
-from optim.report import finished  # noqa: E402
 from optim.report.finished import Finished  # noqa: E402
 from optim.report.statistics import Answers, against  # noqa: E402
 from optim.run import config  # noqa: E402
@@ -69,13 +68,15 @@ def main() -> None:
     config.register()
     words = partial(words_of, shared, teacher_seed=args.teacher_seed)
     done = made_before(POINTS, words, args.seeds, Path(args.results))
-    write(args.page, page(done, args.teacher_seed))
-    for seed in args.seeds:
-        for name in args.only:
-            found = run(words(name, seed), Path(args.results), again=False)
-            (point,) = finished.read_all([ROOT / args.results / found["run_id"]])[0]
-            done.setdefault(name, {})[seed] = point
-            write(args.page, page(done, args.teacher_seed))
+
+    def folder(name: str, seed: int) -> Path:
+        return ROOT / args.results / run(words(name, seed), Path(args.results), again=False)["run_id"]
+
+    def show() -> None:
+        write(args.page, page(done, args.teacher_seed))
+
+    show()
+    make(folder, args.only, args.seeds, done, show)
 
 
 def words_of(shared: list[str], name: str, seed: int, teacher_seed: int) -> list[str]:

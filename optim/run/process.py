@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import traceback
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -125,8 +126,12 @@ def _tell_of_teacher(done: Result, point: Point, folder: Path, cache_dir: Path) 
 
     if result.untaught_command(done) is None or not _has_fits_since(cache_dir, folder / result.FILE):
         return
-    with suppress(UserError, *UNREADABLE):  # data that are out of reach now are no reason to lose what is there
-        if since := learnt_since(point, cache_dir, result.read_labels(folder)):
+    try:
+        labels = result.read_labels(folder)
+    except UNREADABLE:  # damaged answers, which nothing can be compared with
+        return
+    with suppress(UserError, OSError):  # data that are out of reach now are no reason to lose what is there
+        if since := learnt_since(point, cache_dir, labels):
             done.quality.update(since)
             result.write_card(done, folder)
             result.write(done, folder)
@@ -185,7 +190,8 @@ def computed(point: Point, cache_dir: Path, curve: Curve) -> Outcome:
     corpus = point.source.load(cache_dir)
     log.info("data      %s: %s sentences to train, %s to score, %d classes", corpus.name,
              f"{len(corpus.train.texts):,}", f"{len(corpus.dev.texts):,}", len(corpus.label_names))  # fmt: skip
-    seen = _require_unseen(point, corpus, cache_dir)
+    before = {one.name: trained_on_by_its_files(one, cache_dir) for one in point.origins}
+    seen = _require_unseen(point, corpus, before)
     steps, stages = steps_of(point, corpus, cache_dir), Stages(cache_dir, curve)
     if steps.student is steps.teachers[0]:
         log.info("student   nothing is done to the model: the teacher is the student")
@@ -197,21 +203,21 @@ def computed(point: Point, cache_dir: Path, curve: Curve) -> Outcome:
     for step in steps.all():
         stages.make(step)
     outcome = outcome_of(point, corpus, steps, stages)
-    before = [name for one in point.origins for name in trained_on_by_its_files(one, cache_dir)]
     more = known_sets(point.unlabelled.texts()) if point.unlabelled else ()
-    learnt = list(dict.fromkeys((*before, *names_learnt(corpus), *more)))
+    learnt = list(dict.fromkeys((*(name for said in before.values() for name in said), *names_learnt(corpus), *more)))
     return replace(outcome, data={**outcome.data, "dev_in_train_examples": seen, "trained_on": learnt})
 
 
-def _require_unseen(point: Point, corpus: Corpus, cache_dir: Path) -> int:
+def _require_unseen(point: Point, corpus: Corpus, before: Mapping[str, Sequence[str]]) -> int:
     """How many sentences of dev stand in train. Raises UserError for too many, or a model that learnt from them before.
 
-    `point_of` looks at the names of the data alone; here it is what the texts are.
+    before: name of a model -> what it says it was trained on. `point_of` looks at the names of the data alone; here it
+    is what the texts are.
     """
     more = known_sets(point.unlabelled.texts()) if point.unlabelled else ()
     for name in names_scored(corpus):
-        for one in point.origins:
-            require_unrelated(name, trained_on_by_its_files(one, cache_dir), f"model={one.name}")
+        for model, said in before.items():
+            require_unrelated(name, said, f"model={model}")
         require_unrelated(name, names_learnt(corpus), f"data={corpus.name}: its train", verb="holds sentences of")
         require_unrelated(name, more, "distill.unlabelled: its file", verb="holds sentences of")
     return require_unseen_dev(corpus)

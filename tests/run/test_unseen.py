@@ -16,7 +16,7 @@ from whole_points import point
 from optim.common.errors import UserError
 from optim.encoder.assets import HubCheckpoint
 from optim.encoder.origin import said_in, trained_on, trained_on_by_its_files, write_trained_on
-from optim.run.point import point_of
+from optim.run.point import Point, point_of
 from optim.run.process import _require_unseen
 
 SST2_DEV = [  # three sentences by which it is known
@@ -30,6 +30,11 @@ SST2_DEV = [  # three sentences by which it is known
 def tiny(runs: Runs):
     """The checkpoint model=tiny."""
     return point(runs).checkpoint
+
+
+def said(chosen: Point) -> dict[str, tuple[str, ...]]:
+    """What the models of a point say they were trained on."""
+    return {one.name: trained_on(one) for one in chosen.origins}
 
 
 def glue_with_copies(folder: Path, copies: int) -> Path:
@@ -96,25 +101,25 @@ def test_a_file_that_turns_out_to_be_sst2_is_not_scored_by_a_model_that_learnt_f
     words += [f"data.train_path={tmp_path}/train.csv", f"data.dev_path={tmp_path}/dev.csv"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         chosen = point_of(compose("train", overrides=words))
-    assert _require_unseen(chosen, chosen.source.load(runs.cache), runs.cache) == 0
+    assert _require_unseen(chosen, chosen.source.load(runs.cache), said(chosen)) == 0
     write_trained_on(folder, ["csv", "reviews"])
     with pytest.raises(UserError, match="was trained on reviews, and data=sst2 has the same sentences"):
-        _require_unseen(chosen, chosen.source.load(runs.cache), runs.cache)
+        _require_unseen(chosen, chosen.source.load(runs.cache), said(chosen))
 
 
 def test_what_is_learnt_beside_train_is_known_by_its_texts(runs):
     """A file of SST-2's sentences, under whatever name, beside reviews that are scored; and as what reviews are."""
     quiet = SimpleNamespace(texts=["a film", "a plot"])
     corpus: Any = SimpleNamespace(name="reviews", train=quiet, dev=SimpleNamespace(texts=["another film"]))
-    chosen: Any = SimpleNamespace(origins=(), unlabelled=SimpleNamespace(texts=lambda: SST2_DEV))
+    chosen: Any = SimpleNamespace(unlabelled=SimpleNamespace(texts=lambda: SST2_DEV))
     told = "holds sentences of sst2, and data=reviews has the same sentences"
     with pytest.raises(UserError, match=rf"distill\.unlabelled: its file {told}"):
-        _require_unseen(chosen, corpus, runs.cache)
+        _require_unseen(chosen, corpus, {})
     chosen.unlabelled = None
-    assert _require_unseen(chosen, corpus, runs.cache) == 0
+    assert _require_unseen(chosen, corpus, {}) == 0
     corpus.train = SimpleNamespace(texts=SST2_DEV)
     with pytest.raises(UserError, match=rf"data=reviews: its train {told}"):
-        _require_unseen(chosen, corpus, runs.cache)
+        _require_unseen(chosen, corpus, {})
 
 
 def test_the_card_of_a_model_of_the_hub_says_what_it_learnt(tiny, tmp_path, monkeypatch):

@@ -50,8 +50,8 @@ def test_what_was_timed_in_another_way_is_left_alone(measured, tmp_path):
 
 
 def test_a_cache_that_one_may_not_look_into_lacks_the_float32_file(tmp_path, monkeypatch):
-    """As root's, of results that were made in a container. `Path.is_file` raises there."""
-    found = SimpleNamespace(cost={"stages": {"float32-a": 1.0}}, cfg={"cache_dir": "/root/x"})
+    """As another user's, of results that were made in a container. `Path.is_file` raises there."""
+    found = SimpleNamespace(cost={"stages": {"float32-a": 1.0}}, cfg={"cache_dir": "/forbidden/cache"})
     point: Any = SimpleNamespace(result=found)
 
     def forbidden(path) -> bool:
