@@ -4,10 +4,11 @@ python benchmarks/recipes.py data.path=DIR --minutes 90     DIR as data=sst2_sen
 python benchmarks/recipes.py data.path=DIR --study student --only base "r_drop 0.5" --seeds 0 1 2
 python benchmarks/recipes.py data.path=DIR --minutes 0      only writes the table of what there is
 
-Words with a = go to train.py and win over those of the file. One seed of every recipe runs before the next seed; what
-is done is not run again; what would not end within --minutes is not started. Writes benchmarks/RECIPES.md, with the
-recipes that did not help: one is kept if over three seeds it wins by more than its spread. Of the studies that the page
-has, what is finished stays on it, whatever is asked for; a page of more results than are here is not written over.
+Words with a = go to train.py and win over those of the file; a recipe that they make the same as the first one of its
+study is left out. One seed of every recipe runs before the next seed; what is done is not run again; what would not end
+within --minutes is not started. Writes benchmarks/RECIPES.md, with the recipes that did not help: one is kept if over
+three seeds it wins by more than its spread. Of the studies that the page has, what is finished stays on it, whatever is
+asked for; a page of more results than are here is not written over.
 """
 
 from __future__ import annotations
@@ -87,11 +88,19 @@ def studies() -> dict[str, Any]:
 
 
 def planned(study: str, only: Sequence[str] | None, seeds: Sequence[int], words: Sequence[str]) -> list[Planned]:
-    """The points of a study, one seed of every recipe after the other; the first recipe is always among them."""
+    """The points of a study, one seed of every recipe after the other; the first recipe is always among them.
+
+    Raises UserError for a recipe of `only` that words make the same as the first one; others of that kind are left out.
+    """
     found = studies()[study]
-    names = list(found["recipes"])
-    chosen = [name for name in names if only is None or name in only or name == names[0]]
-    return list(_points(study, found, chosen, seeds, words))
+    first, *_ = names = list(found["recipes"])
+    chosen = [name for name in names if only is None or name in only or name == first]
+    points = list(_points(study, found, chosen, seeds, words))
+    folders = {p.folder for p in points if p.recipe == first}
+    same = {p.recipe for p in points if p.recipe != first and p.folder in folders}
+    if only and (asked := sorted(same & set(only))):
+        raise UserError(f"--only: by these words {', '.join(asked)} is the same as {first}. Leave its own keys out.")
+    return [p for p in points if p.recipe not in same]
 
 
 def _points(study: str, found: dict[str, Any], names: Sequence[str], seeds: Sequence[int],

@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from made_results import put
 
 from benchmarks import recipes
+from optim.common.errors import UserError
 from optim.report import finished
 from optim.report.statistics import Answers, against
 from optim.run.point import point_of
@@ -127,6 +128,15 @@ def test_what_would_not_end_in_time_is_not_started(tmp_path, monkeypatch, capsys
     recipes.run_missing([done, long, short], minutes=1)  # 16 s and 144 s
     assert [command[1:] for command in started] == [["train.py", "a=1"]]
     assert "Not started: minilm, 9, seed 0, about 2 min" in capsys.readouterr().out
+
+
+def test_a_recipe_that_the_words_make_the_same_as_the_first_is_none():
+    """A batch of 16 for all leaves two recipes of other batches with nothing of their own."""
+    word = "fit.teacher.batch_size=16"
+    planned = {p.recipe for p in recipes.planned("minilm", None, [0, 1], [word])}
+    assert {p.recipe for p in recipes.planned("minilm", None, [0, 1], [])} - planned == {"batch 32", "batch 128"}
+    with pytest.raises(UserError, match=r"--only: by these words batch 32 is the same as base\. Leave its own"):
+        recipes.planned("minilm", ["batch 32", "1 epoch"], [0], [word])
 
 
 class _Ended:
