@@ -1,4 +1,4 @@
-"""What four bits cost a finished student, by where they are and how they are rounded: a bullet of README's Precisions.
+"""What four bits cost a finished student, by where they are and how they are rounded: a bullet of docs/methods.md.
 
 python benchmarks/rounding.py results/RUN_ID [--samples 48]      the run's stages must still be in its cache
 

@@ -1,4 +1,4 @@
-"""The figures of README, measured: MiniLM on SST-2, two cores, through train.py. About an hour, most of it the teacher.
+"""Figures of docs/figures.md, measured: MiniLM on SST-2, two cores, through train.py. About an hour, most of it the teacher.
 
 python benchmarks/sst2.py --data DIR     DIR holds GLUE's own train.tsv and dev.tsv
 

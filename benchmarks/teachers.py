@@ -1,4 +1,4 @@
-"""Teachers and their students on SST-2 dev, over seeds, through train.py: what README says of MPNet.
+"""Teachers and their students on SST-2 dev, over seeds, through train.py: what docs/figures.md says of MPNet.
 
 python benchmarks/teachers.py --data DIR                  DIR holds GLUE's own train.tsv and dev.tsv
 python benchmarks/teachers.py --data DIR --seeds 0 1 2 --only "minilm, int8" "minilm taught by mpnet, int8"
