@@ -17,7 +17,7 @@ from optim.common.errors import UserError
 from optim.report.comparison import Comparison
 from optim.run import process
 from optim.run.result import Result
-from optim.sweep import here
+from optim.sweep import here, multirun
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def in_process(monkeypatch):
         ran.append(job)
         return process.guarded(lambda: process.run(job)) == 0
 
-    monkeypatch.setattr(here, "run_apart", run_apart)
+    monkeypatch.setattr(multirun, "run_apart", run_apart)
     return ran
 
 
@@ -60,7 +60,7 @@ def test_a_point_that_fails_is_in_the_comparison(runs: Runs, in_process, monkeyp
     def fail(job) -> bool:
         return process.guarded(lambda: process.run(job)) == 0 if job.choices["quant"] == "int8" else False
 
-    monkeypatch.setattr(here, "run_apart", fail)
+    monkeypatch.setattr(multirun, "run_apart", fail)
     swept = optim.sweep(*runs.overrides("quant=int8,int4_emb4", "seed=51"))
     assert (len(swept.every_point), len(swept.missing)) == (1, 1)
     assert "quant=int4_emb4" in swept.missing[0]

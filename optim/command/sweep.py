@@ -19,14 +19,12 @@ from optim.run import config
 from optim.run.compose import composed
 from optim.run.places import CONF, use_sources
 from optim.run.process import guarded
-from optim.run.words import ENGINES, listing, require_known_words
+from optim.run.words import BOTH, OF_ENGINES, group_of, key_of, listing, require_known_words
 
 if str(ROOT) not in sys.path:  # for hydra_plugins
     sys.path.insert(0, str(ROOT))
 config.register()
 OWN = set(OmegaConf.to_container(OmegaConf.load(CONF / "sweep.yaml"))) | {"sweep", "hydra"}  # type: ignore[arg-type]
-BOTH = ("cache_dir", "hydra.searchpath")  # keys of both programs
-TRAINS = (*ENGINES, *(engine.replace("/", ".") for engine in ENGINES))  # what -m alone reads
 READ_BY = {  # key of conf/sweep.yaml -> the methods of `sweep` that read it, where not all do
     **dict.fromkeys(("clean", "yes"), ("cache",)),
     **dict.fromkeys(("run", "repo"), ("publish",)),
@@ -43,10 +41,10 @@ def split(words: list[str]) -> tuple[list[str], list[str]]:
     """(words for this program, words for train.py). Flags, and what has no =, are for this program."""
     own, passed, flag = [], [], ""
     for word in words:
-        key = word.split("=", 1)[0].lstrip("+~")
+        key = key_of(word)
         bare = "=" not in word and not word.startswith("~")  # `~KEY` takes a key away, of one program or the other
         is_flag = word.startswith("-") or bare or flag in ("--config-dir", "-cd")
-        mine = is_flag or (key.split(".")[0].split("/")[0] in OWN and not key.startswith(TRAINS))
+        mine = is_flag or (group_of(word).split("/")[0] in OWN and not key.startswith(OF_ENGINES))
         own += [word] if mine else []
         passed += [word] if not mine or (not is_flag and key in BOTH) else []
         flag = word
@@ -94,7 +92,7 @@ def _run(cfg: DictConfig) -> int:
 def _require_read(method: str, words: Sequence[str]) -> None:
     """Raises UserError for a key of conf/sweep.yaml that another sweep reads."""
     for word in words:
-        readers = READ_BY.get(word.lstrip("+~").split("=", 1)[0].split(".")[0], (method,))
+        readers = READ_BY.get(group_of(word), (method,))
         if method not in readers:
             named = " and ".join(f"sweep={reader}" for reader in readers)
             raise UserError(f"{word} changes nothing here: it is for {named}.")

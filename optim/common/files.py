@@ -156,13 +156,23 @@ def exclusive(final: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def writing(cache_dir: Path) -> Iterator[None]:
-    """Turns a full, read-only or forbidden disk into a UserError that names `cache_dir`."""
+def writing(place: Path, *, setting: str = "cache_dir", folder: Path | None = None) -> Iterator[None]:
+    """Turns a full, read-only or forbidden disk into a UserError that names `place` and the setting that moves it.
+
+    folder: what is written to, where it lies in `place`.
+    """
     try:
         yield
     except OSError as error:
-        raise_if_disk(error, f"cache_dir {cache_dir}", "cache_dir=DIR moves it", cache_dir)
+        raise_if_disk(error, f"{setting} {place}", f"{setting}=DIR moves it", folder or place)
         raise
+
+
+def try_writing(folder: Path) -> None:
+    """Creates a folder. Raises OSError where it takes no file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def raise_if_disk(error: OSError, place: str, fix: str, folder: Path | None = None) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import quote
 
 from optim.report.finished import Finished
+from optim.run.result import CHANGED
 
-CHANGED = "changed.jsonl"  # in a run's folder: text, label, teacher, answer of each sentence that was changed
 LINKS = (("", "folder"), ("bundle/README.md", "card of its bundle"), (CHANGED, "all changed sentences"))
 CURVE_ROWS, MOST_CURVE_ROWS, LEAST_CURVE_ROWS = 6_000, 60, 12  # of a page, of a curve at most and at least
 MOST_SENTENCES = 20  # of a point that are shown

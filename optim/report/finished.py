@@ -17,6 +17,7 @@ from optim.measure.quality import wilson
 from optim.run import result
 from optim.run.places import GROUPS
 from optim.run.result import Result
+from optim.run.words import key_of
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def set_on_command_line(point: Finished) -> list[str]:
 
 
 def _keys(command: str) -> list[str]:
-    return [word.split("=", 1)[0].lstrip("+") for word in shlex.split(command) if "=" in word]
+    return [key_of(word) for word in shlex.split(command) if "=" in word]
 
 
 def _lookup(cfg: Any, key: str) -> Any:

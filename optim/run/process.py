@@ -14,8 +14,8 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +25,8 @@ from omegaconf import DictConfig, OmegaConf
 from optim.common import hub
 from optim.common.build import build, own_methods, register_again
 from optim.common.cache_size import warn_if_above
-from optim.common.errors import UserError
-from optim.common.files import UNREADABLE, environment, raise_if_disk
+from optim.common.errors import UnknownKey, UserError
+from optim.common.files import UNREADABLE, environment, writing
 from optim.common.interrupts import INTERRUPTED, TERMINATED, Terminated, terminate_on_sigterm
 from optim.common.screen import log_to, say, spell_out, warnings_alone
 from optim.common.secrets import Masking
@@ -39,7 +39,7 @@ from optim.run.keys import run_id_of
 from optim.run.places import use_config_dirs
 from optim.run.point import Point, point_of
 from optim.run.result import Result
-from optim.run.words import unread_epochs
+from optim.run.words import explained, told, unread_epochs
 
 if TYPE_CHECKING:
     from optim.data.corpus import Corpus
@@ -162,11 +162,8 @@ def _compute(point: Point, draft: Result, folder: Path, cache_dir: Path, curve) 
     for part in ("quality", "size", "speed", "memory", "cost", "data"):
         setattr(draft, part, getattr(outcome, part))
     draft.status = result.DONE
-    try:
+    with writing(folder.parent, setting="results_dir", folder=folder):
         _write_all(point, draft, outcome, folder)
-    except OSError as error:
-        raise_if_disk(error, f"results_dir {folder.parent}", "results_dir=DIR moves it", folder)
-        raise
 
 
 def _write_all(point: Point, draft: Result, outcome: Outcome, folder: Path) -> None:
@@ -191,7 +188,8 @@ def computed(point: Point, cache_dir: Path, curve: Curve) -> Outcome:
     log.info("data      %s: %s sentences to train, %s to score, %d classes", corpus.name,
              f"{len(corpus.train.texts):,}", f"{len(corpus.dev.texts):,}", len(corpus.label_names))  # fmt: skip
     before = {one.name: trained_on_by_its_files(one, cache_dir) for one in point.origins}
-    seen = _require_unseen(point, corpus, before)
+    more = known_sets(point.unlabelled.texts()) if point.unlabelled else ()
+    seen = _require_unseen(corpus, before, more)
     steps, stages = steps_of(point, corpus, cache_dir), Stages(cache_dir, curve)
     if steps.student is steps.teachers[0]:
         log.info("student   nothing is done to the model: the teacher is the student")
@@ -203,18 +201,16 @@ def computed(point: Point, cache_dir: Path, curve: Curve) -> Outcome:
     for step in steps.all():
         stages.make(step)
     outcome = outcome_of(point, corpus, steps, stages)
-    more = known_sets(point.unlabelled.texts()) if point.unlabelled else ()
     learnt = list(dict.fromkeys((*(name for said in before.values() for name in said), *names_learnt(corpus), *more)))
     return replace(outcome, data={**outcome.data, "dev_in_train_examples": seen, "trained_on": learnt})
 
 
-def _require_unseen(point: Point, corpus: Corpus, before: Mapping[str, Sequence[str]]) -> int:
+def _require_unseen(corpus: Corpus, before: Mapping[str, Sequence[str]], more: Sequence[str]) -> int:
     """How many sentences of dev stand in train. Raises UserError for too many, or a model that learnt from them before.
 
-    before: name of a model -> what it says it was trained on. `point_of` looks at the names of the data alone; here it
-    is what the texts are.
+    before: name of a model -> what it says it was trained on. more: sets that sentences of distill.unlabelled are from.
+    `point_of` looks at the names of the data alone; here it is what the texts are.
     """
-    more = known_sets(point.unlabelled.texts()) if point.unlabelled else ()
     for name in names_scored(corpus):
         for model, said in before.items():
             require_unrelated(name, said, f"model={model}")
@@ -274,26 +270,22 @@ def run_apart(job: Job, *, quiet: bool | None = None) -> bool:
     )
     assert child.stdin
     try:
-        with suppress(BrokenPipeError):
-            child.stdin.write(json.dumps(sent, default=str) + "\n")
-            child.stdin.flush()
-        with terminate_on_sigterm():
+        with stopping(child):
+            with suppress(BrokenPipeError):
+                child.stdin.write(json.dumps(sent, default=str) + "\n")
+                child.stdin.flush()
             child.wait()
-    except BaseException as error:
-        if isinstance(error, SystemExit):
-            child.terminate()
-        stop(child)
-        raise
     finally:
         with suppress(OSError):
             child.stdin.close()
-    if child.returncode < 0 and result.read(folder) is None:  # a process may die on its way out, all done
+    done = result.read(folder) is not None
+    if child.returncode < 0 and not done:  # a process may die on its way out, all done
         draft = draft_of(job, point, folder.name)
         draft.error = death(child.returncode)
         result.require_writable(job.results_dir, folder)
         result.write(draft, folder)
         say(f"Failed: {draft.error}", sys.stderr)
-    return result.read(folder) is not None
+    return done
 
 
 def _run_light(job: Job, *, quiet: bool) -> bool:
@@ -330,8 +322,23 @@ def death(returncode: int) -> str:
     return f"the point's process was ended by {name}" + (f" ({hint}?)." if hint else ".")
 
 
-def stop(child: subprocess.Popen, *, within_s: float = STOP_S) -> None:
-    """After a stop that reached the child as well: waits for its end, and kills it if that does not come."""
+@contextmanager
+def stopping(child: subprocess.Popen, *, within_s: float = STOP_S) -> Iterator[None]:
+    """A body that waits for a child: what stops it stops the child, which has `within_s` to end, and is killed then.
+
+    Ctrl-C reaches the child as well, SIGTERM is passed on.
+    """
+    with terminate_on_sigterm():
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, SystemExit):
+                child.terminate()
+            _end(child, within_s)
+            raise
+
+
+def _end(child: subprocess.Popen, within_s: float) -> None:
     try:
         child.wait(within_s)
     except subprocess.TimeoutExpired:
@@ -362,23 +369,29 @@ def main() -> int:
     return guarded(lambda: run(point, quiet=job["quiet"]))
 
 
-def guarded(work) -> int:
-    """The exit code of `work`, with what went wrong in a line or two on stderr."""
+@contextmanager
+def explaining() -> Iterator[None]:
+    """What Hydra refuses becomes a UserError, and a key that nothing reads is told with the nearest one."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from optim.run.words import explained, told
-
     try:
-        work()
-    except UserError as error:
-        say(f"Error: {told(error)}", sys.stderr)
-        return USER_MISTAKE
+        yield
     except HydraException as error:
-        say(f"Error: {explained(error)}", sys.stderr)
-        return USER_MISTAKE
+        raise UserError(explained(error)) from None
+    except UnknownKey as error:
+        raise UserError(told(error)) from None
     except OmegaConfBaseException as error:
-        say(f"Error: {str(error).splitlines()[0]}", sys.stderr)
+        raise UserError(str(error).splitlines()[0]) from None
+
+
+def guarded(work) -> int:
+    """The exit code of `work`, with what went wrong in a line or two on stderr."""
+    try:
+        with explaining():
+            work()
+    except UserError as error:
+        say(f"Error: {error}", sys.stderr)
         return USER_MISTAKE
     except (KeyboardInterrupt, Terminated) as stop:
         by = " by SIGTERM" if isinstance(stop, Terminated) else ""

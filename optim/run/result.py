@@ -9,14 +9,13 @@ import os
 import re
 import shlex
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optim.common.errors import UserError
-from optim.common.files import raise_if_disk, sha256_of, temporary_folder, write_text
+from optim.common.files import sha256_of, temporary_folder, try_writing, write_text, writing
 from optim.common.screen import beside
 from optim.common.secrets import masked
 from optim.encoder.licence import sentence
@@ -117,24 +116,14 @@ def _one_line(found: re.Match[str]) -> str:
 
 def require_writable(results_dir: Path, folder: Path) -> None:
     """Creates the run folder. Raises UserError where it cannot be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise_if_disk(error, f"results_dir {results_dir}", "results_dir=DIR moves it", folder)
-        raise
+    with writing(results_dir, setting="results_dir", folder=folder):
+        try_writing(folder)
 
 
 def require_space(cache_dir: Path, *, free_gb: float) -> None:
     """Raises UserError unless the disk of the cache has `free_gb` gigabytes left and takes a file."""
-    try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=cache_dir):
-            pass
-    except OSError as error:
-        raise_if_disk(error, f"cache_dir {cache_dir}", "cache_dir=DIR moves it", cache_dir)
-        raise
+    with writing(cache_dir):
+        try_writing(cache_dir)
     left_gb = shutil.disk_usage(cache_dir).free / 1e9
     if left_gb < free_gb:
         raise UserError(

@@ -24,11 +24,23 @@ MISSPELT = {
 # Sweepers that choose points by a number that a run returns.
 OPTIMIZERS = ("optuna", "ax", "nevergrad")
 ENGINES = ("hydra/launcher", "hydra/sweeper")
+OF_ENGINES = (*ENGINES, *(engine.replace("/", ".") for engine in ENGINES))  # how words begin that -m alone reads
+BOTH = ("cache_dir", "hydra.searchpath")  # keys of train.py and of sweep.py
 OF_SWEEPS = ("budget", "sweep")  # how keys begin that conf/sweep.yaml and its options have
 PACKAGE = "The first line of its file must be `# @package _global_`: without it all keys are those of `experiment`."
 LIKE = 0.75  # of two words, by difflib: at or above it one may be meant by the other
 SHOWN = 3  # of the nearest keys
 Keys = dict[str, list[str]]  # key -> the files that have it, as prune/fixed50
+
+
+def key_of(word: str) -> str:
+    """KEY of KEY=VALUE, +KEY=VALUE, ++KEY=VALUE and ~KEY."""
+    return word.partition("=")[0].lstrip("+~")
+
+
+def group_of(word: str) -> str:
+    """The group, or the first part, of a word's key."""
+    return key_of(word).partition(".")[0]
 
 
 # What there is
@@ -157,7 +169,7 @@ def interval_refused(words: Sequence[str], *, searched: bool | None = None) -> s
 
     searched: of a sweep that makes its points itself: whether it has a space to choose values from.
     """
-    key = next((word.split("=", 1)[0] for word in words if "interval(" in word), "KEY")
+    key = next((key_of(word) for word in words if "interval(" in word), "KEY")
     way = {
         None: f"list some, {key}=1,2,4, or use range(start,stop,step)",
         True: f"list those to choose from, sweep.space.{key}=[1,2,4]",
@@ -169,7 +181,7 @@ def interval_refused(words: Sequence[str], *, searched: bool | None = None) -> s
 def require_known_words(words: Sequence[str]) -> None:
     """Raises UserError for a key whose right name is known, and for a sweeper that this program cannot serve."""
     for word in words:
-        key, _, value = word.lstrip("+~").partition("=")
+        key, value = key_of(word), word.partition("=")[2]
         if key in MISSPELT:
             raise UserError(f"{key} is no key: {MISSPELT[key]}. Got {word!r}.")
         if key in (*GROUPS, EXPERIMENT) and value == "null":
@@ -184,7 +196,7 @@ def require_known_words(words: Sequence[str]) -> None:
 
 def unread_epochs(words: Sequence[str], cfg: Mapping[str, Any]) -> list[str]:
     """A line for each fit whose words give it epochs where it has steps, which win: of other words, or of an option."""
-    given = {key.lstrip("+"): value for key, _, value in (word.partition("=") for word in words)}
+    given = {key_of(word): word.partition("=")[2] for word in words}
     lines = []
     for fit in ("teacher", "student"):
         epochs, steps = given.get(f"fit.{fit}.epochs", "null"), (cfg["fit"].get(fit) or {}).get("steps")

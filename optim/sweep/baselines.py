@@ -39,6 +39,7 @@ from optim.run.places import file_named
 from optim.run.point import point_of
 from optim.run.process import death, guarded, run_apart
 from optim.run.worded import worded
+from optim.run.words import group_of, key_of
 from optim.sweep.settings import EVERY
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class Baselines:
         strange = [name for name in self.paths if name not in self.models]
         if strange:
             raise UserError(f"sweep.paths names {', '.join(strange)}, which sweep.models does not.")
-        if given := [word for word in overrides if word.split("=")[0].split(".")[0].lstrip("+~") == "model"]:
+        if given := [word for word in overrides if group_of(word) == "model"]:
             raise UserError(
                 f"sweep=baselines chooses the models itself: use sweep.models and sweep.paths, not {given[0]}."
             )
@@ -133,8 +134,8 @@ class Baselines:
     def _job(self, name: str, settings: Settings) -> Job:
         words = [f"model={name}", "quant=int8", worded("results_dir", settings.results_dir)]
         words += [worded("model.path", self.paths[name])] if name in self.paths else []
-        given = {word.split("=")[0] for word in settings.overrides}
-        job = settings.composed([*(word for word in words if word.split("=")[0] not in given), *settings.overrides])
+        given = set(map(key_of, settings.overrides))
+        job = settings.composed([*(word for word in words if key_of(word) not in given), *settings.overrides])
         build(job.cfg.track, "track")  # without a key W&B takes no point
         point = point_of(job.cfg)
         if name in self.paths:

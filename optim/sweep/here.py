@@ -14,12 +14,11 @@ from optim.common.errors import UserError
 from optim.report.comparison import Comparison, compared
 from optim.report.index import to_csv
 from optim.run.compose import composed, composed_sweep
-from optim.run.here import explaining
 from optim.run.places import options_of
-from optim.run.process import run_apart
-from optim.run.words import ENGINES, require_known_words
+from optim.run.process import explaining
+from optim.run.words import OF_ENGINES, key_of, require_known_words
 from optim.sweep.grid import points_of
-from optim.sweep.multirun import Composed, sweep
+from optim.sweep.multirun import sweep_apart
 from optim.sweep.plan import plan
 from optim.sweep.points import Recipes
 from optim.sweep.verbs import Grid
@@ -46,7 +45,7 @@ def sweep_here(*words: str) -> Swept:
         require_known_words(words)
         _require_no_engine(words)
         batch = _batch(words)
-        sweep(batch, _composed, _launch)
+        sweep_apart(batch, composed)
         planned = plan([composed(words) for words in batch]).points
     shown = compared([p.folder for p in planned], [p.job.command for p in planned])
     return Swept(**vars(shown))
@@ -55,7 +54,7 @@ def sweep_here(*words: str) -> Swept:
 def _require_no_engine(words: Sequence[str]) -> None:
     """Raises UserError for a launcher or sweeper of Hydra's, which would not be asked."""
     for word in words:
-        if word.lstrip("+~").startswith((*ENGINES, *(engine.replace("/", ".") for engine in ENGINES))):
+        if key_of(word).startswith(OF_ENGINES):
             raise UserError(f"{word} changes nothing: optim.sweep starts its points itself, one after another.")
 
 
@@ -80,15 +79,5 @@ def _batch(words: Sequence[str]) -> list[list[str]]:
 
 def _is_own(word: str) -> bool:
     """Whether a word is for the named sweep, as sweep.py has it; a plan alone is asked of train.py."""
-    key = word.lstrip("+~").split("=", 1)[0]
+    key = key_of(word)
     return key.startswith("sweep.") and key != "sweep.dry_run"
-
-
-def _composed(words: list[str]) -> Composed:
-    job = composed(words)
-    return job.cfg, job.choices
-
-
-def _launch(missing: list[list[str]]) -> None:
-    for words in missing:
-        run_apart(composed(words))

@@ -17,6 +17,7 @@ from optim.common.secrets import masked
 from optim.common.stages import digest_of
 from optim.run import result
 from optim.run.config import Job
+from optim.run.process import run_apart
 from optim.run.words import unread_epochs
 from optim.sweep.plan import Plan, plan
 from optim.sweep.progress import Progress
@@ -56,6 +57,22 @@ def sweep(
             log.error("The launcher gave up: %s: %s", type(error).__name__, files.first_line(error))
             reason = NOT_ENDED
     return _close(planned, folder, reason, since, notes)
+
+
+def sweep_apart(
+    batch: list[list[str]], composed: Callable[[list[str]], Job], notes: Callable[[], Sequence[str]] = lambda: ()
+) -> bool:
+    """`sweep` with each point in a process of its own, one after another."""
+
+    def parts(words: list[str]) -> Composed:
+        job = composed(words)
+        return job.cfg, job.choices
+
+    def launch(missing: list[list[str]]) -> None:
+        for words in missing:
+            run_apart(composed(words))
+
+    return sweep(batch, parts, launch, notes)
 
 
 def write_sweep(planned: Plan) -> Path:

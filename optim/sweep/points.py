@@ -11,10 +11,10 @@ from optim.common.errors import UserError, require_seed
 from optim.report.statistics import Answers, against
 from optim.run.keys import run_id_of
 from optim.run.point import point_of
-from optim.run.process import run_apart
 from optim.run.worded import worded
+from optim.run.words import key_of
 from optim.sweep import pick
-from optim.sweep.multirun import Composed, sweep
+from optim.sweep.multirun import sweep_apart
 from optim.sweep.settings import EVERY, Settings
 
 WHOLE = "nothing"  # what the recipe itself lacks, in the table of an ablation
@@ -153,8 +153,8 @@ def merged(words: Sequence[str]) -> list[str]:
     """The words without those that a later one makes void: of its key, or, where it chooses an option, of its keys."""
     kept: list[str] = []
     for word in words:
-        key = word.split("=", 1)[0].lstrip("+~")
-        kept = [w for w in kept if (own := w.split("=", 1)[0].lstrip("+~")) != key and not own.startswith(f"{key}.")]
+        key = key_of(word)
+        kept = [w for w in kept if (own := key_of(w)) != key and not own.startswith(f"{key}.")]
         kept.append(word)
     return kept
 
@@ -162,7 +162,7 @@ def merged(words: Sequence[str]) -> list[str]:
 def options_first(words: Sequence[str]) -> list[str]:
     """The words of one command line with those that choose an option before those of keys: their order means nothing,
     and none of them makes another void."""
-    return sorted(words, key=lambda word: "." in word.split("=", 1)[0])
+    return sorted(words, key=lambda word: "." in key_of(word))
 
 
 def _check_seeds(seeds: Sequence[int]) -> None:
@@ -175,9 +175,9 @@ def _check_seeds(seeds: Sequence[int]) -> None:
 def _check_words(overrides: Sequence[str]) -> None:
     """Raises UserError for a seed of train.py, which sweep.seeds would make void."""
     for word in overrides:
-        key, _, value = word.lstrip("+~").partition("=")
-        if key == "seed":
-            raise UserError(f"{word} changes nothing: each point is run by every seed of sweep.seeds=[{value}].")
+        if key_of(word) == "seed":
+            seed = word.partition("=")[2]
+            raise UserError(f"{word} changes nothing: each point is run by every seed of sweep.seeds=[{seed}].")
 
 
 def _run_id(words: Sequence[str], settings: Settings) -> str:
@@ -187,13 +187,4 @@ def _run_id(words: Sequence[str], settings: Settings) -> str:
 def _sweep(batch: Sequence[Sequence[str]], settings: Settings, notes: Callable[[], Sequence[str]] = lambda: ()) -> bool:
     """Plans, runs and compares these points, each in a process of its own. notes: lines of the report."""
     more = [worded("results_dir", settings.results_dir), *(["sweep.dry_run=true"] if settings.dry_run else [])]
-
-    def composed(words: list[str]) -> Composed:
-        job = settings.composed(words)
-        return job.cfg, job.choices
-
-    def launch(missing: list[list[str]]) -> None:
-        for words in missing:
-            run_apart(settings.composed(words))
-
-    return sweep([[*words, *more] for words in batch], composed, launch, notes)
+    return sweep_apart([[*words, *more] for words in batch], settings.composed, notes)

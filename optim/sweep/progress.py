@@ -18,6 +18,7 @@ from optim.common.screen import say_beside_bar
 from optim.run import result
 from optim.run.forecast import Forecast, spoken
 from optim.run.result import Result
+from optim.run.words import key_of
 from optim.sweep.plan import Plan, Planned, seconds_of
 from optim.track.names import run_name
 
@@ -101,7 +102,7 @@ class Progress:
 def told(planned: Planned, end: Result | str, shared: Collection[str] = ()) -> str:
     """A finished point, or one that failed, in a few words: its name, and the keys that other points set otherwise."""
     taught = any(step.kind == "student" for step in planned.steps)
-    own = [w for w in planned.job.overrides if w not in shared and "." in w.split("=")[0] and "temperature" not in w]
+    own = [w for w in planned.job.overrides if w not in shared and "." in key_of(w) and "temperature" not in w]
     name = " ".join([run_name(planned.job.cfg, planned.job.choices, taught=taught), *own])
     if isinstance(end, str):
         return f"{name} failed"  # why is said by its own process, and once more in the end

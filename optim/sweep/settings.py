@@ -10,11 +10,10 @@ from typing import ClassVar, Protocol
 from optim.common.errors import UserError, require_count, require_positive
 from optim.run.config import Job
 from optim.run.result import measured_on
-from optim.run.words import interval_refused
+from optim.run.words import BOTH, interval_refused, key_of
 from optim.sweep.pick import Budget
 
 EVERY = ("",)
-ALWAYS = ("cache_dir", "hydra.searchpath")  # keys of both programs
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,10 @@ class Settings:
     def check(self, sweep: Sweep) -> None:
         """Raises UserError for words of the command line that this sweep would not read, before it starts."""
         for word in self.overrides:
-            key = word.split("=", 1)[0].lstrip("+~")
+            key = key_of(word)
             if key.startswith("hydra") and not sweep.launches and key != "hydra.searchpath":
                 raise UserError(f"{word} changes nothing: {self.name} starts its points itself, one after another.")
-            if not key.startswith((*sweep.reads, *ALWAYS)):
+            if not key.startswith((*sweep.reads, *BOTH)):
                 only = " and ".join(sweep.reads)
                 reads = f"of train.py's keys it reads {only} alone" if only else "it reads no key of train.py"
                 raise UserError(f"{word} changes nothing under {self.name}: {reads}.")

@@ -16,15 +16,15 @@ from omegaconf import DictConfig
 from optim.common.build import build, method
 from optim.common.errors import UserError, require_seed
 from optim.common.files import environment
-from optim.common.interrupts import terminate_on_sigterm
 from optim.common.screen import counted
 from optim.common.stages import digest_of
 from optim.run.config import Job
 from optim.run.keys import run_id_of
 from optim.run.places import EXPERIMENT, dir_words
-from optim.run.process import STOP_S, run_apart, stop
+from optim.run.process import STOP_S, run_apart, stopping
 from optim.run.result import FILE, require_writable
 from optim.run.worded import worded, written
+from optim.run.words import group_of, key_of
 from optim.sweep import pick
 from optim.sweep.multirun import group_words
 from optim.sweep.plan import plan
@@ -65,21 +65,15 @@ class Grid:
         more = [worded("results_dir", settings.results_dir), *(["sweep.dry_run=true"] if settings.dry_run else [])]
         words = [*dir_words(), *self.words(settings.overrides), *more]
         command = [sys.executable, "-m", "optim.command", "train", "-m", *words]
-        with terminate_on_sigterm():
-            sweep = subprocess.Popen(command, env=environment())
-            try:
-                return sweep.wait()
-            except BaseException as error:
-                if isinstance(error, SystemExit):  # Ctrl-C reaches it as well, SIGTERM does not
-                    sweep.terminate()
-                stop(sweep, within_s=STOP_S + 1)  # it waits STOP_S for its point
-                raise
+        sweep = subprocess.Popen(command, env=environment())
+        with stopping(sweep, within_s=STOP_S + 1):  # it waits STOP_S for its point
+            return sweep.wait()
 
     def words(self, overrides: Sequence[str]) -> list[str]:
         """The words of train.py -m: those of the grid, unless one of the command line stands for it, then the rest."""
-        given = {word.split("=", 1)[0]: word for word in overrides}
+        given = {key_of(word): word for word in overrides}
         own = [given.get(key, f"{key}={values}") for key, values in self.points.items()]
-        return [*own, *(word for word in overrides if word.split("=", 1)[0] not in self.points)]
+        return [*own, *(word for word in overrides if key_of(word) not in self.points)]
 
 
 @method("sweep", "report")
@@ -141,7 +135,7 @@ def _alone(settings: Settings, group: str) -> DictConfig:
     Model and data are named to spare a look for a hub; so no key of theirs, as data.path, may stand beside them.
     """
     roots = (group, EXPERIMENT, "hydra")
-    words = [word for word in settings.overrides if word.lstrip("+").split("=")[0].split(".")[0] in roots]
+    words = [word for word in settings.overrides if group_of(word) in roots]
     return settings.composed(["model=tiny", "data=csv", *words]).cfg[group]
 
 
@@ -263,7 +257,7 @@ class SearchSweep:
 
     def run(self, settings: Settings) -> int:
         """Searches the keys that the command line leaves open: one that stands there is the same in every trial."""
-        given = {word.split("=", 1)[0].lstrip("+") for word in settings.overrides}
+        given = set(map(key_of, settings.overrides))
         space = {key: list(map(_option, options)) for key, options in self.space.items() if key not in given}
         return replace(self, space=space)._run(settings)
 
