@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from optim.common import hub
 from optim.common.interrupts import INTERRUPTED
 from optim.common.screen import spell_out
-from optim.run.process import guarded
+from optim.run.process import USER_MISTAKE, guarded
 
 FULL = "HYDRA_FULL_ERROR"
 # Hydra's flags that take the word after them; that of INFO may be left out.
@@ -49,6 +49,11 @@ def started(main: Callable[[], object], check: Callable[[], object]) -> int:
     """
     hub.started_with(sys.argv[1:])
     spell_out()
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        print("Error: the working folder is not there any more. cd to another one.", file=sys.stderr)
+        return USER_MISTAKE
     if os.environ.get(FULL):
         main()
         return 0

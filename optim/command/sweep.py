@@ -19,7 +19,7 @@ from optim.run import config
 from optim.run.compose import composed
 from optim.run.places import CONF, use_sources
 from optim.run.process import guarded
-from optim.run.words import BOTH, OF_ENGINES, group_of, key_of, listing, require_known_words
+from optim.run.words import BOTH, OF_ENGINES, group_of, key_of, listing, require_known_words, require_words_arrive
 
 if str(ROOT) not in sys.path:  # for hydra_plugins
     sys.path.insert(0, str(ROOT))
@@ -124,4 +124,9 @@ def start() -> int:
     """The program; its exit code."""
     words = flags_first(sys.argv[1:])
     sys.argv[1:], _passed[:] = split(words)
-    return started(main, lambda: require_known_words(words))
+
+    def check() -> None:
+        require_known_words(words)
+        require_words_arrive(_passed)  # of its own words the folders are read as they are written
+
+    return started(main, check)

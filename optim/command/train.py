@@ -18,7 +18,7 @@ from optim.run import config
 from optim.run.config import Job
 from optim.run.places import CONF, PRIMARY, use_sources
 from optim.run.process import guarded, run, run_apart
-from optim.run.words import require_known_words, unread_epochs
+from optim.run.words import require_known_words, require_words_arrive, unread_epochs
 
 OURS = "optim"  # of hydra/sweeper: it plans and counts itself
 if str(ROOT) not in sys.path:  # for hydra_plugins, also in the processes of a launcher
@@ -65,7 +65,12 @@ def _one_of_many(job: Job, *, counts: bool) -> None:
         raise RuntimeError(f"a point failed: {job.command}")
 
 
+def _check() -> None:
+    require_known_words(sys.argv[1:])
+    require_words_arrive(sys.argv[1:])
+
+
 def start() -> int:
     """The program; its exit code."""
     sys.argv[1:] = flags_first(sys.argv[1:])
-    return started(main, lambda: require_known_words(sys.argv[1:]))
+    return started(main, _check)

@@ -16,6 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from optim.common import hub
+from optim.common.errors import UserError
 from optim.common.hub import when_hub
 from optim.common.secrets import masked
 from optim.export.compress import Export
@@ -34,7 +35,10 @@ def register() -> None:
 
 def user_cache() -> str:
     """The folder for this tool in the user's cache: `$XDG_CACHE_HOME/distilbert-optim`."""
-    return str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "distilbert-optim")
+    try:
+        return str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "distilbert-optim")
+    except RuntimeError:  # neither HOME nor an entry of this user
+        raise UserError("there is no home folder for cache_dir. Set HOME, or give cache_dir=DIR.") from None
 
 
 def expanded(path: object) -> str:

@@ -6,13 +6,14 @@ from optim.common.errors import UserError
 from optim.run import process
 from optim.run.compose import composed
 from optim.run.result import Result
-from optim.run.words import require_known_words
+from optim.run.words import require_known_words, require_words_arrive
 
 
 def run_here(*words: str) -> Result:
     """The Result of the point that these words of train.py make."""
     with process.explaining():
         require_known_words(words)
+        require_words_arrive(words)
         job = composed(words)
         if job.cfg.sweep.dry_run:
             raise UserError("sweep.dry_run=true is for optim.sweep and train.py: optim.run makes its point.")

@@ -382,7 +382,8 @@ def explaining() -> Iterator[None]:
     except UnknownKey as error:
         raise UserError(told(error)) from None
     except OmegaConfBaseException as error:
-        raise UserError(str(error).splitlines()[0]) from None
+        of_a_resolver = f"{UserError.__name__} raised while resolving interpolation: "
+        raise UserError(str(error).splitlines()[0].removeprefix(of_a_resolver)) from None
 
 
 def guarded(work) -> int:

@@ -122,6 +122,8 @@ def require_writable(results_dir: Path, folder: Path) -> None:
 
 def require_space(cache_dir: Path, *, free_gb: float) -> None:
     """Raises UserError unless the disk of the cache has `free_gb` gigabytes left and takes a file."""
+    if found := [sign for sign in "[\\" if sign in str(cache_dir.absolute())]:  # TensorFlow reads it as a pattern
+        raise UserError(f"cache_dir {cache_dir} must have no {found[0]} in it. cache_dir=DIR moves it.")
     with writing(cache_dir):
         try_writing(cache_dir)
     left_gb = shutil.disk_usage(cache_dir).free / 1e9

@@ -9,6 +9,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
+UNREADABLE = object()
+
 
 def worded(key: str, value: Any) -> str:
     """KEY=VALUE, from which Hydra reads `value`."""
@@ -29,10 +31,17 @@ def written(value: Any) -> str:
 
 
 def _text(text: str) -> str:
+    return text if _read(text) == text else QuotedString(text, Quote.double).with_quotes()
+
+
+def is_one_value(text: str) -> bool:
+    """Whether Hydra reads one value, of whatever type, from a text as it stands."""
+    return _read(text) is not UNREADABLE
+
+
+def _read(text: str) -> Any:
     try:
         (word,) = OverridesParser.create().parse_overrides([f"key={text}"])
-        if not word.is_sweep_override() and word.value() == text:
-            return text
+        return UNREADABLE if word.is_sweep_override() else word.value()
     except HydraException:
-        pass
-    return QuotedString(text, Quote.double).with_quotes()
+        return UNREADABLE

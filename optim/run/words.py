@@ -28,6 +28,8 @@ OF_ENGINES = (*ENGINES, *(engine.replace("/", ".") for engine in ENGINES))  # ho
 BOTH = ("cache_dir", "hydra.searchpath")  # keys of train.py and of sweep.py
 OF_SWEEPS = ("budget", "sweep")  # how keys begin that conf/sweep.yaml and its options have
 PACKAGE = "The first line of its file must be `# @package _global_`: without it all keys are those of `experiment`."
+TEXTS = re.compile(r"(path|_dir|_column|name)$")  # keys whose value is a text, though it may be made of digits
+NUMBER = re.compile(r"[+-]?[1-9][\d_]*(\.\d[\d_]*)?(e[+-]?\d+)?", re.IGNORECASE)  # as Hydra reads one
 LIKE = 0.75  # of two words, by difflib: at or above it one may be meant by the other
 SHOWN = 3  # of the nearest keys
 Keys = dict[str, list[str]]  # key -> the files that have it, as prune/fixed50
@@ -192,6 +194,26 @@ def require_known_words(words: Sequence[str]) -> None:
                 f"hydra/sweeper={value} is refused: it wants one number of a run and other packages than this program. "
                 "Optuna searches here too, within a budget: sweep.py sweep=search budget.file_mb=24."
             )
+
+
+def require_words_arrive(words: Sequence[str]) -> None:
+    """Raises UserError for what UTF-8 cannot hold, and for a folder or column that Hydra reads as another number."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"{word!a} is not UTF-8. Rename what it names, or use a UTF-8 locale.") from None
+        key, value = key_of(word), word.partition("=")[2]
+        read = _number(value) if TEXTS.search(key) else value
+        if read != value:
+            raise UserError(f"{word} would be read as the number {read}. A text is quoted twice: '{key}=\"{value}\"'.")
+
+
+def _number(value: str) -> str:
+    """A number as it comes out of Hydra, 2024_10 as 202410; another text as it is."""
+    if not NUMBER.fullmatch(value):
+        return value
+    return str(float(value) if re.search("[.e]", value, re.IGNORECASE) else int(value))
 
 
 def unread_epochs(words: Sequence[str], cfg: Mapping[str, Any]) -> list[str]:

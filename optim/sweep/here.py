@@ -16,7 +16,7 @@ from optim.report.index import to_csv
 from optim.run.compose import composed, composed_sweep
 from optim.run.places import options_of
 from optim.run.process import explaining
-from optim.run.words import OF_ENGINES, key_of, require_known_words
+from optim.run.words import OF_ENGINES, key_of, require_known_words, require_words_arrive
 from optim.sweep.grid import points_of
 from optim.sweep.multirun import sweep_apart
 from optim.sweep.plan import plan
@@ -43,6 +43,7 @@ def sweep_here(*words: str) -> Swept:
     """The comparison of every combination of these words, after running what is missing."""
     with explaining():
         require_known_words(words)
+        require_words_arrive(words)
         _require_no_engine(words)
         batch = _batch(words)
         sweep_apart(batch, composed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ from optim.run.keys import run_id_of
 from optim.run.places import EXPERIMENT, dir_words
 from optim.run.process import STOP_S, run_apart, stopping
 from optim.run.result import FILE, require_writable
-from optim.run.worded import worded, written
+from optim.run.worded import is_one_value, worded, written
 from optim.run.words import group_of, key_of
 from optim.sweep import pick
 from optim.sweep.multirun import group_words
@@ -148,7 +149,11 @@ def _files_of(settings: Settings) -> list[Finished]:
         if point.folder not in folders:
             again = f"Run it again: {point.result.command}"
             print(f"{point.folder} is left out: its bundle is not there any more. {again}", file=sys.stderr)
-    return there
+    own = [point for point in there if os.access(point.folder, os.W_OK)]
+    for point in there:
+        if point not in own:  # before anything is timed: its figures could not be kept
+            print(f"{point.folder} is left out: it cannot be written.", file=sys.stderr)
+    return own
 
 
 @method("sweep", "measure")
@@ -349,8 +354,12 @@ def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _option(value: Any) -> Any:
-    """An option of a space as Optuna and a word of train.py take it: a list, or nothing, as it is written there."""
-    return value if isinstance(value, str | int | float) else written(value)
+    """An option of a space as Optuna and a word of train.py take it: a list, or nothing, as it is written there.
+
+    A text stays as it is where Hydra reads a value from it: `[a,b]` may stand there for a list.
+    """
+    stays = is_one_value(value) if isinstance(value, str) else isinstance(value, int | float)
+    return value if stays else written(value)
 
 
 def point_values(point) -> tuple[float, float, float]:

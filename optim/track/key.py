@@ -31,7 +31,7 @@ def has_key() -> bool:
 
 def settings() -> dict[str, str]:
     """W&B's settings files, this folder's over this user's (`wandb login --host` writes them); {} without any."""
-    user = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser()
+    user = Path(os.path.expanduser(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb"))  # a ~ stays without a home
     here = Path(os.environ.get("WANDB_DIR") or ".") / "wandb"
     parser = configparser.ConfigParser(interpolation=None, default_section="")
     with suppress(OSError, ValueError, configparser.Error):  # ValueError: not UTF-8

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -458,6 +459,14 @@ def test_a_reader_that_leaves_early_is_no_failure(program):
         shown.stdout.close()
         assert shown.stderr.read() == b""
     assert shown.returncode == 141
+
+
+@pytest.mark.parametrize("sign", ["[", "\\"])
+def test_a_cache_that_tensorflow_would_read_as_a_pattern_is_refused(tmp_path, sign):
+    folder = tmp_path / f"a {sign}b"
+    with pytest.raises(UserError, match=re.escape(f"cache_dir {folder} must have no {sign} in it")):
+        result.require_space(folder, free_gb=0.0)
+    assert not folder.exists()
 
 
 def test_a_cache_is_made_with_the_folders_above_it(tmp_path):

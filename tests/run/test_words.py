@@ -577,3 +577,52 @@ def test_a_sweep_says_what_stands_in_for_what_the_hub_has(said, runs: Runs, monk
     code, _, err = said(train, *runs.overrides("quant=none,int8"), "-m", "sweep.dry_run=true")
     assert code == 0
     assert "using tiny in place of distilbert" in err
+
+
+@pytest.mark.parametrize(
+    ("word", "read"),
+    [("results_dir=2024_10_05", "20241005"), ("cache_dir=1e5", "100000.0"), ("data.label_column=1_0", "10")],
+)
+def test_a_folder_that_would_be_read_as_another_number_is_refused(said, word, read):
+    key, value = word.split("=")
+    code, _, err = said(train, "model=tiny", "data=csv", "data.train_path=x.csv", word)
+    assert code == 2
+    assert f"{word} would be read as the number {read}. A text is quoted twice: '{key}=\"{value}\"'." in err
+
+
+def test_numbers_that_stay_what_they_are_pass():
+    words.require_words_arrive(["results_dir=2024", "data.label_column=1", "results_dir=007", "fit.student.steps=7_480",
+                                "results_dir=2024-10-05", 'results_dir="2024_10_05"', "data.path=1.5"])  # fmt: skip
+
+
+def test_sweep_reads_such_a_folder_as_it_is_written(said):
+    code, _, err = said(sweep, "sweep=report", "results_dir=2024_10_05")
+    assert (code, "results_dir 2024_10_05" in err) == (2, True), err
+
+
+def test_what_is_not_utf_8_is_refused_before_anything_starts(said):
+    code, _, err = said(train, "results_dir=lat\udcfcin")
+    assert (code, "'results_dir=lat\\udcfcin' is not UTF-8" in err) == (2, True), err
+
+
+def test_without_a_home_folder_the_cache_is_asked_for(said, monkeypatch):
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    code, _, err = said(train, "model=tiny", "data=csv", "data.train_path=x.csv")
+    assert (code, err) == (2, "Error: there is no home folder for cache_dir. Set HOME, or give cache_dir=DIR.\n")
+
+
+def test_a_working_folder_that_has_gone_is_told(said, monkeypatch):
+    def gone() -> str:
+        raise FileNotFoundError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.getcwd", gone)
+        code, _, err = said(train, "model=tiny")
+    assert (code, err) == (2, "Error: the working folder is not there any more. cd to another one.\n")
+
+
+def test_an_option_of_a_space_may_hold_signs(said, tmp_path):
+    """A text that Hydra cannot read as it stands is quoted; one that is a list there stays one."""
+    assert [verbs._option(v) for v in ("kd", "[a,b]", "text, x", "a=b (1)", 2, True, None, ["a"])] == [
+        "kd", "[a,b]", '"text, x"', '"a=b (1)"', 2, True, "null", "[a]"]  # fmt: skip

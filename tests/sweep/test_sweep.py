@@ -503,6 +503,16 @@ def test_a_point_without_its_bundle_is_left_out_of_a_measurement(tmp_path):
         assert "holds no finished point" in done.stderr
 
 
+def test_a_point_that_may_not_be_written_is_left_out_before_anything_is_timed(tmp_path, monkeypatch, capsys):
+    for name in ("mine", "theirs"):
+        (put(tmp_path, name, wrong=range(1), ms=1.0, mb=1.0) / "bundle").mkdir()
+        for file in ("model.tflite", "tokenizer.json"):
+            (tmp_path / name / "bundle" / file).write_bytes(b"x")
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path).name == "mine")
+    assert [p.folder.name for p in verbs._files_of(SimpleNamespace(results_dir=tmp_path))] == ["mine"]
+    assert f"{tmp_path / 'theirs'} is left out: it cannot be written.\n" in capsys.readouterr().err
+
+
 def test_a_machine_must_be_named(tmp_path):
     """machine=$ID where ID is not set answered by the figures of this one."""
     put(tmp_path, "abc", wrong=range(1), ms=1.0, mb=1.0)
