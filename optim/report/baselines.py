@@ -138,7 +138,7 @@ def baselines_table(rows: Sequence[Baseline]) -> Table | None:
     if not rows:
         return None
     sources = _sources(rows)
-    return Table("Baselines", HEAD, [_cells(row, sources) for row in rows], [row.why or "" for row in rows])
+    return Table("Baselines", HEAD, [_cells(row, sources) for row in rows])
 
 
 def notes_on(rows: Sequence[Baseline]) -> list[str]:
