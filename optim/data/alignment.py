@@ -7,7 +7,6 @@ belong to the same pieces then, and can be compared token by token. Whether they
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +25,8 @@ class Alignment:
     same: np.ndarray  # bool [n]: whether both tokenizers cut the sentence into the same pieces
 
     def save(self, path: Path) -> None:
-        """Writes an .npz, at once or not at all."""
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        with partial.open("wb") as file:  # a file object, as numpy would add a suffix to a name
-            np.savez(file, table=self.table, same=self.same)
-        os.replace(partial, path)
+        """Writes an .npz."""
+        np.savez(path, table=self.table, same=self.same)
 
     @staticmethod
     def load(path: Path) -> Alignment:

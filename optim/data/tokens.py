@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,11 +52,8 @@ class Tokens:
         return Tokens(self.ids[places(starts, lengths)], offsets, self.labels[index])
 
     def save(self, path: Path) -> None:
-        """Writes an .npz, at once or not at all."""
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        with partial.open("wb") as file:  # a file object, as numpy would add a suffix to a name
-            np.savez(file, ids=self.ids, offsets=self.offsets, labels=self.labels)
-        os.replace(partial, path)
+        """Writes an .npz."""
+        np.savez(path, ids=self.ids, offsets=self.offsets, labels=self.labels)
 
     @staticmethod
     def load(path: Path) -> Tokens:
