@@ -12,9 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from optim.common.errors import UserError
-from optim.common.files import first_line
-from optim.data.tokens import Tokens
+from optim.data.tokens import Tokens, read_tokenizer
 
 
 @dataclass(frozen=True)
@@ -47,15 +45,9 @@ class Vocabulary:
 
 def read_vocabulary(path: Path) -> Vocabulary:
     """The vocabulary of a tokenizer.json. Raises UserError for a file that is none."""
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-        model = json.loads(path.read_text(encoding="utf-8"))["model"]
-    except Exception as error:  # the library raises nothing narrower
-        raise UserError(f"model: {path} is no readable tokenizer ({first_line(error)}).") from error
+    tokenizer = read_tokenizer(path)
     tokenizer.no_padding()
-    around, unknown = tokenizer.encode("").ids, model.get("unk_token")
+    around, unknown = tokenizer.encode("").ids, json.loads(path.read_text(encoding="utf-8"))["model"].get("unk_token")
     pieces = tokenizer.get_vocab(with_added_tokens=True)
     first, last = (around[0], around[-1]) if len(around) == 2 else (None, None)
     return Vocabulary(pieces, first, last, None if unknown is None else pieces.get(unknown))

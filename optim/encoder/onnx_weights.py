@@ -134,9 +134,9 @@ class OnnxCheckpoint:
 
     def _require_vocabulary(self, path: Path, vocabulary_size: int) -> None:
         """Raises UserError unless the tokenizer has a piece for each row of the word embedding."""
-        from tokenizers import Tokenizer
+        from optim.data.tokens import read_tokenizer
 
-        pieces = Tokenizer.from_file(str(path)).get_vocab_size()
+        pieces = read_tokenizer(path).get_vocab_size()
         if pieces != vocabulary_size:
             raise UserError(
                 f"model={self.name}: model.tokenizer has {pieces:,} pieces, the weights know {vocabulary_size:,}. "

@@ -243,6 +243,11 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(made, tmp_path):
     assert f"model.tokenizer has {len(fewer) + 1} pieces, the weights know {len(fewer)}" in said
 
 
+def test_a_member_that_is_no_tokenizer_is_refused(made, tmp_path):
+    source = made.source(tokenizer={**tokenizer_of(made), "member": "words/__init__.py"})
+    assert "tokenizer.json is no readable tokenizer" in refused(source, tmp_path / "cache")
+
+
 @pytest.mark.parametrize("where", ["model", "tokenizer"])
 def test_a_wheel_without_its_member_is_named(made, tmp_path, where):
     change = {"member": "a/b.onnx"} if where == "model" else {"tokenizer": {**tokenizer_of(made), "member": "a/b.onnx"}}
