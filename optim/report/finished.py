@@ -46,8 +46,12 @@ class Finished:
     @property
     def file(self) -> str:
         """What two points share that are one file, as those do that differ in what changes nothing for them."""
-        files = [key for key in self.result.cost.get("stages", {}) if key.startswith("file-")]
+        files = self.stages("file")
         return files[-1] if files else self.result.run_id  # before it may stand those of candidates
+
+    def stages(self, *kinds: str) -> list[str]:
+        """The keys of its stages of some kinds, in the order of its steps."""
+        return [key for key in self.result.cost.get("stages", {}) if key.partition("-")[0] in kinds]
 
     def cost(self, name: str) -> float:
         """A figure of speed, size or memory by its name, such as latency_p50_ms, file_bytes or peak_rss_bytes."""

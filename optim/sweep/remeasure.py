@@ -127,7 +127,7 @@ def _tokenizer(point: Finished) -> Path:
 
 def _float32(point: Finished) -> Path | None:
     """The float32 file of the point's student in the cache of stages, if it is still there."""
-    keys = [key for key in point.result.cost.get("stages", {}) if key.startswith("float32-")]
+    keys = point.stages("float32")
     paths = [Path(point.result.cfg["cache_dir"]).expanduser() / "stages" / key / MODEL_FILE for key in keys]
     return next((path for path in paths if _is_there(path)), None)
 
