@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from optim.common.files import UNREADABLE
+from optim.export.bundle import BUNDLE, model_in
 from optim.measure.quality import wilson
 from optim.run import result
 from optim.run.places import GROUPS
@@ -48,6 +49,16 @@ class Finished:
         """What two points share that are one file, as those do that differ in what changes nothing for them."""
         files = self.stages("file")
         return files[-1] if files else self.result.run_id  # before it may stand those of candidates
+
+    @property
+    def bundle(self) -> Path:
+        """The folder that ships. Of some points only the figures were kept."""
+        return self.folder / BUNDLE
+
+    @property
+    def model(self) -> Path:
+        """The file in it."""
+        return model_in(self.bundle)
 
     def stages(self, *kinds: str) -> list[str]:
         """The keys of its stages of some kinds, in the order of its steps."""
