@@ -226,6 +226,14 @@ def data_of(point: Finished) -> str:
     return point.result.data["digest"]
 
 
+def by_data(points: Sequence[Finished]) -> list[list[Finished]]:
+    """The points of each data set, in the order of their first: accuracies on two are never compared."""
+    sets: dict[str, list[Finished]] = {}
+    for point in points:
+        sets.setdefault(data_of(point), []).append(point)
+    return list(sets.values())
+
+
 def data_name(point: Finished) -> str:
     """What its data is called, and how much of it was scored."""
     name = point.result.data.get("name") or point.result.choices.get("data")

@@ -9,7 +9,7 @@ from pathlib import Path
 from optim.common.errors import UserError, require_positive
 from optim.export.bundle import TOKENIZER_FILE
 from optim.report import statistics
-from optim.report.finished import Finished, data_name, data_of, distinct, drop_points, label, labels, read_all
+from optim.report.finished import Finished, by_data, data_name, data_of, distinct, drop_points, label, labels, read_all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,13 +81,11 @@ def answer(points: Sequence[Finished], budget: Budget) -> str:
     Of points of several data sets one for each: their accuracies cannot be compared. Raises UserError where no point
     fits the budget.
     """
-    sets: dict[str, list[Finished]] = {}
-    for point in points:
-        sets.setdefault(data_of(point), []).append(point)
+    sets = by_data(points)
     if len(sets) < 2:
         return _answer(points, budget)
-    inside = {key: some for key, some in sets.items() if any(not budget.excess(p) for p in some)} or sets
-    return "\n".join(line for some in inside.values() for line in (f"On {data_name(some[0])}:", _answer(some, budget)))
+    inside = [some for some in sets if any(not budget.excess(p) for p in some)] or sets
+    return "\n".join(line for some in inside for line in (f"On {data_name(some[0])}:", _answer(some, budget)))
 
 
 def _answer(points: Sequence[Finished], budget: Budget) -> str:
