@@ -116,6 +116,11 @@ class Runs:
         command = [sys.executable, "train.py", *self.overrides(*more)]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env={**os.environ, **env})
 
+    def sweep(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """sweep.py on what these runs have left, in its own process."""
+        command = [sys.executable, "sweep.py", f"results_dir={self.results}", *words]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:

@@ -20,6 +20,7 @@ TOLERANCE = 1e-5  # absolute, on logits of size 1 to 4; PyTorch's own float32 er
 
 
 FAMILIES = ("bert", "distilbert")
+EVERY_FAMILY = (*FAMILIES, "mobilebert", "mpnet")
 
 
 def shape_of(folder: str, *, pooling: str = "first", classes: int = 3) -> Architecture:

@@ -36,6 +36,7 @@ from sst2 import run  # noqa: E402
 from optim.data.tables import read_rows  # noqa: E402
 from optim.encoder import store  # noqa: E402
 from optim.encoder.checkpoint import names  # noqa: E402
+from optim.export.bundle import BUNDLE  # noqa: E402
 from optim.measure.device import machine  # noqa: E402
 
 CALIBRATION = 300  # training sentences
@@ -125,7 +126,7 @@ def prepare(args: argparse.Namespace, python: Path, texts: Sequence[str]) -> Pat
     teacher = next(stage for stage in made["int8"]["cost"]["stages"] if stage.startswith("teacher-"))
     work = args.work / teacher  # what is converted of another fit is another's
     for quant, result in made.items():
-        shutil.copytree(args.results / result["run_id"] / "bundle", work / quant, dirs_exist_ok=True)
+        shutil.copytree(args.results / result["run_id"] / BUNDLE, work / quant, dirs_exist_ok=True)
     shutil.copy(work / "int8" / "tokenizer.json", work)
     write_hugging_face(args.cache / "stages" / teacher, work)
     (work / "dev.json").write_text(json.dumps(texts), encoding="utf-8")

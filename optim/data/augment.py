@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from optim.common.errors import UserError, require_count, require_fraction
+from optim.common.errors import UserError, require_count, require_fraction, require_seed
 from optim.data.tokens import places
 from optim.data.transfer import NOBODY, Block
 
@@ -50,8 +50,7 @@ class Augment:
         require_count("distill.augment.neighbours", self.neighbours)
         if self.words not in (ALL, TRAIN):
             raise UserError(f"distill.augment.words must be {ALL} or {TRAIN}, got {self.words!r}.")
-        if not 0 <= self.seed < 2**31:
-            raise UserError(f"distill.augment.seed must be a whole number from 0 to {2**31 - 1}, got {self.seed}.")
+        require_seed("distill.augment.seed", self.seed)
         if self.copies and not self.replace + self.drop + self.join:
             raise UserError("distill.augment: replace, drop and join are all 0, so every copy would be its original.")
 

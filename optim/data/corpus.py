@@ -1,7 +1,7 @@
 """Sentences with labels: what every source of `conf/data` gives, checked and with a digest.
 
-A source (`glue`, `reviews`, `table`) has `name`, `max_length`, `fingerprint()` (cheap: what its content is pinned by)
-and `load(cache_dir)` -> Corpus. The dev split only ever scores: nothing is chosen by it.
+A source (`glue`, `hf`, `reviews`, `table`) has `name`, `max_length`, `fingerprint()` (cheap: what its content is pinned
+by) and `load(cache_dir)` -> Corpus. The dev split only ever scores: nothing is chosen by it.
 """
 
 from __future__ import annotations

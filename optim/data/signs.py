@@ -1,4 +1,4 @@
-"""Signs of SST-2 and of `reviews`: 10 hexadecimal digits of the sha256 of `leaks.joined_form` of some of their texts.
+"""Signs of SST-2 and `reviews`: 10 hexadecimal digits of the sha256 of `spelling.joined_form` of some of their texts.
 
 A user's file may hold either set under any name. The signs of one set are of texts that are not whole texts of the
 other, drawn by their digests: 40 of SST-2's dev sentences and 40 of its longer training phrases, 80 of the snippets.

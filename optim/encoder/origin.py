@@ -36,7 +36,8 @@ def trained_on_by_its_files(checkpoint: Checkpoint, cache_dir: Path) -> tuple[st
 def said_in(folder: Path) -> tuple[str, ...]:
     """What the files of a folder say, and for the bundle of a run its result.json; nothing where nothing is said."""
     names = [*_strings(_json(folder / TRAINED_ON), "data"), *_strings(_json(folder / "config.json"), "_name_or_path")]
-    names += _in_card(folder / "README.md")
+    fields, card = read_card(folder / "README.md")
+    names += [*_strings(fields, "datasets"), *OUR_CARD.findall(card)]
     if folder.resolve().name == "bundle":
         names += _strings(_json(folder.resolve().parent / "result.json").get("data"), "name")
     return tuple(dict.fromkeys(names))
@@ -48,7 +49,8 @@ def write_trained_on(folder: Path, names: Iterable[str]) -> None:
     (folder / TRAINED_ON).write_text(content + "\n", encoding="utf-8")
 
 
-def _in_card(path: Path) -> list[str]:
+def read_card(path: Path) -> tuple[dict[str, Any], str]:
+    """(what stands at the head of a model card, its whole text); nothing of a file that is none, or is damaged."""
     import yaml
 
     try:
@@ -56,8 +58,8 @@ def _in_card(path: Path) -> list[str]:
         head = HEAD.match(card)
         fields = yaml.safe_load(head[1]) if head else {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return []
-    return [*_strings(fields, "datasets"), *OUR_CARD.findall(card)]
+        return {}, ""
+    return fields if isinstance(fields, dict) else {}, card
 
 
 def _strings(fields: Any, key: str) -> list[str]:

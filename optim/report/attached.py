@@ -20,21 +20,17 @@ MOST_SENTENCES = 20  # of a point that are shown
 FEW_POINTS = 50  # of more, only those on the front show their sentences, curves and errors
 SENTENCE_CHARACTERS = 200  # a longer one is cut, and says so
 TEACHER, STUDENT = "#2b83c6", "#d97a1f"
+FITS = ("teacher", "student")  # stages that have a curve
 CURVES = ("loss", "accuracy")  # a figure of a fit is drawn if its name has one of these in it
 
 
 # Fits
-def fits_of(point: Finished) -> list[str]:
-    """The keys of the stages that were fitted for a point."""
-    return [key for key in point.result.cost.get("stages", {}) if key.startswith(("teacher-", "student-"))]
-
-
 def curves_of(points: Iterable[Finished]) -> dict[str, list[dict[str, Any]]]:
     """Stage -> traces for plotly, of every fit whose curve is still in the cache; long curves are thinned.
 
     There is one for each of `loss`, `holdout_loss` and `holdout_accuracy_fraction`, as the training loop writes them.
     """
-    caches = {key: p.result.cfg.get("cache_dir") for p in points for key in fits_of(p)}
+    caches = {key: p.result.cfg.get("cache_dir") for p in points for key in p.stages(*FITS)}
     read = {
         key: _fit_rows(Path(cache).expanduser() / "stages" / key / "fit.json") for key, cache in caches.items() if cache
     }

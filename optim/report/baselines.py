@@ -7,16 +7,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from optim.common.errors import UserError, require_number
 from optim.common.screen import beside, width
 from optim.report.finished import read_all
 from optim.report.table import Table
-
-if TYPE_CHECKING:
-    pass
-
 
 FOLDER = "baselines"  # under results_dir
 FINE_TUNED, RANDOM = "fine-tuned", "random"
@@ -138,7 +134,7 @@ def baselines_table(rows: Sequence[Baseline]) -> Table | None:
     if not rows:
         return None
     sources = _sources(rows)
-    return Table("Baselines", HEAD, [_cells(row, sources) for row in rows], [row.why or "" for row in rows])
+    return Table("Baselines", HEAD, [_cells(row, sources) for row in rows])
 
 
 def notes_on(rows: Sequence[Baseline]) -> list[str]:

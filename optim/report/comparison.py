@@ -83,13 +83,10 @@ class Comparison:
         return self.names[place].rsplit(" seed=", 1)[0] if len(group.points) > 1 else self.names[place]
 
     def by_data(self) -> list[tuple[str, Comparison]]:
-        """Each data set, and what is known of it alone: accuracies on two are never compared."""
-        sets: dict[str, list[Finished]] = {}
-        for point in self.every_point:
-            sets.setdefault(finished.data_of(point), []).append(point)
+        """Each data set, and what is known of it alone."""
         return [
             (finished.data_name(some[0]), Comparison(some, finished.distinct(some), [], [], []))
-            for some in sets.values()
+            for some in finished.by_data(self.every_point)
         ]
 
     def headline(self) -> str:

@@ -35,28 +35,12 @@ class Effect:
     base: str
     option: str
     files: int  # distinct ones with the option that have a partner without it
-    students: int  # and the fits behind them
     seeds: int
     found: Difference  # the mean over the pairs
     p: float  # after Holm's correction over all effects and all that they were tried under
     latency_ratio: float  # geometric mean; nan where no pair has latencies that can be compared
     bytes_ratio: float
     interactions: list[Under] = field(default_factory=list)  # where it differs for certain, all values of that factor
-
-    @property
-    def accuracy_points(self) -> float:
-        """Mean difference, percentage points."""
-        return self.found.points
-
-    @property
-    def accuracy_low(self) -> float:
-        """95 % interval over sentences and seeds."""
-        return self.found.low
-
-    @property
-    def accuracy_high(self) -> float:
-        """Its other end."""
-        return self.found.high
 
     @property
     def sure(self) -> bool:
@@ -138,8 +122,8 @@ def _effect(factor: str, base: str, option: str, pairs: Pairs, rule: Rule, sprea
         (a, b) for a, b in pairs if a.timed_as == b.timed_as and not {a.result.run_id, b.result.run_id} & rule.noisy
     ]
     return Effect(
-        factor, base, option, files=len({b.file for _, b in pairs}), students=len({fit_of(b) for _, b in pairs}),
-        seeds=len({b.result.seed for _, b in pairs}), found=_gain(pairs).difference(spread), p=float("nan"),
+        factor, base, option, files=len({b.file for _, b in pairs}), seeds=len({b.result.seed for _, b in pairs}),
+        found=_gain(pairs).difference(spread), p=float("nan"),
         latency_ratio=geometric([b.cost(LATENCY) / a.cost(LATENCY) for a, b in timed]),
         bytes_ratio=geometric([b.cost("file_bytes") / a.cost("file_bytes") for a, b in pairs]),
     )  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from optim.common.files import UNREADABLE
+from optim.export.bundle import BUNDLE, model_in
 from optim.measure.quality import wilson
 from optim.run import result
 from optim.run.places import GROUPS
@@ -47,8 +48,22 @@ class Finished:
     @property
     def file(self) -> str:
         """What two points share that are one file, as those do that differ in what changes nothing for them."""
-        files = [key for key in self.result.cost.get("stages", {}) if key.startswith("file-")]
+        files = self.stages("file")
         return files[-1] if files else self.result.run_id  # before it may stand those of candidates
+
+    @property
+    def bundle(self) -> Path:
+        """The folder that ships. Of some points only the figures were kept."""
+        return self.folder / BUNDLE
+
+    @property
+    def model(self) -> Path:
+        """The file in it."""
+        return model_in(self.bundle)
+
+    def stages(self, *kinds: str) -> list[str]:
+        """The keys of its stages of some kinds, in the order of its steps."""
+        return [key for key in self.result.cost.get("stages", {}) if key.partition("-")[0] in kinds]
 
     def cost(self, name: str) -> float:
         """A figure of speed, size or memory by its name, such as latency_p50_ms, file_bytes or peak_rss_bytes."""
@@ -210,6 +225,14 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
 def data_of(point: Finished) -> str:
     """What two points must share for their accuracies to be compared: the digest of their data."""
     return point.result.data["digest"]
+
+
+def by_data(points: Sequence[Finished]) -> list[list[Finished]]:
+    """The points of each data set, in the order of their first: accuracies on two are never compared."""
+    sets: dict[str, list[Finished]] = {}
+    for point in points:
+        sets.setdefault(data_of(point), []).append(point)
+    return list(sets.values())
 
 
 def data_name(point: Finished) -> str:

@@ -83,7 +83,7 @@ def rows_of(shown: Comparison, folder: Path) -> dict[str, Any]:
     gains = [Pooled([p]).against_teacher(Spread()) for p in points]
     told = verdicts(gains)
     for i, row in enumerate(rows):
-        fits = [place for place, key in enumerate(curves) if key in attached.fits_of(points[i])]
+        fits = [place for place, key in enumerate(curves) if key in points[i].stages(*attached.FITS)]
         row |= {"marks": _marks(shown, i), "options": options[i], "fits": fits, "verdict": told[i],
                 "changed": changed[i], "tables": _headless(_tables(shown, i), heads)}  # fmt: skip
     return finite({

@@ -101,12 +101,7 @@ def _right(point: Finished) -> np.ndarray:
 
 def fit_of(point: Finished) -> str:
     """The key of the fit that a file was made of."""
-    students = [key for key in _fits(point) if key.startswith("student-")]
-    return (students or _fits(point) or [point.file])[0]
-
-
-def _fits(point: Finished) -> list[str]:
-    return [key for key in point.result.cost.get("stages", {}) if key.startswith(("student-", "teacher-"))]
+    return (point.stages("student") or point.stages("teacher") or [point.file])[0]
 
 
 def _is_its_teacher(point: Finished) -> bool:

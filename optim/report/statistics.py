@@ -78,4 +78,4 @@ def against(right: Mapping[int, Answers], base: Mapping[int, Answers]) -> Agains
     )  # fmt: skip
 
 
-__all__ = ["SIGNIFICANT", "Against", "Answers", "against", "mcnemar", "p_value"]
+__all__ = ["SIGNIFICANT", "Against", "Answers", "against", "p_value"]

@@ -13,5 +13,4 @@ class Table:
     title: str
     head: tuple[str, ...]
     rows: Sequence[Sequence[str]]
-    hints: Sequence[str] = ()  # for each row, what a page says where the pointer rests
     legend: Sequence[str] = ()

@@ -49,7 +49,7 @@ def points_table(shown: Comparison) -> Table:
         for p, name, *marks, noise, gain, verdict in zip(
             shown.points, shown.names, shown.front, shown.certain, shown.noisy, gains, verdicts(gains), strict=True)
     ]  # fmt: skip
-    return Table("Points", head, rows, [p.result.command for p in shown.points], legend(shown))
+    return Table("Points", head, rows, legend(shown))
 
 
 def legend(shown: Comparison) -> tuple[str, ...]:

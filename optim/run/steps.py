@@ -6,8 +6,8 @@
     student -> float32 file -> (tables, or files of candidates) -> file -> figures
     file -> (compressed file)
 
-A step (`run/step.py`) says what it takes, what its content depends on, and what it leaves. A new one is a class in
-`fits.py` or `exports.py` and a line here.
+A step (`run/step.py`) says what it takes, what its content depends on, and what it leaves. A new one is a class
+beside those it is like (`fits.py`, `exports.py`, `transfer.py`, ...) and a line here.
 """
 
 from __future__ import annotations

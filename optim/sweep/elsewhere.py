@@ -20,7 +20,6 @@ from typing import Any, Protocol
 from optim.common.errors import UserError
 from optim.common.files import sha256_of, write_text
 from optim.common.screen import counted
-from optim.export.bundle import BUNDLE, model_in
 from optim.measure import device
 from optim.measure.latency import Bench
 from optim.measure.zeros import UNKNOWN
@@ -123,11 +122,11 @@ def _pack(
     put: leaves a file in a place; links take no room where what is sent next is what they lead to.
     """
     shutil.copyfile(device.__file__, folder / device.SCRIPT)
-    files = {sha256_of(_file(point)): point for point in points}
+    files = {sha256_of(point.model): point for point in points}
     for place, point in enumerate(files.values()):
         own = folder / f"{place:05d}"
         own.mkdir()
-        put(_file(point), own / _file(point).name)
+        put(point.model, own / point.model.name)
         write_text(own / device.SETTINGS, measure_settings(point.result, asdict(bench)))
 
 
@@ -218,7 +217,7 @@ class Taken:
 def taken(found: dict[str, Any], points: Sequence[Finished], source: str) -> Taken:
     """Writes the figures of each file beside the points that have it. Raises UserError where none has."""
     machine, by_file = found["machine"], {one["file_sha256"]: one for one in found["files"]}
-    own = [(point, digest) for point in points if (digest := sha256_of(_file(point))) in by_file]
+    own = [(point, digest) for point in points if (digest := sha256_of(point.model)) in by_file]
     if not own:
         raise UserError(f"{source}: none of its {len(by_file)} files is that of a finished point of results_dir.")
     for point, digest in own:
@@ -227,7 +226,3 @@ def taken(found: dict[str, Any], points: Sequence[Finished], source: str) -> Tak
         write_text(point.folder / measured_on(machine["id"]), json.dumps(content, indent=2) + "\n")
     files = len({digest for _, digest in own})
     return Taken(machine["id"], machine["cpu"], files, len(own), len(by_file) - files)
-
-
-def _file(point: Finished) -> Path:
-    return model_in(point.folder / BUNDLE)

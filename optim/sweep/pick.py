@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from optim.common.errors import UserError, require_positive
-from optim.export.bundle import BUNDLE, TOKENIZER_FILE, model_in
+from optim.export.bundle import TOKENIZER_FILE
 from optim.report import statistics
-from optim.report.finished import Finished, data_name, data_of, distinct, drop_points, label, labels, read_all
+from optim.report.finished import Finished, by_data, data_name, data_of, distinct, drop_points, label, labels, read_all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,20 +81,18 @@ def answer(points: Sequence[Finished], budget: Budget) -> str:
     Of points of several data sets one for each: their accuracies cannot be compared. Raises UserError where no point
     fits the budget.
     """
-    sets: dict[str, list[Finished]] = {}
-    for point in points:
-        sets.setdefault(data_of(point), []).append(point)
+    sets = by_data(points)
     if len(sets) < 2:
         return _answer(points, budget)
-    inside = {key: some for key, some in sets.items() if any(not budget.excess(p) for p in some)} or sets
-    return "\n".join(line for some in inside.values() for line in (f"On {data_name(some[0])}:", _answer(some, budget)))
+    inside = [some for some in sets if any(not budget.excess(p) for p in some)] or sets
+    return "\n".join(line for some in inside for line in (f"On {data_name(some[0])}:", _answer(some, budget)))
 
 
 def _answer(points: Sequence[Finished], budget: Budget) -> str:
     """Of points of one data set."""
     best, second = pick(points, budget)
     names = labels([best, *([second] if second else [])])
-    lines = [f"Best: {describe(best, names[0])}", f"      {best.result.command}", f"      {best.folder / 'bundle'}"]
+    lines = [f"Best: {describe(best, names[0])}", f"      {best.result.command}", f"      {best.bundle}"]
     if second is None:
         return "\n".join([*lines, "No other finished point fits the budget."])
     p = statistics.p_value(best, second)
@@ -120,12 +118,7 @@ def on_same_data(results_dir: Path, run_ids: Collection[str]) -> list[Finished]:
 
 def have_files(points: Sequence[Finished]) -> list[Finished]:
     """Those that can be measured again: of some only the figures may have been kept, which can be compared."""
-    bundles = [point.folder / BUNDLE for point in points]
-    return [
-        point
-        for point, bundle in zip(points, bundles, strict=True)
-        if model_in(bundle).is_file() and (bundle / TOKENIZER_FILE).is_file()
-    ]
+    return [point for point in points if point.model.is_file() and (point.bundle / TOKENIZER_FILE).is_file()]
 
 
 def finished_points(results_dir: Path, machine: str | None = None) -> list[Finished]:

@@ -70,7 +70,7 @@ class Plan:
 
     def table(self) -> str:
         """For a screen."""
-        done = len(self.points) - len([p for p in self.points if not p.done])
+        done = sum(p.done for p in self.points)
         points = "1 point" if len(self.points) == 1 else f"{len(self.points)} points"
         lines = [f"{points}: {done} done, {len(self.todo)} to run", ""]
         if self.todo:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from optim.common.files import sha256_of, write_text
-from optim.export.bundle import COMPRESSED_FILE, MODEL_FILE, TOKENIZER_FILE, model_in
+from optim.export.bundle import COMPRESSED_FILE, MODEL_FILE, TOKENIZER_FILE
 from optim.measure import device
 from optim.measure.file import decompress_p50_ms
 from optim.measure.latency import Bench, dev_mix, latency
@@ -39,11 +39,11 @@ def remeasure(points: Sequence[Finished], bench: Bench) -> int:
         ids = device.running_text(_vocabulary_size(group[0]))
         worth, weight = _worth(group, ids, bench), _weight(group, here["id"], ids, bench)
         for point in group:
-            digest = sha256_of(_file(point))
+            digest = sha256_of(point.model)
             found = {"machine": here, "speed": {**times.speed(point, bench), **worth[digest]}}
             found |= {"memory": weight[digest]} if _is_away(point, here["id"]) else {}
             write_text(point.folder / REMEASURED, json.dumps(found, indent=2) + "\n")
-    return len({sha256_of(_file(point)) for point in points})
+    return len({sha256_of(point.model) for point in points})
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Times:
     def of(points: Sequence[Finished], bench: Bench) -> Times:
         """Times the files of points with the same tokens, their float32 files where they are still there too."""
         files, ids = _files(points), device.running_text(_vocabulary_size(points[0]))
-        own = {sha256_of(path): path for path in map(_file, points)}
+        own = {sha256_of(p.model): p.model for p in points}
         counts = {tuple(p.result.data["dev_lengths"]) for p in points}
         lengths = {bench.sequence_length, *map(device.median_length, counts)}
         at = {length: latency(files, ids=ids, length=length, bench=bench) for length in sorted(lengths)}
@@ -68,7 +68,7 @@ class Times:
         counts, reference = tuple(point.result.data["dev_lengths"]), _float32(point)
         median = device.median_length(counts)
         return device.speed_part(
-            sha256_of(_file(point)),
+            sha256_of(point.model),
             None if reference is None else sha256_of(reference),
             at_full=self.at[bench.sequence_length],
             at_median=self.at[median],
@@ -81,13 +81,13 @@ class Times:
 def _by_tokenizer(points: Sequence[Finished]) -> list[list[Finished]]:
     groups: dict[str, list[Finished]] = {}
     for point in points:
-        groups.setdefault(sha256_of(_tokenizer(point)), []).append(point)
+        groups.setdefault(sha256_of(point.bundle / TOKENIZER_FILE), []).append(point)
     return list(groups.values())
 
 
 def _files(points: Sequence[Finished]) -> dict[str, Path]:
     """sha256 -> one of the files with it: those of the points, and their float32 files where they are still there."""
-    paths = [path for point in points for path in (_file(point), _float32(point)) if path is not None]
+    paths = [path for point in points for path in (point.model, _float32(point)) if path is not None]
     return {sha256_of(path): path for path in paths}
 
 
@@ -95,7 +95,7 @@ def _worth(points: Sequence[Finished], ids: np.ndarray, bench: Bench) -> dict[st
     """sha256 of each point's file -> what its zeros are worth, if it has any, and unpacking, if it is packed."""
     found: dict[str, dict[str, Any]] = {}
     for point in points:
-        path = _file(point)
+        path = point.model
         if (digest := sha256_of(path)) not in found:
             pruned = point.result.speed["zeros_accelerated"] is not None
             unpacking = decompress_p50_ms(path) if path.name == COMPRESSED_FILE else None
@@ -106,7 +106,7 @@ def _worth(points: Sequence[Finished], ids: np.ndarray, bench: Bench) -> dict[st
 
 def _weight(points: Sequence[Finished], here: str, ids: np.ndarray, bench: Bench) -> dict[str, dict[str, int]]:
     """sha256 -> what it takes here, of each file that has a point whose own run was on another machine."""
-    away = {sha256_of(_file(p)): _file(p) for p in points if _is_away(p, here)}
+    away = {sha256_of(p.model): p.model for p in points if _is_away(p, here)}
     windows = device.token_windows(ids, bench.sequence_length)
     return {digest: peak_memory(path, windows=windows, threads=bench.threads) for digest, path in away.items()}
 
@@ -117,17 +117,9 @@ def _is_away(point: Finished, here: str) -> bool:
     return found is None or found.machine.get("id") != here
 
 
-def _file(point: Finished) -> Path:
-    return model_in(point.folder / "bundle")
-
-
-def _tokenizer(point: Finished) -> Path:
-    return point.folder / "bundle" / TOKENIZER_FILE
-
-
 def _float32(point: Finished) -> Path | None:
     """The float32 file of the point's student in the cache of stages, if it is still there."""
-    keys = [key for key in point.result.cost.get("stages", {}) if key.startswith("float32-")]
+    keys = point.stages("float32")
     paths = [Path(point.result.cfg["cache_dir"]).expanduser() / "stages" / key / MODEL_FILE for key in keys]
     return next((path for path in paths if _is_there(path)), None)
 

@@ -9,15 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from optim.track import key
-
 
 def wandb_mode() -> str:
     """The option of `track`: `wandb` where there is a key and `offline` elsewhere, unless WANDB_MODE forbids more."""
-    mode = os.environ.get("WANDB_MODE") or key.settings().get("mode") or "online"
+    mode = os.environ.get("WANDB_MODE") or settings().get("mode") or "online"
     if mode == "disabled":
         return "none"
-    return "wandb" if mode in ("online", "shared") and key.has_key() else "offline"
+    return "wandb" if mode in ("online", "shared") and has_key() else "offline"
 
 
 def has_key() -> bool:

@@ -27,7 +27,6 @@ TOP = {  # figure that a W&B sweep may aim at -> the part of the result that has
 UPLOAD_SHARE = 0.8  # of finish_timeout_s: wandb gives up first and closes its file, only then is its process killed
 
 
-# ---- below: the writer's process ----
 def write_to_wandb() -> None:
     """Reads messages from stdin until "close", or until the run's process is gone, and does what they say.
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -269,11 +270,11 @@ def test_nothing_of_a_source_archive_is_run(tmp_path, monkeypatch, place):
         monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     else:
         monkeypatch.setenv("PIP_INDEX_URL", indexed(tmp_path, archive))
-    pin = {"requirement": "thing==1.0", "file": archive.name, "way_out": "Do that."}
-    fetched = packages.pinned_file(tmp_path / "cache", **pin, sha256=digest)
+    pin = packages.Pin(requirement="thing==1.0", file=archive.name, sha256=digest)
+    fetched = packages.pinned_file(tmp_path / "cache", pin, "Do that.")
     assert fetched.read_bytes() == archive.read_bytes()
     with pytest.raises(UserError) as caught:
-        packages.pinned_file(tmp_path / "cache", **pin, sha256="1" * 64)
+        packages.pinned_file(tmp_path / "cache", replace(pin, sha256="1" * 64), "Do that.")
     assert f"expected sha256 {'1' * 64}, found {digest}" in str(caught.value)
     assert "thing-1.0.tar.gz of thing==1.0" in str(caught.value)
     assert str(caught.value).endswith("Do that.")
@@ -290,8 +291,8 @@ def test_folders_of_packages_are_found_as_pip_finds_them(tmp_path, monkeypatch, 
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", folder.as_uri() if kind == "blank" else "~/wheels")
-    pin = {"requirement": "thing==1.0", "file": archive.name, "way_out": "Do that."}
-    fetched = packages.pinned_file(tmp_path / "cache", **pin, sha256=files.sha256_of(archive))
+    pin = packages.Pin(requirement="thing==1.0", file=archive.name, sha256=files.sha256_of(archive))
+    fetched = packages.pinned_file(tmp_path / "cache", pin, "Do that.")
     assert fetched.read_bytes() == archive.read_bytes()
 
 
@@ -311,9 +312,9 @@ def test_folders_of_packages_are_found_as_pip_finds_them(tmp_path, monkeypatch, 
 )
 def test_a_pin_that_could_mean_something_else_is_refused(tmp_path, change, said, monkeypatch):
     monkeypatch.setattr(packages.subprocess, "run", lambda *_, **__: pytest.fail("nothing may be started"))
-    pin = {"requirement": "thing==1.0", "file": "thing-1.0.whl", "sha256": "1" * 64, "way_out": "Do that.", **change}
+    pin = {"requirement": "thing==1.0", "file": "thing-1.0.whl", "sha256": "1" * 64, **change}
     with pytest.raises(UserError, match=said):
-        packages.pinned_file(tmp_path, **pin)
+        packages.pinned_file(tmp_path, packages.Pin(**pin), "Do that.")
 
 
 def test_index_out_of_reach_gets_two_lines_at_most(tmp_path, no_index):
@@ -336,20 +337,20 @@ def test_corrupted_package_file_is_downloaded_again(tmp_path, monkeypatch):
     digest = files.sha256_of(write(tmp_path / "good", content["good"]))
     served = []
 
-    def pip(folder, requirement, file, sha256, way_out):
-        served.append(requirement)
-        write(folder / file, content["good" if len(served) < 3 else "bad"])
+    def pip(folder, pin, way_out):
+        served.append(pin.requirement)
+        write(folder / pin.file, content["good" if len(served) < 3 else "bad"])
 
     monkeypatch.setattr(packages, "_pip_download", pip)
-    pin = {"requirement": "x==1", "file": "x.whl", "sha256": digest, "way_out": "Do that."}
-    path = packages.pinned_file(tmp_path / "cache", **pin)
-    assert packages.pinned_file(tmp_path / "cache", **pin) == path
+    pin = packages.Pin(requirement="x==1", file="x.whl", sha256=digest)
+    path = packages.pinned_file(tmp_path / "cache", pin, "Do that.")
+    assert packages.pinned_file(tmp_path / "cache", pin, "Do that.") == path
     assert len(served) == 1
     path.write_bytes(b"corrupt")
-    assert packages.pinned_file(tmp_path / "cache", **pin).read_bytes() == b"right"
+    assert packages.pinned_file(tmp_path / "cache", pin, "Do that.").read_bytes() == b"right"
     path.write_bytes(b"corrupt")
     with pytest.raises(UserError, match=rf"x\.whl of x==1.*expected sha256 {digest}, found [0-9a-f]{{64}}. Do that."):
-        packages.pinned_file(tmp_path / "cache", **pin)
+        packages.pinned_file(tmp_path / "cache", pin, "Do that.")
     assert len(served) == 3
 
 

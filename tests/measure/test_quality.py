@@ -34,6 +34,16 @@ def test_wilson_at_the_edges():
     assert quality.wilson(10, 10)[1] <= 1
 
 
+def test_mcnemar_by_hand():
+    """Six sentences that only the second has right, none the other way: p = 2 / 2^6."""
+    first, second = np.ones(20, bool), np.ones(20, bool)
+    first[:6] = False
+    assert quality.mcnemar(first, second) == pytest.approx(2 / 64)
+    assert quality.mcnemar(first, first) == 1.0
+    second[6] = False  # one the other way: b = 1, c = 6; p = 2 (C(7,0) + C(7,1)) / 2^7
+    assert quality.mcnemar(first, second) == pytest.approx(2 * 8 / 128)
+
+
 def test_matthews_of_two_classes():
     # TP 6, TN 3, FP 1, FN 2: (6 * 3 - 1 * 2) / sqrt(7 * 8 * 4 * 5) = 16 / sqrt(1120)
     assert quality.matthews(np.array([[3, 1], [2, 6]])) == pytest.approx(16 / math.sqrt(1120))

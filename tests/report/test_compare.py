@@ -26,7 +26,6 @@ from optim.report import (
     markdown,
     page,
     seeds,
-    statistics,
     tables,
     timing,
     write,
@@ -40,16 +39,6 @@ from optim.run import result
 from optim.run.result import Result
 from optim.sweep import pick
 from optim.sweep.pick import Budget
-
-
-def test_mcnemar_by_hand():
-    """Six sentences that only the second has right, none the other way: p = 2 / 2^6."""
-    first, second = np.ones(20, bool), np.ones(20, bool)
-    first[:6] = False
-    assert statistics.mcnemar(first, second) == pytest.approx(2 / 64)
-    assert statistics.mcnemar(first, first) == 1.0
-    second[6] = False  # one the other way: b = 1, c = 6; p = 2 (C(7,0) + C(7,1)) / 2^7
-    assert statistics.mcnemar(first, second) == pytest.approx(2 * 8 / 128)
 
 
 def front(some: list[Finished], costs: Sequence[str] = compare.COSTS) -> list[bool]:
@@ -173,9 +162,9 @@ def test_an_effect_has_the_spread_of_its_seeds_by_hand():
     """
     (effect,) = effects([*of_seeds("none", 4, 4, 4, of=4), *of_seeds("fixed50", 0, 0, 4, of=4)])
     assert (effect.factor, effect.base, effect.option, effect.seeds) == ("prune", "none", "fixed50", 3)
-    assert effect.accuracy_points == pytest.approx(200 / 3)
+    assert effect.found.points == pytest.approx(200 / 3)
     ends = 400 / 9 * (1 - 2.2815), 400 / 9 * (1 + 2.2815)
-    assert (effect.accuracy_low, effect.accuracy_high) == pytest.approx(ends, rel=1e-3)
+    assert (effect.found.low, effect.found.high) == pytest.approx(ends, rel=1e-3)
     assert effect.p == pytest.approx(0.345, abs=1e-3)
 
 
@@ -198,7 +187,7 @@ def test_an_effect_that_depends_on_another_option_is_shown_under_it(tmp_path):
                 student=f"{prune}{t:g}")  # fmt: skip
     put(tmp_path, "none", wrong=range(9), ms=8, mb=80)
     effect = next(e for e in comparison.compared([tmp_path]).effects if e.factor == "distill.temperature")
-    assert effect.accuracy_points == pytest.approx(-14.5)
+    assert effect.found.points == pytest.approx(-14.5)
     assert [(u.factor, u.value, round(u.found.points, 6)) for u in effect.interactions] == [
         ("prune", "fixed50", 1.0), ("prune", "poly80", -30.0),
     ]  # fmt: skip
@@ -212,7 +201,7 @@ def test_a_seed_is_no_effect(tmp_path):
         put(tmp_path, f"b{seed}", wrong=range(9 + seed), ms=1, mb=1, seed=seed, quant="int8", student=f"a{seed}")
     (effect,) = comparison.compared([tmp_path]).effects
     assert (effect.factor, effect.files, effect.seeds) == ("quant", 3, 3)
-    assert effect.accuracy_points == pytest.approx(-4)
+    assert effect.found.points == pytest.approx(-4)
 
 
 def test_points_that_are_one_file_count_once(tmp_path):
@@ -224,8 +213,8 @@ def test_points_that_are_one_file_count_once(tmp_path):
     found = comparison.compared([tmp_path])
     assert [len(found.every_point), len(found.points)] == [4, 3]
     by = {e.factor: e for e in found.effects}
-    assert (by["distill.temperature"].files, by["distill.temperature"].accuracy_points) == (1, pytest.approx(-2))
-    assert (by["prune"].files, by["prune"].accuracy_points) == (2, pytest.approx(-6))
+    assert (by["distill.temperature"].files, by["distill.temperature"].found.points) == (1, pytest.approx(-2))
+    assert (by["prune"].files, by["prune"].found.points) == (2, pytest.approx(-6))
     assert len(index.to_csv(found).splitlines()) == 5
     assert "4 points are 3 files" in markdown.to_markdown(found)
     first, second = pick.pick(found.every_point, Budget(file_mb=None, latency_ms=None, drop_points=None))
@@ -245,14 +234,14 @@ def test_effects_are_taken_over_pairs_that_differ_in_nothing_else(tmp_path):
     put(tmp_path, "e", wrong=range(50), ms=2, mb=20, prune="fixed50", quant="int8")  # no pair without pruning
     by = {(e.factor, e.option): e for e in effects(list(points(tmp_path).values()))}
     quant = by["quant", "fp16"]
-    assert (quant.base, quant.files, quant.students) == ("none", 2, 2)
-    assert quant.accuracy_points == pytest.approx(-2)
+    assert (quant.base, quant.files) == ("none", 2)
+    assert quant.found.points == pytest.approx(-2)
     half = 198.373 * np.sqrt((3 - 102 * (2 / 102) ** 2) / 101 / 102)
-    assert (quant.accuracy_low, quant.accuracy_high) == pytest.approx((-200 / 102 - half, -200 / 102 + half), rel=1e-4)
+    assert (quant.found.low, quant.found.high) == pytest.approx((-200 / 102 - half, -200 / 102 + half), rel=1e-4)
     assert quant.bytes_ratio == pytest.approx(0.5)
     assert quant.latency_ratio == pytest.approx(np.sqrt(0.5 * 0.25))
     assert by["quant", "int8"].files == 1
-    assert by["prune", "fixed50"].accuracy_points == pytest.approx((-2 - 4) / 2)
+    assert by["prune", "fixed50"].found.points == pytest.approx((-2 - 4) / 2)
 
 
 def test_latencies_of_two_machines_are_never_divided(tmp_path):
@@ -271,7 +260,7 @@ def test_an_effect_takes_the_pairs_of_one_data_set():
         point.result.choices.update(data="reviews", fit="quick")
         point.result.data["digest"] = "other"
     (effect,) = [e for e in effects(some) if e.factor == "quant"]
-    assert (effect.accuracy_points, effect.files, effect.students) == (pytest.approx(-2), 1, 1)
+    assert (effect.found.points, effect.files) == (pytest.approx(-2), 1)
 
 
 @pytest.mark.parametrize(("key", "value", "told"), [("sequence_length", 32, "lengths"), ("threads", 2, "threads")])
@@ -813,7 +802,7 @@ def test_the_spread_of_one_data_set_is_in_no_interval_of_another():
     assert found["wild"].fit == pytest.approx(0.02)  # 0.2² / 2
     (effect,) = [one for one in effects(some) if one.factor == "prune"]
     (alone,) = [one for one in effects([p for p in some if p.result.data["digest"] == "calm"]) if one.factor == "prune"]
-    assert (effect.accuracy_low, effect.accuracy_high) == (alone.accuracy_low, alone.accuracy_high)
+    assert (effect.found.low, effect.found.high) == (alone.found.low, alone.found.high)
 
 
 def test_what_no_command_names_parts_a_pair_of_an_effect(tmp_path):

@@ -151,5 +151,5 @@ def test_an_effect_of_two_points_is_found(seeds):
     rng = np.random.default_rng(0)
     found = [Comparison((p := sweep(rng, n=5000, seeds=seeds, lost=0.0225)), p, [], [], []).effects for _ in range(50)]
     prune = [next(e for e in effects if e.factor == "prune") for effects in found]
-    assert np.mean([e.accuracy_points for e in prune]) == pytest.approx(-2, abs=0.2)
+    assert np.mean([e.found.points for e in prune]) == pytest.approx(-2, abs=0.2)
     assert np.mean([e.sure for e in prune]) >= 0.8

@@ -10,6 +10,7 @@ import pytest
 from made_results import put
 
 from optim.measure.latency import Bench
+from optim.report.finished import Finished
 from optim.run.result import REMEASURED
 from optim.sweep import again, remeasure
 
@@ -51,8 +52,8 @@ def test_what_was_timed_in_another_way_is_left_alone(measured, tmp_path):
 
 def test_a_cache_that_one_may_not_look_into_lacks_the_float32_file(tmp_path, monkeypatch):
     """As another user's, of results that were made in a container. `Path.is_file` raises there."""
-    found = SimpleNamespace(cost={"stages": {"float32-a": 1.0}}, cfg={"cache_dir": "/forbidden/cache"})
-    point: Any = SimpleNamespace(result=found)
+    found: Any = SimpleNamespace(cost={"stages": {"float32-a": 1.0}}, cfg={"cache_dir": "/forbidden/cache"})
+    point = Finished(found, tmp_path, None, None)
 
     def forbidden(path) -> bool:
         raise PermissionError(13, "Permission denied", str(path))

@@ -15,7 +15,7 @@ from copy import copy
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Runs
+from conftest import Runs
 
 from optim.common.errors import UserError
 from optim.measure import device
@@ -70,11 +70,6 @@ def tools(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
     monkeypatch.setenv("DEVICE", f"{tmp_path / 'device'}/")
     return tmp_path
-
-
-def sweep(runs: Runs, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "sweep.py", f"results_dir={runs.results}", *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
 
 
 def measured(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -156,24 +151,24 @@ def test_figures_of_another_machine_are_kept_apart(points, tmp_path):
     found["machine"] |= {"id": "0badcafe", "cpu": "A board"}
     found["files"][0]["speed"]["latency_p50_ms"] = 7.0
     (tmp_path / "f.json").write_text(json.dumps(found))
-    done = sweep(points, "sweep=import", f"file={tmp_path / 'f.json'}")
+    done = points.sweep("sweep=import", f"file={tmp_path / 'f.json'}")
     assert done.returncode == 0, done.stderr
     assert "Machine 0badcafe (A board): 1 file of 1 point." in done.stdout
     rows = (points.results / "report-0badcafe" / "results.csv").read_text().splitlines()
     assert len(rows) == 2
     assert ",7.0," in rows[1]
     assert "machine 0badcafe has not measured it" in (points.results / "report-0badcafe" / "report.md").read_text()
-    assert sweep(points, "sweep=report").returncode == 0
+    assert points.sweep("sweep=report").returncode == 0
     here = (points.results / "report" / "results.csv").read_text()
     assert len(here.splitlines()) == 3
     assert ",7.0," not in here
-    picked = sweep(points, "sweep=pick", "machine=0badcafe", "budget.latency_ms=6")
+    picked = points.sweep("sweep=pick", "machine=0badcafe", "budget.latency_ms=6")
     assert picked.returncode == 2, "its only file takes longer"
 
 
 def test_a_host_is_measured_over_ssh_in_one_call(points, tools):
     forget(points)
-    done = sweep(points, "sweep=measure", "bench=quick", "host=me@board", f"host_python={sys.executable}")
+    done = points.sweep("sweep=measure", "bench=quick", "host=me@board", f"host_python={sys.executable}")
     assert done.returncode == 0, done.stderr
     assert "2 files of 2 points timed side by side." in done.stdout
     assert "me@board: timing 2 files at 32 tokens" in done.stderr
@@ -185,7 +180,7 @@ def test_a_host_is_measured_over_ssh_in_one_call(points, tools):
 @pytest.mark.slow
 def test_adb_is_asked_for_the_same(points, tools):
     forget(points)
-    done = sweep(points, "sweep=measure", "bench=quick", "host=adb:R58N", f"host_python={sys.executable}")
+    done = points.sweep("sweep=measure", "bench=quick", "host=adb:R58N", f"host_python={sys.executable}")
     assert done.returncode == 0, done.stderr
     assert set((tools / "calls").read_text().split()) == {"R58N"}
     assert len(list(points.results.glob(f"*/measured-{ID}.json"))) == 2
@@ -202,7 +197,7 @@ def test_adb_is_asked_for_the_same(points, tools):
     ],
 )
 def test_a_host_that_does_not_answer_is_told_in_a_line(words, told, points, tools):
-    done = sweep(points, "sweep=measure", "bench=quick", *words)
+    done = points.sweep("sweep=measure", "bench=quick", *words)
     assert done.returncode
     assert told in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
@@ -210,7 +205,7 @@ def test_a_host_that_does_not_answer_is_told_in_a_line(words, told, points, tool
 
 def test_a_tool_that_is_not_there_is_named(points, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
-    done = sweep(points, "sweep=measure", "bench=quick", "host=adb")
+    done = points.sweep("sweep=measure", "bench=quick", "host=adb")
     assert "host=adb needs adb, which is not installed here" in done.stderr
 
 
@@ -269,7 +264,7 @@ def test_a_single_point_is_one_point(points, tmp_path):
     one.results = tmp_path
     path = next(points.results.glob("*/result.json")).parent
     shutil.copytree(path, tmp_path / path.name)
-    assert "would time the files of 1 point on this machine" in sweep(one, "sweep=measure", "sweep.dry_run=true").stdout
+    assert "would time the files of 1 point on this machine" in one.sweep("sweep=measure", "sweep.dry_run=true").stdout
 
 
 def test_figures_of_many_files_do_not_fill_the_pipe():
@@ -285,7 +280,7 @@ def test_a_dry_run_of_either_writes_nothing(points, figures, tools):
                         (["sweep=measure"], "would time the files of 2 points on this machine"),
                         (["sweep=report"], f"sweep=report would compare what is under {points.results}, into "
                                            f"{points.results / 'report'}.")):  # fmt: skip
-        done = sweep(points, *words, "sweep.dry_run=true")
+        done = points.sweep(*words, "sweep.dry_run=true")
         assert done.returncode == 0, done.stderr
         assert told in done.stdout
     assert not (tools / "calls").exists()
@@ -293,13 +288,13 @@ def test_a_dry_run_of_either_writes_nothing(points, figures, tools):
 
 
 def test_import_without_a_file_and_a_report_of_an_unknown_machine(points, tmp_path):
-    assert "sweep=import needs file=FILE" in sweep(points, "sweep=import").stderr
-    assert "cannot be read" in sweep(points, "sweep=import", f"file={tmp_path / 'none.json'}").stderr
-    told = sweep(points, "sweep=report", "machine=feedbeef").stderr
+    assert "sweep=import needs file=FILE" in points.sweep("sweep=import").stderr
+    assert "cannot be read" in points.sweep("sweep=import", f"file={tmp_path / 'none.json'}").stderr
+    told = points.sweep("sweep=report", "machine=feedbeef").stderr
     assert "holds no finished point that machine feedbeef has measured" in told
-    told = sweep(points, "sweep=pick", "machine=feedbeef").stderr
+    told = points.sweep("sweep=pick", "machine=feedbeef").stderr
     assert told == f"Error: results_dir {points.results} holds no finished point that machine feedbeef has measured.\n"
-    assert "has 8 hexadecimal digits" in sweep(points, "sweep=report", "machine=../x").stderr
+    assert "has 8 hexadecimal digits" in points.sweep("sweep=report", "machine=../x").stderr
 
 
 @pytest.fixture
@@ -339,7 +334,7 @@ def test_a_real_ssh_server_on_this_machine_measures(server, points, tmp_path, mo
     (tmp_path / "bin" / "ssh").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
     forget(points)
-    done = sweep(points, "sweep=measure", "bench=quick", "host=board", f"host_python={sys.executable}")
+    done = points.sweep("sweep=measure", "bench=quick", "host=board", f"host_python={sys.executable}")
     assert done.returncode == 0, done.stderr
     assert len(list(points.results.glob(f"*/measured-{ID}.json"))) == 2
 

@@ -212,20 +212,15 @@ def test_a_point_does_not_outlive_a_killed_sweep(runs, first):
     assert not child.exists()
 
 
-def sweep_py(runs: Runs, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "sweep.py", f"results_dir={runs.results}", *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
-
-
 def test_pick_and_report_of_a_finished_sweep(runs, first):
-    done = sweep_py(runs, "sweep=pick")
+    done = runs.sweep("sweep=pick")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Best: tiny")
-    done = sweep_py(runs, "sweep=pick", "budget.file_mb=0.001")
+    done = runs.sweep("sweep=pick", "budget.file_mb=0.001")
     assert done.returncode == 2
     assert "excludes" in done.stderr
     assert "Traceback" not in done.stderr
-    done = sweep_py(runs, "sweep=report")
+    done = runs.sweep("sweep=report")
     assert done.returncode == 0, done.stderr
     assert (runs.results / "index.sqlite").is_file()
 
@@ -236,7 +231,7 @@ def test_measure_times_each_distinct_file_once_and_the_comparison_takes_it(runs,
     own = moved.read_text()
     here = json.loads(own)["machine"]["id"]
     moved.write_text(own.replace(f'"id": "{here}"', '"id": "elsewhere"'))
-    done = sweep_py(runs, "sweep=measure", "bench=quick")
+    done = runs.sweep("sweep=measure", "bench=quick")
     assert done.returncode == 0, done.stderr
     told = re.search(r"^(\d+) files of (\d+) points", done.stdout, re.MULTILINE)
     assert told is not None
