@@ -12,19 +12,16 @@ from results and cache, so a call that was stopped goes on where it was.
 # ruff: noqa: E501
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
-from kept import made_before, make, write
-from sst2 import ROOT, require_one_machine, run
+import kept
+from sst2 import ROOT, require_one_machine, run, timed_on
 
 sys.path[:0] = [str(ROOT)]
 from optim.report.finished import Finished  # noqa: E402
-from optim.run import config  # noqa: E402
 from optim.run.result import Result  # noqa: E402
 
 PAGE = ROOT / "benchmarks" / "BANKING77.md"
@@ -48,32 +45,14 @@ QUICK = ["fit=quick", "fit.teacher.epochs=60", "fit.teacher.learning_rate=3e-3",
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs every point of every seed, and writes the page after each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder with train.csv and test.csv")
-    parser.add_argument("--seeds", nargs="*", type=int, default=[0])
-    parser.add_argument("--only", nargs="*", choices=list(POINTS), default=list(POINTS))
-    parser.add_argument("--teacher-seed", type=int, default=0, help="of the MPNet that teaches a MiniLM")
-    parser.add_argument("--results", default="results")
-    parser.add_argument("--cache", default=None, help="cache_dir of train.py")
-    parser.add_argument("--page", type=Path, default=PAGE)
+    parser = kept.arguments(__doc__, POINTS, files="train.csv and test.csv", seeds=[0], page=PAGE)
     parser.add_argument("--quick", action="store_true", help="the tiny model in place of both; needs --page")
     args = parser.parse_args(arguments)
     if args.quick and args.page == PAGE:
         parser.error("--quick measures nothing that BANKING77.md may show: give another file with --page.")
-    shared = ["data=banking77", f"data.path={args.data}", "track=none", f"results_dir={args.results}"]
-    shared += [f"cache_dir={args.cache}"] if args.cache else []
-    config.register()
+    shared = kept.words_for(args, "banking77")
     words = partial(words_of, shared, teacher_seed=args.teacher_seed, quick=args.quick)
-    done = made_before(POINTS, words, args.seeds, Path(args.results))
-
-    def folder(name: str, seed: int) -> Path:
-        return ROOT / args.results / run(words(name, seed), Path(args.results), again=False)["run_id"]
-
-    def show() -> None:
-        write(args.page, page(done, args.teacher_seed))
-
-    show()
-    make(folder, args.only, args.seeds, done, show)
+    kept.make(args, POINTS, words, run, partial(page, teacher_seed=args.teacher_seed))
 
 
 def words_of(shared: list[str], name: str, seed: int, *, teacher_seed: int, quick: bool) -> list[str]:
@@ -131,10 +110,8 @@ def row(name: str, seeds: Mapping[int, Finished]) -> str:
 
 
 def _machine(result: Result) -> str:
-    machine, model = result.machine, result.choices["model"]
-    where = f"{machine['cpu']}, {machine['cores']} cores, ISA {', '.join(machine['isa'])}; one thread, batch 1"
     epochs = {fit: result.cfg["fit"][fit]["epochs"] for fit in ("teacher", "student")}
-    return f"- {model}: {where}; epochs: teacher {epochs['teacher']}, student {epochs['student']}."
+    return f"- {result.choices['model']}: {timed_on(result.machine)}; epochs: teacher {epochs['teacher']}, student {epochs['student']}."
 
 
 def _times(speedups: Sequence[float | None]) -> str:

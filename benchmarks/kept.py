@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 
@@ -15,6 +17,7 @@ sys.path[:0] = [str(ROOT)]
 
 from optim.report import finished  # noqa: E402
 from optim.report.finished import Finished  # noqa: E402
+from optim.run import config  # noqa: E402
 from optim.run.keys import run_id_of  # noqa: E402
 from optim.run.places import CONF  # noqa: E402
 from optim.run.point import point_of  # noqa: E402
@@ -41,19 +44,43 @@ def there(words: list[str], results: Path) -> Finished | None:
     return found[0] if found else None
 
 
+def arguments(about: str | None, points: Iterable[str], *, files: str, seeds: list[int], page: Path) -> ArgumentParser:
+    """What a benchmark of points that MPNet teaches is asked; `files` are those of its data."""
+    parser = ArgumentParser(description=about, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help=f"folder with {files}")
+    parser.add_argument("--seeds", nargs="*", type=int, default=seeds)
+    parser.add_argument("--only", nargs="*", choices=list(points), default=list(points))
+    parser.add_argument("--teacher-seed", type=int, default=0, help="of the MPNet that teaches")
+    parser.add_argument("--results", default="results")
+    parser.add_argument("--cache", default=None, help="cache_dir of train.py")
+    parser.add_argument("--page", type=Path, default=page, help="what is written")
+    return parser
+
+
+def words_for(args: Namespace, data: str) -> list[str]:
+    """The words of train.py for every point."""
+    words = [f"data={data}", f"data.path={args.data}", "track=none", f"results_dir={args.results}"]
+    return [*words, *([f"cache_dir={args.cache}"] if args.cache else [])]
+
+
 def make(
-    folders: Callable[[str, int], Path], only: Iterable[str], seeds: Iterable[int],
-    done: dict[str, dict[int, Finished]], show: Callable[[], object],
+    args: Namespace, points: Iterable[str], words_of: Callable[[str, int], list[str]],
+    run: Callable[[list[str]], dict[str, Any]], page: Callable[[dict[str, dict[int, Finished]]], str],
 ) -> None:  # fmt: skip
-    """Adds every point that `only` and `seeds` ask for to `done`, and shows that. folders: runs one, and where it is.
+    """Writes the page of what is finished, and anew after each point that `args` ask for. run: words -> result.json.
 
     Points are as a later measurement has them, which is the way out of results of two machines.
     """
-    for seed in seeds:
-        for name in only:
-            (point,) = finished.read_all([folders(name, seed)])[0]
+    config.register()
+    results = Path(args.results)
+    done = made_before(points, words_of, args.seeds, results)
+    write(args.page, page(done))
+    for seed in args.seeds:
+        for name in args.only:
+            folder = ROOT / results / run(words_of(name, seed))["run_id"]
+            (point,) = finished.read_all([folder])[0]
             done.setdefault(name, {})[seed] = point
-            show()
+            write(args.page, page(done))
 
 
 def write(page: Path, text: str) -> None:

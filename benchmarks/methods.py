@@ -12,7 +12,6 @@ are here is not written over. In the end all files are timed side by side. A fil
 # ruff: noqa: E501
 from __future__ import annotations
 
-import argparse
 import statistics
 import subprocess
 import sys
@@ -20,7 +19,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from kept import made_before, there, write
+from kept import arguments, made_before, there, words_for, write
+from sst2 import timed_on
 from teachers import difference
 
 ROOT = Path(__file__).parent.parent
@@ -91,24 +91,11 @@ Done = dict[str, Mapping[int, Finished | None]]  # point -> seed -> what came of
 
 def main() -> None:
     """Runs every point of every seed, writes the page after each, and times all files side by side in the end."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, POINTS, files="train.tsv and dev.tsv", seeds=[0], page=PAGE)
     parser.add_argument("words", nargs="*", help="KEY=VALUE of train.py, for every point")
-    parser.add_argument("--data", required=True, help="folder with train.tsv and dev.tsv")
-    parser.add_argument("--seeds", nargs="*", type=int, default=[0])
-    parser.add_argument("--only", nargs="*", choices=list(POINTS), default=list(POINTS))
-    parser.add_argument("--teacher-seed", type=int, default=0, help="of the MPNet that teaches a MiniLM")
-    parser.add_argument("--results", default="results")
-    parser.add_argument("--page", type=Path, default=PAGE)
     args = parser.parse_args()
     config.register()
-    shared = [
-        "model=minilm",
-        "data=sst2",
-        f"data.path={args.data}",
-        "track=none",
-        f"results_dir={args.results}",
-        *args.words,
-    ]
+    shared = ["model=minilm", *words_for(args, "sst2"), *args.words]
     words = partial(words_of, shared, teacher_seed=args.teacher_seed)
     done: Done = {**made_before(POINTS, words, args.seeds, Path(args.results))}
     write(args.page, page(done, args.words, args.teacher_seed))
@@ -166,7 +153,7 @@ def page(done: Done, words: Sequence[str] = (), teacher_seed: int = 0) -> str:
     return "\n".join([
         "# Methods on SST-2", "",
         f"Written by `python benchmarks/methods.py`; every figure is that of the `.tflite` file, on all {first.quality['examples']} dev sentences.", "",
-        f"{first.machine['cpu']}, {first.machine['cores']} cores, ISA {', '.join(first.machine['isa'])}; one thread, batch 1. Speed: MiniLM's own float32 file is 1x. Of dev: over its sentences, each at its own length.", "",
+        f"{timed_on(first.machine)}. Speed: MiniLM's own float32 file is 1x. Of dev: over its sentences, each at its own length.", "",
         f"Students are taught by MPNet of seed {teacher_seed} in what `train.py {' '.join(words) or '(its defaults)'}` asks for.", "",
         head, "|" + "---|" * 13, *(row(name, done[name], base) for name in POINTS if any(done.get(name, {}).values())), "",
         *below_teacher(whole),

@@ -38,6 +38,7 @@ sys.path.insert(0, str(ROOT))
 
 import psutil  # noqa: E402
 
+from optim.common.versions import versions_of  # noqa: E402
 from optim.data.tables import read_rows  # noqa: E402
 from optim.measure.device import machine  # noqa: E402
 
@@ -46,6 +47,7 @@ SHARE = 0.8  # of the peak rate
 TIMES = 5.0  # the single sentence's median that the 99th percentile may be
 FLAT = 1.05  # of the memory after the first requests: more than that at the end has grown
 ARRIVALS = ("even", "poisson")
+SERVING = ("ai-edge-litert", "tokenizers", "starlette", "uvicorn", "httptools", "uvloop")  # packages
 CONNECTIONS = 900  # a loop on `select` has a thousand files at most
 TRIED = """
 ## What was tried, and where the limit is
@@ -377,7 +379,7 @@ def page(here: Mapping[str, Any], found: Found, args: argparse.Namespace, count:
         f"counts from the planned moment, so a wait in the client counts too. The p50 of a single sentence is {1e3 * found.single_s:.2f} ms.", "",
         f"| figure | asked | {' | '.join(f'{name} arrivals' for name in found.open)} |", "|" + "---|" * (2 + len(found.open)),
         *(f"| {' | '.join(row)} |" for row in asked(found)), "",
-        ", ".join(f"{name} {version}" for name, version in versions().items()) + ".", TRIED,
+        ", ".join(f"{name} {version}" for name, version in versions_of(SERVING).items()) + ".", TRIED,
     ]  # fmt: skip
     return "\n".join(lines)
 
@@ -430,19 +432,6 @@ def of_pieces(loads: Loads, size: int = PIECE) -> list[float]:
     """
     pieces = [[tally.seconds[i : i + size] for i in range(0, len(tally.seconds), size)] for tally, _ in loads]
     return [statistics.median(percentile(piece, 0.99) for piece in of_load) for of_load in pieces]
-
-
-def versions() -> dict[str, str]:
-    """Package -> version of what serves."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for name in ("ai-edge-litert", "tokenizers", "starlette", "uvicorn", "httptools", "uvloop"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 if __name__ == "__main__":

@@ -47,13 +47,13 @@ def main() -> None:
         f"results_dir={args.results}",
     ]
     shared += [f"cache_dir={args.cache}"] if args.cache else []
-    results = {name: run([*shared, *point], Path(args.results), again=args.again) for name, point in POINTS.items()}
+    results = {name: run([*shared, *point], again=args.again) for name, point in POINTS.items()}
     quick = [command_s(["train.py", "--help"]), command_s(["train.py", "prune=fixed51"])]
     second = command_s(["train.py", *shared, *POINTS["fixed50, int8"]])
     (ROOT / "benchmarks" / "SST2.md").write_text(report(results, quick, second), encoding="utf-8")
 
 
-def run(overrides: list[str], results_dir: Path, *, again: bool) -> dict[str, Any]:
+def run(overrides: list[str], *, again: bool = False) -> dict[str, Any]:
     """result.json of one point; the run prints its own table."""
     print("train.py", *overrides, flush=True)
     done = train(overrides)
@@ -103,7 +103,7 @@ def report(results: dict[str, dict[str, Any]], quick: list[float], second: float
     lines = [
         "# MiniLM-L6 on SST-2", "",
         "Written by `python benchmarks/sst2.py`; every figure is that of the `.tflite` file, on all 872 dev sentences.", "",
-        f"{machine['cpu']}, {machine['cores']} cores, ISA {', '.join(machine['isa'])}; one thread, batch 1, seed 0.", "",
+        f"{timed_on(machine)}, seed 0.", "",
         head, "|" + "---|" * 9, *(row(name, result) for name, result in results.items()), "",
         "| asked for | measured |", "|---|---|", *(f"| {a} | {m} |" for a, m in asked(results, quick, second)), "",
     ]  # fmt: skip
@@ -116,6 +116,11 @@ def require_one_machine(machines: Iterable[Mapping[str, Any]], way_out: str) -> 
     if len(found) > 1:
         told = ", ".join(f"{key} ({cpu})" for key, cpu in found.items())
         sys.exit(f"Error: the results were timed on several machines: {told}. {way_out}")
+
+
+def timed_on(machine: Mapping[str, Any]) -> str:
+    """The machine of a result, and how files are timed on it."""
+    return f"{machine['cpu']}, {machine['cores']} cores, ISA {', '.join(machine['isa'])}; one thread, batch 1"
 
 
 def row(name: str, result: dict[str, Any]) -> str:

@@ -335,9 +335,9 @@ PARTS = {"points": points, "again": again, "alone": alone, "kill": kill, "search
 def machine_text() -> str:
     """This machine in a line."""
     from optim.measure.device import machine
+    from optim.report.timing import machine_line
 
-    here = machine()
-    return f"{here['cpu']}, {here['cores']} cores, {' '.join(here['isa'])}"
+    return machine_line(machine())
 
 
 def written(found: dict[str, Figures]) -> str:

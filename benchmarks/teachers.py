@@ -12,20 +12,17 @@ call that was stopped goes on where it was.
 # ruff: noqa: E501
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 
-from kept import made_before, make, write
-from sst2 import ROOT, require_one_machine, run
+import kept
+from sst2 import ROOT, require_one_machine, run, timed_on
 
 sys.path[:0] = [str(ROOT)]
 from optim.report.finished import Finished  # noqa: E402
 from optim.report.statistics import Answers, against  # noqa: E402
-from optim.run import config  # noqa: E402
 from optim.sweep.points import merged  # noqa: E402
 
 PAGE = ROOT / "benchmarks" / "TEACHERS.md"
@@ -54,29 +51,9 @@ Done = dict[str, dict[int, Finished]]  # point -> seed -> what came of it
 
 def main() -> None:
     """Runs every point of every seed, and writes the page after each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder with train.tsv and dev.tsv")
-    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
-    parser.add_argument("--only", nargs="*", choices=list(POINTS), default=list(POINTS))
-    parser.add_argument("--teacher-seed", type=int, default=0, help="of the MPNet that teaches")
-    parser.add_argument("--page", type=Path, default=PAGE, help="what is written")
-    parser.add_argument("--results", default="results")
-    parser.add_argument("--cache", default=None, help="cache_dir of train.py")
-    args = parser.parse_args()
-    shared = ["data=sst2", f"data.path={args.data}", "track=none", f"results_dir={args.results}"]
-    shared += [f"cache_dir={args.cache}"] if args.cache else []
-    config.register()
-    words = partial(words_of, shared, teacher_seed=args.teacher_seed)
-    done = made_before(POINTS, words, args.seeds, Path(args.results))
-
-    def folder(name: str, seed: int) -> Path:
-        return ROOT / args.results / run(words(name, seed), Path(args.results), again=False)["run_id"]
-
-    def show() -> None:
-        write(args.page, page(done, args.teacher_seed))
-
-    show()
-    make(folder, args.only, args.seeds, done, show)
+    args = kept.arguments(__doc__, POINTS, files="train.tsv and dev.tsv", seeds=[0, 1, 2], page=PAGE).parse_args()
+    words = partial(words_of, kept.words_for(args, "sst2"), teacher_seed=args.teacher_seed)
+    kept.make(args, POINTS, words, run, partial(page, teacher_seed=args.teacher_seed))
 
 
 def words_of(shared: list[str], name: str, seed: int, teacher_seed: int) -> list[str]:
@@ -103,7 +80,7 @@ def page(done: Done, teacher_seed: int = 0) -> str:
     return "\n".join([
         "# Teachers and students on SST-2", "",
         f"Written by `python benchmarks/teachers.py`; every figure is that of the `.tflite` file, on all {first.data['dev_examples']} dev sentences.", "",
-        f"{first.machine['cpu']}, {first.machine['cores']} cores, ISA {', '.join(first.machine['isa'])}; one thread, batch 1.", "",
+        f"{timed_on(first.machine)}.", "",
         f"A student taught by MPNet: `{' '.join([*taught_by(teacher_seed), *RECIPE])}`; train alone: `{ALONE}`.", "",
         head, "|" + "---|" * 9, *(row(name, done[name]) for name in POINTS if name in done), "",
         *(["| difference | seeds | points (95 %) |", "|---|---|---|", *gains, "",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from types import SimpleNamespace
-from typing import ClassVar
 
 import numpy as np
 import yaml
@@ -19,7 +18,6 @@ def test_the_method_of_the_guide_is_one_in_ten_lines(monkeypatch):
     code, config = (re.findall(rf"```{kind}\n(.*?)```", guide, re.DOTALL)[0] for kind in ("python", "yaml"))
     assert len([line for line in code.splitlines() if line.strip()]) == 10
     monkeypatch.setitem(build._registered, "vocab", dict(build.methods("vocab")))
-    monkeypatch.setattr(vocabulary, "ClassVar", ClassVar, raising=False)
     exec(code, dict(vars(vocabulary)))
     made = build.build(yaml.safe_load(config), "vocab")
     words = SimpleNamespace(needed=lambda: {0, 4})

@@ -33,6 +33,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from sst2 import run  # noqa: E402
 
+from optim.common.versions import versions_of  # noqa: E402
 from optim.data.tables import read_rows  # noqa: E402
 from optim.encoder import store  # noqa: E402
 from optim.encoder.checkpoint import names  # noqa: E402
@@ -97,7 +98,8 @@ def main() -> None:
         one.accuracy = float(np.mean(np.array(one.ask(do="labels")["labels"]) == truth))
         print(f"{one.name}: accuracy {one.accuracy:.4f}", flush=True)
     measured(alone, pair, args.rounds)
-    PAGE.write_text(page(alone, pair, versions(python), args.rounds, len(texts)), encoding="utf-8")
+    packages = versions(python, "onnxruntime", "openvino", "nncf", "torch", "transformers", own=("ai-edge-litert",))
+    PAGE.write_text(page(alone, pair, packages, args.rounds, len(texts)), encoding="utf-8")
     print(f"Written: {PAGE}")
 
 
@@ -122,7 +124,7 @@ def prepare(args: argparse.Namespace, python: Path, texts: Sequence[str]) -> Pat
     """The folder with one fine-tuned MiniLM as everyone's file, under `args.work`."""
     shared = ["model=minilm", "data=sst2", f"data.path={args.data}", "distill=none", "track=none",
               f"results_dir={args.results}", f"cache_dir={args.cache}"]  # fmt: skip
-    made = {quant: run([*shared, f"quant={quant}"], args.results, again=False) for quant in OURS.values()}
+    made = {quant: run([*shared, f"quant={quant}"]) for quant in OURS.values()}
     teacher = next(stage for stage in made["int8"]["cost"]["stages"] if stage.startswith("teacher-"))
     work = args.work / teacher  # what is converted of another fit is another's
     for quant, result in made.items():
@@ -250,16 +252,11 @@ def asked(alone: Mapping[str, Contender], pair: Mapping[str, Contender]) -> list
     return lines
 
 
-def versions(python: Path) -> dict[str, str]:
-    """Package -> version of what was measured."""
-    code = (
-        "from importlib.metadata import version as v; import json; "
-        "print(json.dumps({n: v(n) for n in ('onnxruntime', 'openvino', 'nncf', 'torch', 'transformers')}))"
-    )
-    own = {"ai-edge-litert": machine()["versions"]["ai-edge-litert"]}
-    return own | json.loads(
-        subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout
-    )
+def versions(python: Path, *theirs: str, own: Sequence[str]) -> dict[str, str]:
+    """Package -> version of what was measured: `own` are this Python's packages, `theirs` those of `python`."""
+    code = f"from importlib.metadata import version as v; import json; print(json.dumps({{n: v(n) for n in {theirs}}}))"
+    told = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout
+    return versions_of(own) | json.loads(told)
 
 
 if __name__ == "__main__":

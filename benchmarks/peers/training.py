@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 HERE, PAGE = ROOT / "benchmarks" / "peers", ROOT / "benchmarks" / "TRAINING.md"
 sys.path[:0] = [str(ROOT), str(HERE)]
 
-from bench import peers_python, ratio  # noqa: E402
+from bench import peers_python, ratio, versions  # noqa: E402
 from learner import LAST  # noqa: E402
 
 from optim.data.tokens import Tokens, tokenize  # noqa: E402
@@ -116,13 +116,14 @@ def main() -> None:
         parser.error("--rounds, --steps and --warm must be 1 or above.")
     before = machine()
     python = peers_python()
+    packages = versions(python, "torch", "transformers", "accelerate", own=("tensorflow", "tf_keras"))
     with tempfile.TemporaryDirectory() as folder:
         found = started(args, Path(folder), python)
         measured(found, rounds=args.rounds, steps=args.steps, warm=args.warm)
         weights: dict[str, int] = {}
         for model in [None, *args.weigh]:  # what was timed is written before minutes of weighing
             weights |= {model: weighed(args, model, Path(folder))} if model else {}
-            args.page.write_text(page(found, weights, args, before, versions(python)), encoding="utf-8")
+            args.page.write_text(page(found, weights, args, before, packages), encoding="utf-8")
     print(f"Written: {args.page}")
 
 
@@ -269,18 +270,6 @@ def asked(named: Mapping[str, Learner]) -> list[str]:
             middle, least, most = ratio(named[above].seconds, named[below].seconds)
             lines.append(f"| {said} | {goal} | {middle:.2f} ({least:.2f} to {most:.2f}) |")
     return lines
-
-
-def versions(python: Path) -> dict[str, str]:
-    """Package -> version of what was measured."""
-    code = (
-        "from importlib.metadata import version as v; import json; "
-        "print(json.dumps({n: v(n) for n in ('torch', 'transformers', 'accelerate')}))"
-    )
-    own = {name: machine()["versions"][name] for name in ("tensorflow", "tf_keras")}
-    return own | json.loads(
-        subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout
-    )
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def within_budget(shape: Architecture, importance: Importance, *, cost: Cost, bu
     A layer keeps a head and a group of columns, or goes as a whole; one layer stays.
     Raises UserError for a budget below that.
     """
-    state = _State(shape, importance)
+    state = _State.of(shape, importance)
     while cost(state.shape()) > budget:
         options = state.options(cost)
         if not options:
@@ -84,13 +84,20 @@ def within_budget(shape: Architecture, importance: Importance, *, cost: Cost, bu
     return state.kept()
 
 
+@dataclass(frozen=True)
 class _State:
-    """What is still there while parts go."""
+    """What is still there while parts go, by layer: those of each that go first stand first."""
 
-    def __init__(self, shape: Architecture, importance: Importance) -> None:
-        self.whole, self.importance = shape, importance
-        self.heads: dict[int, list[int]] = {i: _rising(own) for i, own in enumerate(importance.heads)}
-        self.groups: dict[int, list[list[int]]] = {i: _groups(own) for i, own in enumerate(importance.columns)}
+    whole: Architecture
+    importance: Importance
+    heads: dict[int, list[int]]
+    groups: dict[int, list[list[int]]]  # of feed-forward columns
+
+    @classmethod
+    def of(cls, shape: Architecture, importance: Importance) -> _State:
+        """That of the whole model."""
+        heads = {i: _rising(own) for i, own in enumerate(importance.heads)}
+        return cls(shape, importance, heads, {i: _groups(own) for i, own in enumerate(importance.columns)})
 
     def kept(self) -> Kept:
         """As indices."""
@@ -132,26 +139,18 @@ class _State:
         columns = sum(_together(self.importance.columns[i][group]) for group in self.groups[i])
         return max(float(self.importance.layers[i]), heads + columns)
 
-    def _copy(self) -> _State:
-        copy = object.__new__(_State)
-        copy.whole, copy.importance = self.whole, self.importance
-        copy.heads, copy.groups = dict(self.heads), dict(self.groups)
-        return copy
-
     def _without_head(self, i: int) -> _State:
-        left = self._copy()
-        left.heads[i] = left.heads[i][1:]
-        return left
+        return replace(self, heads={**self.heads, i: self.heads[i][1:]})
 
     def _without_group(self, i: int) -> _State:
-        left = self._copy()
-        left.groups[i] = left.groups[i][1:]
-        return left
+        return replace(self, groups={**self.groups, i: self.groups[i][1:]})
 
     def _without_layer(self, i: int) -> _State:
-        left = self._copy()
-        del left.heads[i], left.groups[i]
-        return left
+        return replace(self, heads=_without(self.heads, i), groups=_without(self.groups, i))
+
+
+def _without(parts: dict[int, list], i: int) -> dict[int, list]:
+    return {layer: own for layer, own in parts.items() if layer != i}
 
 
 def _together(importance: np.ndarray) -> float:

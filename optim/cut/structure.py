@@ -79,13 +79,14 @@ class Criterion:
         require_seed("slim.seed", self.seed)
 
 
+@method("slim", "none")
 @dataclass(frozen=True)
 class Whole:
     """`slim=none`."""
 
-    changes: bool = False
-    needs_latency: bool = False
-    criterion: Criterion | None = None
+    changes = False
+    needs_latency = False
+    criterion = None
 
     def check(self, shape: Architecture) -> None:
         """Nothing can be wrong."""
@@ -115,7 +116,7 @@ class Even:
     layers: int | None
     width: int | None
     criterion: Criterion
-    needs_latency: bool = False
+    needs_latency = False
 
     def __post_init__(self) -> None:
         for name in ("heads", "ffn"):
@@ -193,7 +194,7 @@ class Budget:
     latency_ms: float | None
     width: int | None
     criterion: Criterion
-    changes: bool = True
+    changes = True
 
     def __post_init__(self) -> None:
         if (self.parameters is None) == (self.latency_ms is None):
@@ -294,12 +295,6 @@ def _layers_of(shape: Architecture, count: int | None) -> Kept:
     chosen = [last] if count == 1 else [int(i) for i in np.round(np.linspace(0, last, count))]
     return replace(whole, layers=tuple(chosen), heads=tuple(whole.heads[i] for i in chosen),
                    columns=tuple(whole.columns[i] for i in chosen))  # fmt: skip
-
-
-@method("slim", "none")
-def none() -> Whole:
-    """`slim=none`."""
-    return Whole()
 
 
 @method("slim", "even")

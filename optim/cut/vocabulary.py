@@ -36,11 +36,12 @@ class Vocabulary(Protocol):
         ...
 
 
+@method("vocab", "full")
 @dataclass(frozen=True)
 class Full:
     """`vocab=full`."""
 
-    changes: bool = False
+    changes = False
 
     def check(self, words: Words) -> None:
         """Nothing can be wrong."""
@@ -50,12 +51,13 @@ class Full:
         return list(range(len(counts)))
 
 
+@method("vocab", "seen")
 @dataclass(frozen=True, kw_only=True)
 class Seen:
     """`vocab=seen`: what stands in train at least `minimum_count` times, and what every word can be spelled with."""
 
     minimum_count: int
-    changes: bool = True
+    changes = True
 
     def __post_init__(self) -> None:
         require_count("vocab.minimum_count", self.minimum_count)
@@ -69,12 +71,13 @@ class Seen:
         return sorted(words.needed() | set(np.flatnonzero(counts >= self.minimum_count).tolist()))
 
 
+@method("vocab", "top")
 @dataclass(frozen=True, kw_only=True)
 class Top:
     """`vocab=top`: as many as `size`; after what is needed, those that stand in train most often."""
 
     size: int
-    changes: bool = True
+    changes = True
 
     def __post_init__(self) -> None:
         require_count("vocab.size", self.size)
@@ -93,24 +96,6 @@ class Top:
         needed = words.needed()
         order = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i] and int(i) not in needed]
         return sorted(needed | set(order[: self.size - len(needed)]))
-
-
-@method("vocab", "full")
-def full() -> Full:
-    """`vocab=full`."""
-    return Full()
-
-
-@method("vocab", "seen")
-def seen(*, minimum_count: int) -> Seen:
-    """`vocab=seen`."""
-    return Seen(minimum_count=minimum_count)
-
-
-@method("vocab", "top")
-def top(*, size: int) -> Top:
-    """`vocab=top vocab.size=8000`."""
-    return Top(size=size)
 
 
 class Words:

@@ -14,51 +14,20 @@ import numpy as np
 from optim.common.build import method
 from optim.common.errors import UserError
 from optim.common.packages import Pin, pinned_file
-from optim.data.corpus import Corpus, Sentences, Source, _check_max_length, _corpus, _hash_order
+from optim.data.corpus import Corpus, Sentences, _check_max_length, _corpus, _hash_order
 
 NO_INDEX = "Use data=csv, or data=sst2 with data.path=DIR."
 
 
 @method("data", "reviews")
-def reviews(
-    *,
-    requirement: str,
-    file: str,
-    sha256: str,
-    archive: str,
-    member: str,
-    member_sha256: str,
-    rating_above: float,
-    dev_count: int,
-    split_seed: int,
-    max_length: int,
-) -> Source:
+@dataclass(frozen=True, kw_only=True)
+class Reviews:
     """Movie-review snippets with the mean of 20 human ratings in [-4, 4] (Hutto & Gilbert 2014, VADER).
 
     `member` of `archive` of the source archive `file`, which pip downloads as `requirement`. Kept are snippets with
     |rating| > rating_above; positive if the rating is above 0. They are raw snippets of what SST was cut from: a model
     trained on them must not be scored on SST-2.
     """
-    _check_max_length(max_length)
-    if dev_count < 1:
-        raise UserError(f"data.dev_count must be at least 1, got {dev_count}.")
-    return Reviews(
-        requirement=requirement,
-        file=file,
-        sha256=sha256,
-        archive=archive,
-        member=member,
-        member_sha256=member_sha256,
-        rating_above=rating_above,
-        dev_count=dev_count,
-        split_seed=split_seed,
-        max_length=max_length,
-    )
-
-
-@dataclass(frozen=True)
-class Reviews:
-    """The movie-review snippets of the vaderSentiment source archive."""
 
     requirement: str
     file: str
@@ -70,7 +39,12 @@ class Reviews:
     dev_count: int
     split_seed: int
     max_length: int
-    name: str = "reviews"
+    name = "reviews"
+
+    def __post_init__(self) -> None:
+        _check_max_length(self.max_length)
+        if self.dev_count < 1:
+            raise UserError(f"data.dev_count must be at least 1, got {self.dev_count}.")
 
     def fingerprint(self) -> dict[str, Any]:
         """The pin of the snippets and what is made of them."""

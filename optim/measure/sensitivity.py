@@ -30,6 +30,7 @@ from optim.common.screen import bar
 from optim.data.tokens import Tokens, pad
 from optim.export.quantize import Student
 from optim.measure.quality import paired_change
+from optim.train.inner import Inner
 from optim.train.prune import prunable
 
 VERSION = 3  # of the table; raised when its figures mean something else, and with it that of `quant=mixed`
@@ -98,8 +99,9 @@ def _changes(probed: Probed, block: int | None) -> Iterator[tuple[str, int, str,
             yield part, layer, change, _bind(probed.weights, dict.fromkeys(names, edit))
         for change, mode in ((TOKENS, BY_TOKEN), (STATIC, BY_RANGE)):
             yield part, layer, change, _bind(probed.activations, names, mode)
-    for index, width in enumerate(probed.heads):
-        yield ALL_OF.format(index), index, HEAD, _bind(probed.weights, without_head(probed.model, index, width))
+    for index in range(probed.inner.depth):
+        head = without_head(probed.model, index, probed.inner.head_width)
+        yield ALL_OF.format(index), index, HEAD, _bind(probed.weights, head)
         yield ALL_OF.format(index), index, FFN, _bind(probed.weights, without_columns(probed.model, index))
     for change, edit in ((INT8, lambda t: rounded(t, 8, None, whole=True)), (INT4, lambda t: rounded(t.T, 4, BLOCK).T)):
         yield EMBEDDINGS, 0, change, _bind(probed.weights, {EMBEDDINGS: edit})
@@ -128,9 +130,12 @@ class Probed:
         self.model, self.held, self.kernels = model, held, [*prunable(model), "classifier"]
         self.probes = {name: _probe(model.get_layer(name)) for name in self.kernels}
         self.probed = keras.models.clone_model(model, clone_function=lambda one: self.probes.get(one.name, one))
-        self.heads = _head_widths(model)
+        self.inner = Inner.of_model(model)
+        # What every layer but the last gives, in the model with the probes; both models use a layer that is left alone.
         # Found before a model is made from them: Keras then uses the layers once more, and takes that for the last use.
-        self.ends = [self._end(layer) for layer in range(len(self.heads) - 1)]
+        self.ends = [
+            model.get_layer(self.inner.hidden(layer)).get_output_at(-1) for layer in range(1, self.inner.depth)
+        ]
         self.tails: dict[int, Any] = {}
         order = np.argsort(held.lengths, kind="stable")
         self.batches = [_Batch(index, *pad(held, index)) for index in np.array_split(order, -(-len(order) // BATCH))]
@@ -150,7 +155,7 @@ class Probed:
         """The layer of a kernel; what comes behind the last one counts as that one."""
         found = re.match(r"layer(\d+)_", name)
         behind = name in ("pooler", "classifier")
-        return int(found[1]) if found else len(self.heads) - 1 if behind else 0
+        return int(found[1]) if found else self.inner.depth - 1 if behind else 0
 
     def logits(self, layer: int) -> np.ndarray:
         """float32 [held out, classes] of the model as it is now; nothing before `layer` may have been changed."""
@@ -198,12 +203,6 @@ class Probed:
             for name in names:
                 self.probes[name].mode.assign(OFF)
 
-    def _end(self, layer: int) -> Any:
-        """What a layer gives, in the model with the probes; a layer that is left alone is used by both models."""
-        names = {one.name for one in self.model.layers}
-        last = "bottleneck_out_norm" if f"layer{layer}_bottleneck_out_norm" in names else "ffn_norm"
-        return self.model.get_layer(f"layer{layer}_{last}").get_output_at(-1)
-
     def _between_layers(self) -> list[list[Any]]:
         """For each batch, what every layer but the last gives."""
         import tensorflow as tf
@@ -224,8 +223,8 @@ class Probed:
 
         if layer not in self.tails:
             # Behind the embeddings only a bias between positions still asks for the ids.
-            again = any(one.name == "relative_bias" for one in self.model.layers)
-            names = ("input_ids", "attention_mask") if layer == 0 or again else ("attention_mask",)
+            reads_ids = layer == 0 or self.inner.relative
+            names = ("input_ids", "attention_mask") if reads_ids else ("attention_mask",)
             before = {} if layer == 0 else {"states": self.ends[layer - 1]}
             tail = keras.Model({**self._inputs(names), **before}, self.probed.output)
             self.tails[layer] = _compiled(tail, tuple(one.shape[-1] for one in before.values()))
@@ -339,17 +338,9 @@ def _norms(rows: np.ndarray) -> np.ndarray:
     return np.sqrt((rows**2).sum(axis=1))
 
 
-def _head_widths(model: Any) -> list[int]:
-    """For each layer, the width of a head."""
-    return [one.head_width for one in model.layers if type(one).__name__ == "Attention"]
-
-
 def _kl(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """sum of p log(p / q) for each row of logits, nats: float [n]."""
-    p, q = (_log_softmax(logits.astype(np.float64)) for logits in (one, other))
+    from scipy.special import log_softmax
+
+    p, q = (log_softmax(logits.astype(np.float64), axis=1) for logits in (one, other))
     return (np.exp(p) * (p - q)).sum(axis=1)
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

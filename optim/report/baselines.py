@@ -13,6 +13,7 @@ from optim.common.errors import UserError, require_number
 from optim.common.screen import beside, width
 from optim.report.finished import read_all
 from optim.report.table import Table
+from optim.report.timing import machine_line
 
 FOLDER = "baselines"  # under results_dir
 FINE_TUNED, RANDOM = "fine-tuned", "random"
@@ -117,15 +118,14 @@ def _notes(rows: Sequence[Baseline]) -> list[str]:
     how = sorted({(r.speed["sequence_length"], r.speed["threads"]) for r in rows})
     timed = " or ".join(f"{length} tokens on {threads} thread{'s' * (threads > 1)}" for length, threads in how)
     found = {row.machine["id"]: row.machine for row in rows}
-    machines = {key: f"{m['cpu']}, {m['cores']} cores, {' '.join(m['isa'])}" for key, m in found.items()}
     loads = [r.machine["load_average"][0] for r in rows]
     return [
         *LEGEND,
         f"p50 ms: one sentence of {timed}. Peak MB: of a process with Python and LiteRT in it.",
-        *(f"Measured on {name} (machine {key})." for key, name in machines.items()),
+        *(f"Measured on {machine_line(machine)} (machine {key})." for key, machine in found.items()),
         f"Load average before the runs began: {min(loads):.2f} to {max(loads):.2f}. A lock keeps other measurements of "
         "this tool away, not other programs: on a shared machine trust the order of the rows more than milliseconds.",
-        *(["Latencies come from several machines: compare them within one alone."] if len(machines) > 1 else []),
+        *(["Latencies come from several machines: compare them within one alone."] if len(found) > 1 else []),
     ]
 
 

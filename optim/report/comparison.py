@@ -16,7 +16,7 @@ from optim.report.difference import CLOSE_POINTS, SURE, Difference, Spread, holm
 from optim.report.effects import Effect, effects
 from optim.report.finished import Finished, accuracy_text, drop_points, teacher_text
 from optim.report.seeds import Pooled, pooled, spreads_of
-from optim.report.timing import noisy
+from optim.report.timing import machine_line, noisy
 from optim.run.result import Result
 
 
@@ -159,7 +159,7 @@ class Comparison:
     def machines(self) -> list[str]:
         """A line for each machine that latencies come from."""
         found = {p.machine: p.result.machine for p in self.points}
-        return [f"{m['cpu']}, {m['cores']} cores, {' '.join(m['isa'])} (machine {key})" for key, m in found.items()]
+        return [f"{machine_line(machine)} (machine {key})" for key, machine in found.items()]
 
 
 def _drop(group: Pooled) -> float:

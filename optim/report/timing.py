@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from optim.report.finished import Finished
 
 UNSTEADY = 1.3  # p90 / p50 above which something else ran beside a measurement
 STRAYS = 0.15  # of a float32 reference from the median of its graph: the machine was slower or faster then
 SIZE_TIE = 0.01  # sizes nearer than that are one size: gzip's moves by as much with the seed
+
+
+def machine_line(machine: Mapping[str, Any]) -> str:
+    """What the `machine` of a result is, in words."""
+    return f"{machine['cpu']}, {machine['cores']} cores, {' '.join(machine['isa'])}"
 
 
 def noisy(points: Sequence[Finished]) -> list[bool]:

@@ -55,6 +55,6 @@ def require_tuned(teacher: str, labels: np.ndarray, logits: np.ndarray, weights:
 
 def mean_soft(logits: Sequence[np.ndarray], temperature: float) -> np.ndarray:
     """The mean over the teachers of soft-max(logits / temperature): float [n, classes] from as many of that shape."""
-    scaled = np.stack(logits).astype(np.float64) / temperature
-    powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
-    return (powers / powers.sum(axis=-1, keepdims=True)).mean(axis=0)
+    from scipy.special import softmax
+
+    return softmax(np.stack(logits).astype(np.float64) / temperature, axis=-1).mean(axis=0)

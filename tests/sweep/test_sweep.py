@@ -504,7 +504,8 @@ def test_a_point_that_may_not_be_written_is_left_out_before_anything_is_timed(tm
         for file in ("model.tflite", "tokenizer.json"):
             (tmp_path / name / "bundle" / file).write_bytes(b"x")
     monkeypatch.setattr("os.access", lambda path, mode: Path(path).name == "mine")
-    assert [p.folder.name for p in verbs._files_of(SimpleNamespace(results_dir=tmp_path))] == ["mine"]
+    settings: Any = SimpleNamespace(results_dir=tmp_path)
+    assert [p.folder.name for p in verbs._files_of(settings)] == ["mine"]
     assert f"{tmp_path / 'theirs'} is left out: it cannot be written.\n" in capsys.readouterr().err
 
 
