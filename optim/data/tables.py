@@ -110,15 +110,24 @@ def _read_jsonl(path: Path, columns: tuple[str, str]) -> list[Cells]:
     for i, line in enumerate(path.read_bytes().decode("utf-8-sig").split("\n"), start=1):
         if not line.strip():
             continue
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"data: {path}, line {i} is not JSON ({error}).") from error
+        entry = _parsed(line, f"data: {path}, line {i}")
         if not isinstance(entry, dict):
             raise UserError(f"data: {path}, line {i} must be a JSON object, got {type(entry).__name__}.")
         _places(f"{path}, line {i},", list(entry), columns)
         rows.append((i, entry[columns[0]], entry[columns[1]]))
     return rows
+
+
+def _parsed(line: str, where: str) -> Any:
+    """What a line of JSON says. Raises UserError, `where` first, for one that is none or that Python refuses to read."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where} is not JSON ({error}).") from error
+    except ValueError as error:  # a number of more digits than Python reads
+        raise UserError(f"{where} has a number that is too long to read. Is it meant to be a text?") from error
+    except RecursionError as error:
+        raise UserError(f"{where} has brackets that are nested too deep to read.") from error
 
 
 def _read_parquet(path: Path, columns: tuple[str, str]) -> list[Cells]:
