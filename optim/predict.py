@@ -35,6 +35,7 @@ import numpy as np
 from optim.common.errors import UserError, require_count
 from optim.common.interrupts import INTERRUPTED
 from optim.common.screen import with_stderr
+from optim.common.text import in_line
 from optim.export.bundle import LABELS_FILE, TOKENIZER_FILE, bundle_of, model_in, read_labels
 from optim.measure import runtime
 from optim.measure.device import cores
@@ -146,7 +147,7 @@ class Classifier:
     def summary(self, seconds: float | None = None) -> str:
         """How many sentences were given which label, how many of them were cut, and how many a second it were."""
         total = self.counts.total()
-        named = ", ".join(f"{count:,} {label}" for label, count in self.counts.most_common())
+        named = ", ".join(f"{count:,} {in_line(label)}" for label, count in self.counts.most_common())
         cut = f"{self.cut:,} cut at {self.max_length} tokens" if self.cut else "none was cut"
         rate = f"; {total / seconds:,.0f} a second" if seconds and total >= RATED else ""
         return f"{total:,} sentence{'s' * (total != 1)}: {named or 'none'}; {cut}{rate}."

@@ -205,6 +205,13 @@ def test_the_package_classifies_one_sentence_or_several(whole):
     assert (classify.cut, classify.counts) == (0, {"positive": 2, "negative": 1})
 
 
+def test_a_label_with_a_line_end_or_a_long_one_stands_in_a_line(bundle):
+    write_labels(bundle / "labels.json", labels=["no\nline", "y" * 999], max_length=5)
+    classify = predict.Classifier(bundle)
+    classify(["dull", "charming"])
+    assert classify.summary() == f"2 sentences: 1 no line, 1 {'y' * 36} ...; none was cut."
+
+
 # What a bundle needs: only these distributions, and what they ask for.
 ONLY = """
 import importlib.metadata as m, re, sys

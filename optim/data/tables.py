@@ -11,6 +11,7 @@ from typing import Any
 
 from optim.common.errors import UserError, shown
 from optim.common.files import first_line, sha256_of
+from optim.common.text import is_unicode
 
 Cells = tuple[int, Any, Any]  # line, text, label
 COLUMNS = "For data=csv set data.text_column and data.label_column."
@@ -119,7 +120,7 @@ def _read_jsonl(path: Path, columns: tuple[str, str]) -> list[Cells]:
 
 
 def _parsed(line: str, where: str) -> Any:
-    """What a line of JSON says. Raises UserError, `where` first, for one that is none or that Python refuses to read."""
+    """What a line of JSON says. Raises UserError, `where` first, for one that is none or that Python does not read."""
     try:
         return json.loads(line)
     except json.JSONDecodeError as error:
@@ -169,8 +170,8 @@ def _row(path: Path, line: int, row: list[str], header: list[str], places: list[
 
 
 def _is_text(value: Any) -> bool:
-    """True for a string that says something and can be encoded: JSON can hold half a surrogate pair."""
-    return isinstance(value, str) and bool(value.strip()) and value.encode("utf-8", "ignore").decode() == value
+    """True for a string that says something and can be written."""
+    return isinstance(value, str) and bool(value.strip()) and is_unicode(value)
 
 
 def _is_missing(label: Any) -> bool:
