@@ -19,6 +19,7 @@ import codecs
 import json
 import math
 import os
+import re
 import stat
 import sys
 import time
@@ -28,18 +29,22 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, overload
+from typing import Any, NoReturn, overload
 
 import numpy as np
 
-from optim.common.errors import UserError, require_count
+from optim.common.errors import UserError, require_count, shown
 from optim.common.interrupts import INTERRUPTED
 from optim.common.screen import with_stderr
+from optim.common.text import in_line, is_unicode
 from optim.export.bundle import LABELS_FILE, TOKENIZER_FILE, bundle_of, model_in, read_labels
 from optim.measure import runtime
 from optim.measure.device import cores
 
 TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+SUFFIX = r"[^.]\.[A-Za-z]{2,5}$"  # of a name of a file
+AS_SENTENCE = "If it is a sentence, send it through stdin, or in a file."
+DASHED = """A sentence of one word that begins with "-" stands after "--": BUNDLE -- "-meh"."""
 BLOCK = 1024  # sentences that are sorted by length together, and answered before the next ones are read
 PIECE = 32  # of these, neighbours in length, that one interpreter answers in a row
 RATED = 100  # sentences: a rate of fewer says nothing
@@ -80,19 +85,19 @@ class Classifier:
     def __call__(self, text):
         """text, label, score (soft-max of that label's logit, in (0, 1]) and scores (of every label; they add to 1).
 
-        Of several sentences a list of these.
+        Of several sentences a list of these. Raises UserError for what is no text.
         """
         return self._single(text) if isinstance(text, str) else list(self.answers(text))
 
     def _single(self, text: str) -> dict[str, Any]:
         """As `answers`, without the sorting and the pieces that only several sentences need."""
-        encoded = self._tokenizer.encode(text)
+        encoded = self._tokenizer.encode(_text(text, "the sentence"))
         logits = self._models[0].logits(np.array(encoded.ids, np.int32))
         return self._answer(text, logits, cut=bool(encoded.overflowing))
 
     def answers(self, texts: Iterable[str]) -> Iterator[dict[str, Any]]:
         """Those of `__call__`, in the order of the texts; a block of texts is read before its first answer comes."""
-        for block in blocks(texts, BLOCK):
+        for block in blocks(_texts(texts), BLOCK):
             encoded = self._tokenizer.encode_batch(block)
             rows = [np.array(one.ids, np.int32) for one in encoded]
             try:
@@ -146,7 +151,7 @@ class Classifier:
     def summary(self, seconds: float | None = None) -> str:
         """How many sentences were given which label, how many of them were cut, and how many a second it were."""
         total = self.counts.total()
-        named = ", ".join(f"{count:,} {label}" for label, count in self.counts.most_common())
+        named = ", ".join(f"{count:,} {in_line(label)}" for label, count in self.counts.most_common())
         cut = f"{self.cut:,} cut at {self.max_length} tokens" if self.cut else "none was cut"
         rate = f"; {total / seconds:,.0f} a second" if seconds and total >= RATED else ""
         return f"{total:,} sentence{'s' * (total != 1)}: {named or 'none'}; {cut}{rate}."
@@ -167,6 +172,27 @@ def blocks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
         raise
     if block:
         yield block
+
+
+def _texts(given: Iterable[str]) -> Iterator[str]:
+    """The sentences. Raises UserError for one that is no text, by its number: those before it are answered."""
+    try:
+        if isinstance(given, bytes):  # it would be taken for its numbers
+            raise TypeError
+        every = iter(given)
+    except TypeError as error:
+        raise UserError(f"What is classified must be a text or several, got {shown(given)}.") from error
+    for number, text in enumerate(every, start=1):
+        yield _text(text, f"sentence {number}")
+
+
+def _text(value: object, name: str) -> str:
+    """The text, which the tokenizer takes. Raises UserError for anything else, as a column of a table may hold."""
+    if not isinstance(value, str):
+        raise UserError(f"{name} must be a text, got {shown(value)}.")
+    if not is_unicode(value):
+        raise UserError(f"{name} must be Unicode, got {shown(value)}, which has one half of a surrogate pair.")
+    return value
 
 
 def _tokenizer(path: Path, max_length: int):
@@ -231,16 +257,28 @@ def _unmarked(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _is_file(argument: str) -> bool:
-    """Whether it names a file of sentences. Raises UserError for a table, and for what only looks like a file."""
-    path, there = Path(argument), False
+    """Whether it names a file of sentences. Raises UserError for a folder, a table, and what only looks like a file."""
+    path, there, folder = Path(argument), False, False
     with suppress(OSError, ValueError):  # too long for a name, or no name at all: a sentence
-        there = path.is_file() or path.is_fifo()  # the second is what a shell makes of <(command)
-    table = path.suffix.lower() in TABLES
-    if there and table:
+        there, folder = path.exists(), path.is_dir()  # it need be no plain file: a shell makes a pipe of <(command)
+    if folder:
+        raise UserError(f"{path} is a folder: name text files in it, one sentence a line. {AS_SENTENCE}")
+    if there and path.suffix.lower() in TABLES:
         raise UserError(f"{path} is a table: put its sentences into a text file, one a line.")
-    if not there and (table or path.suffix.lower() == ".txt") and not argument.split()[1:]:
-        raise UserError(f"There is no file {path}.")
+    if not there and _looks_like_a_file(argument):
+        raise UserError(f"There is no file {path}. {AS_SENTENCE}")
     return there
+
+
+def _looks_like_a_file(argument: str) -> bool:
+    """Whether one word is a path or ends as names of files do: `notes.md`, but not `good.`, `U.S.`, `ok...so`, `9/10`.
+
+    Letters are asked for, as figures and faces have slashes too.
+    """
+    if argument.split()[1:] or not any(map(str.isalpha, argument)):
+        return False
+    known = Path(argument).suffix.lower() in TABLES
+    return known or os.sep in argument or bool(re.search(SUFFIX, argument.strip()))
 
 
 def answers(classify: Classifier, arguments: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -251,11 +289,19 @@ def answers(classify: Classifier, arguments: Sequence[str]) -> Iterator[dict[str
     return map(classify, found)
 
 
+class _Arguments(argparse.ArgumentParser):
+    """Says, where a word is taken for a flag, how it is taken for a sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(f"{message}. {DASHED}" if message.startswith("unrecognized") else message)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Prints one JSON line a sentence; 2 and one line on stderr if bundle or input are not fit."""
-    parser = argparse.ArgumentParser(
+    parser = _Arguments(
         prog="python -m optim.predict",
         description="Classifies sentences with the bundle of a run. One line of JSON each: text, label, score, scores.",
+        epilog=DASHED,
     )
     parser.add_argument("bundle", type=Path, help="results/<run_id> or its bundle")
     parser.add_argument("text", nargs="*", help="sentences, or text files with one a line; without any, stdin is read")

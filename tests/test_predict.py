@@ -177,7 +177,11 @@ def test_a_run_folder_is_taken_for_its_bundle(whole, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("nowhere.txt", "There is no file nowhere.txt."),
+        ("nowhere.txt", "There is no file nowhere.txt. If it is a sentence, send it through stdin, or in a file."),
+        ("nofile.md", "There is no file nofile.md. If it is"),
+        ("nofile.parquet", "There is no file nofile.parquet. If it is"),
+        ("nowhere/sentences", "There is no file nowhere/sentences. If it is"),
+        (".", ". is a folder: name text files in it, one sentence a line. If it is"),
         ("table.csv", "table.csv is a table: put its sentences into a text"),
     ],
 )
@@ -187,6 +191,31 @@ def test_what_is_no_file_of_sentences_is_refused(whole, tmp_path, monkeypatch, c
     code, out, err = called(capsys, whole, name)
     assert (code, out) == (2, "")
     assert err.startswith(f"error: {said}")
+
+
+def test_words_with_dots_and_slashes_are_sentences(whole, capsys):
+    words = ["good.", "U.S.", "U.S", "e.g.", "ok...so", "...", ":/", "9/10", "3.5", "see nofile.md", "good.Tomorrow"]
+    code, out, err = called(capsys, whole, *words)
+    assert (code, "error" in err) == (0, False)
+    assert [json.loads(line)["text"] for line in out.splitlines()] == words
+
+
+@pytest.mark.parametrize("way", ["stdin", "file"])
+def test_a_sentence_that_looks_like_a_file_is_classified_all_the_same(whole, tmp_path, way):
+    (tmp_path / "sentences").write_text("nofile.md\n")
+    words = [tmp_path / "sentences"] if way == "file" else []
+    _, out, _ = run(whole, *words, stdin="nofile.md\n")
+    assert json.loads(out)["text"] == "nofile.md"
+
+
+def test_a_word_with_a_dash_is_told_how_to_be_a_sentence(whole, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        called(capsys, whole, "-meh")
+    said = capsys.readouterr().err.splitlines()[-1]
+    way = 'A sentence of one word that begins with "-" stands after "--": BUNDLE -- "-meh".'
+    assert said.endswith(f"unrecognized arguments: -meh. {way}")
+    _, out, _ = called(capsys, whole, "--", "-meh")
+    assert json.loads(out)["text"] == "-meh"
 
 
 def test_a_line_of_a_file_that_is_no_text_is_refused(whole, tmp_path, capsys):
@@ -203,6 +232,42 @@ def test_the_package_classifies_one_sentence_or_several(whole):
     assert classify("a charming film")["label"] == "positive"
     assert [row["label"] for row in classify(["dull film", "charming"])] == ["negative", "positive"]
     assert (classify.cut, classify.counts) == (0, {"positive": 2, "negative": 1})
+
+
+HALVED = "\ud800 bad"  # half of a surrogate pair, as JSON can spell it
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["a", None], "sentence 2 must be a text, got None."),
+        ([float("nan")], "sentence 1 must be a text, got nan."),
+        ([b"a film"], "sentence 1 must be a text, got b'a film'."),
+        (["a", HALVED], r"sentence 2 must be Unicode, got '\ud800 bad', which has one half of a surrogate pair."),
+        (HALVED, r"the sentence must be Unicode, got '\ud800 bad', which has one half of a surrogate pair."),
+        (None, "What is classified must be a text or several, got None."),
+        (b"a film", "What is classified must be a text or several, got b'a film'."),
+        (np.array(5), "What is classified must be a text or several, got array(5)."),
+    ],
+)
+def test_what_is_no_text_is_told_by_its_number(whole, given, said):
+    with pytest.raises(UserError) as caught:
+        predict.Classifier(whole)(given)
+    assert str(caught.value) == said
+
+
+def test_what_comes_before_a_sentence_that_is_no_text_is_answered(whole):
+    answers = predict.Classifier(whole).answers(["charming", "dull", None, "film"])  # pyright: ignore[reportArgumentType]
+    assert [next(answers)["label"], next(answers)["label"]] == ["positive", "negative"]
+    with pytest.raises(UserError, match="sentence 3 must be a text"):
+        next(answers)
+
+
+def test_a_label_with_a_line_end_or_a_long_one_stands_in_a_line(bundle):
+    write_labels(bundle / "labels.json", labels=["no\nline", "y" * 999], max_length=5)
+    classify = predict.Classifier(bundle)
+    classify(["dull", "charming"])
+    assert classify.summary() == f"2 sentences: 1 no line, 1 {'y' * 36} ...; none was cut."
 
 
 # What a bundle needs: only these distributions, and what they ask for.

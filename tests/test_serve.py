@@ -383,6 +383,15 @@ def test_only_the_threads_that_compute_give_way():
     assert found == [min(19, before + 7 + NICENESS), before + 7]
 
 
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+@pytest.mark.parametrize("given", [["--host", "{}"], ["--host={}"]])
+def test_an_address_of_ipv6_may_have_the_brackets_of_a_url(host, given, monkeypatch):
+    asked = []
+    monkeypatch.setattr(serve, "serve", asked.append)
+    assert serve.main([".", *(word.format(host) for word in given)]) == 0
+    assert asked[0].host == "::1"
+
+
 @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
 def test_an_address_of_ipv6_is_listened_on():
     with _listening("::1", 0) as made:

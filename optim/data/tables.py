@@ -11,6 +11,7 @@ from typing import Any
 
 from optim.common.errors import UserError, shown
 from optim.common.files import first_line, sha256_of
+from optim.common.text import is_unicode
 
 Cells = tuple[int, Any, Any]  # line, text, label
 COLUMNS = "For data=csv set data.text_column and data.label_column."
@@ -110,15 +111,24 @@ def _read_jsonl(path: Path, columns: tuple[str, str]) -> list[Cells]:
     for i, line in enumerate(path.read_bytes().decode("utf-8-sig").split("\n"), start=1):
         if not line.strip():
             continue
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"data: {path}, line {i} is not JSON ({error}).") from error
+        entry = _parsed(line, f"data: {path}, line {i}")
         if not isinstance(entry, dict):
             raise UserError(f"data: {path}, line {i} must be a JSON object, got {type(entry).__name__}.")
         _places(f"{path}, line {i},", list(entry), columns)
         rows.append((i, entry[columns[0]], entry[columns[1]]))
     return rows
+
+
+def _parsed(line: str, where: str) -> Any:
+    """What a line of JSON says. Raises UserError, `where` first, for one that is none or that Python does not read."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where} is not JSON ({error}).") from error
+    except ValueError as error:  # a number of more digits than Python reads
+        raise UserError(f"{where} has a number that is too long to read. Is it meant to be a text?") from error
+    except RecursionError as error:
+        raise UserError(f"{where} has brackets that are nested too deep to read.") from error
 
 
 def _read_parquet(path: Path, columns: tuple[str, str]) -> list[Cells]:
@@ -160,8 +170,8 @@ def _row(path: Path, line: int, row: list[str], header: list[str], places: list[
 
 
 def _is_text(value: Any) -> bool:
-    """True for a string that says something and can be encoded: JSON can hold half a surrogate pair."""
-    return isinstance(value, str) and bool(value.strip()) and value.encode("utf-8", "ignore").decode() == value
+    """True for a string that says something and can be written."""
+    return isinstance(value, str) and bool(value.strip()) and is_unicode(value)
 
 
 def _is_missing(label: Any) -> bool:

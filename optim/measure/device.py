@@ -30,7 +30,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
+try:
+    import numpy as np
+except ImportError as error:
+    if __name__ != "__main__":
+        raise
+    reason = " ".join(str(error).split())[:160]  # of a NumPy that is broken it is a page
+    sys.exit(f"Error: NumPy is missing ({reason}): python3 -m pip install numpy ai-edge-litert")
 
 VERSION = 1  # of measured.json; raised when a figure in it means something else
 SCRIPT, SETTINGS, FIGURES = "measure.py", "bench.json", "measured.json"
@@ -392,7 +398,7 @@ def scorer(path: Path, threads: int) -> Score:
 def source_of(path: Path) -> dict[str, Any]:
     """What LiteRT is given: the path, whose pages it maps; of a .zst file its content, unpacked into memory."""
     if path.suffix != ".zst":
-        return {"model_path": str(path)}
+        return {"model_path": _name_of(path)}
     try:
         import zstandard
     except ImportError:
@@ -401,6 +407,16 @@ def source_of(path: Path) -> dict[str, Any]:
         return {"model_content": zstandard.ZstdDecompressor().decompress(path.read_bytes())}
     except zstandard.ZstdError as error:
         sys.exit(f"Error: {path} is not a whole zstd file: {str(error)[:160]}")
+
+
+def _name_of(path: Path) -> str:
+    """The path as LiteRT takes it, which is UTF-8. Raises SystemExit, with a line, if the locale lacks its letters."""
+    name = str(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        sys.exit(f"Error: {path} has letters that the locale lacks: set LC_ALL=C.UTF-8, or rename the folder")
+    return name
 
 
 def sha256_of(path: Path) -> str:
@@ -430,6 +446,8 @@ def _settings(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         whole = set(found["bench"]) >= BENCH and found["vocabulary_size"] > 0 and sum(found["dev_lengths"]) > 0
+    except OSError as error:
+        sys.exit(f"Error: {path} cannot be read ({error.strerror})")
     except (ValueError, KeyError, TypeError):
         whole = False
     if not whole:
@@ -549,3 +567,5 @@ if __name__ == "__main__":
         main()
     except KeyboardInterrupt:
         sys.exit(130)  # as a shell says SIGINT
+    except OSError as error:  # a folder that may not be entered, a file that may not be read
+        sys.exit(f"Error: {error.filename or 'the figures'}: {error.strerror or error}")

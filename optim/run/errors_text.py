@@ -6,6 +6,8 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from optim.common.text import in_line
+
 Quality = Mapping[str, Any]  # that part of result.json
 
 CLASSES_SHOWN = 10  # in the card: those with the lowest F1; result.json has all
@@ -23,7 +25,7 @@ def never_answered_line(quality: Quality) -> str:
         return ""
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     count = f"{len(names)} of {len(quality['classes'])} classes"
-    return f"  Never answered: {count}: {', '.join(names[:NAMES_SHOWN])}{more}\n"
+    return f"  Never answered: {count}: {', '.join(map(in_line, names[:NAMES_SHOWN]))}{more}\n"
 
 
 def errors_section(quality: Quality) -> str:

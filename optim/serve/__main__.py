@@ -26,7 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
         epilog='Try: curl -d \'{"text": "a charming film"}\' http://127.0.0.1:8000/classify',
     )
     parser.add_argument("bundle", type=Path, help="results/<run_id> or its bundle")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
+    host = "address to listen on (default: this machine alone)"
+    parser.add_argument("--host", type=_address, default="127.0.0.1", help=host)
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: 8000)")
     parser.add_argument("--workers", type=int, default=cores(), help="interpreters side by side (default: the cores)")
     parser.add_argument("--queue", type=int, default=1024, help="sentences that may wait (default: 1024)")
@@ -43,6 +44,11 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:  # while it loads
         return INTERRUPTED
     return 0
+
+
+def _address(word: str) -> str:
+    """A host as sockets take it. The one of IPv6 has brackets in a URL, as this program prints it too."""
+    return word[1:-1] if word.startswith("[") and word.endswith("]") else word
 
 
 def serve(options: argparse.Namespace) -> None:

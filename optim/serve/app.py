@@ -17,6 +17,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from optim.common.errors import UserError
+from optim.common.text import is_unicode
 from optim.predict import Classifier
 from optim.serve.workers import Answer, Busy, Workers
 
@@ -123,7 +124,7 @@ def wanted(body: bytes, limits: Limits) -> tuple[list[str], bool]:
         raise Refused(422, f"{HOW}.")
     if blank := [i for i, text in enumerate(texts) if not text.strip()]:
         raise Refused(422, f"Sentence {blank[0] + 1} is blank.")
-    if halved := [i for i, text in enumerate(texts) if not _is_unicode(text)]:
+    if halved := [i for i, text in enumerate(texts) if not is_unicode(text)]:
         raise Refused(422, f"Sentence {halved[0] + 1} is no Unicode: it has one half of a surrogate pair.")
     if len(texts) > limits.sentences:
         raise Refused(413, f"{len(texts):,} sentences in one request, and {limits.sentences} may be.")
@@ -140,15 +141,6 @@ def _parsed(body: bytes) -> Any:
         raise Refused(400, f"The body is no JSON. {HOW}.") from error
     except RecursionError as error:
         raise Refused(400, f"The body is nested too deep. {HOW}.") from error
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether a string has a UTF-8 form. One with half of a surrogate pair, which JSON can spell, has none."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _listed(content: Any) -> tuple[list[Any], bool]:

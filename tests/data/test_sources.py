@@ -356,6 +356,8 @@ GOOD = "text,label\ngood,1\nbad,0\n"
         ("a.csv", b"text,label\ncaf\xe9,1\n", {}, "not UTF-8"),
         ("a.csv", b"text,label\n" + b"a,1\n" * 5000 + b"caf\xe9,1\n", {}, r"not UTF-8 \(byte 20014\)"),
         ("a.jsonl", '{"text": "a", "label": 1}\n{"text"\n', {}, "line 2 is not JSON"),
+        ("a.jsonl", '{"text": "a", "label": 1}\n' + "[" * 100_000, {}, "line 2 has brackets that are nested too deep"),
+        ("a.jsonl", '{"text": "a", "label": %s}\n' % ("9" * 5000), {}, "line 1 has a number that is too long to read"),
         ("a.jsonl", "[1]\n", {}, "line 1 must be a JSON object, got list"),
         ("a.jsonl", '{"text": 5, "label": 1}\n', {}, "line 1: 'text' must be a text, got 5"),
         ("a.jsonl", '{"text": "\\ud800", "label": 1}\n', {}, "line 1: 'text' must be a text"),

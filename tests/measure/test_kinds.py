@@ -85,3 +85,9 @@ def test_many_classes_that_are_never_answered_are_counted(count):
     line = never_answered_line({"classes": [{**one, "label": f"c{i}"} for i in range(count)]})
     assert line == {1: "  Never answered: 1 of 1 classes: c0\n",
                     6: "  Never answered: 6 of 6 classes: c0, c1, c2, c3, c4 and 1 more\n"}[count]  # fmt: skip
+
+
+def test_a_class_with_a_line_end_or_a_long_name_stands_in_a_line():
+    classes = [{"label": label, "examples": 1, "answered": 0} for label in ("no\n\nline", "y" * 999)]
+    said = f"  Never answered: 2 of 2 classes: no line, {'y' * 36} ...\n"
+    assert never_answered_line({"classes": classes}) == said

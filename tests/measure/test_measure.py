@@ -452,6 +452,38 @@ def test_a_damaged_bundle_is_told_in_a_line(bundle, name, content, said):
     assert "Traceback" not in done.stderr
 
 
+def test_settings_that_may_not_be_read_are_told_in_a_line(bundle, monkeypatch):
+    def forbidden(path, **more):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(device.Path, "read_text", forbidden)
+    with pytest.raises(SystemExit, match=r"^Error: .*bench\.json cannot be read \(Permission denied\)$"):
+        device._settings(bundle / device.SETTINGS)
+
+
+def test_a_folder_that_may_not_be_entered_is_told_in_a_line(bundle):
+    """A name that is too long stands for it: root may enter all."""
+    done = alone(bundle, "a" * 300)
+    assert (done.returncode, done.stderr) == (1, f"Error: {'a' * 300}/model.tflite: File name too long\n")
+
+
+def test_a_name_that_the_locale_cannot_read_is_told_in_a_line(bundle):
+    named = bundle.rename(bundle.with_name("schön"))
+    command = [sys.executable, str(named / device.SCRIPT)]  # not -I, which would not hear PYTHONUTF8
+    env = {**os.environ, "LC_ALL": "POSIX", "PYTHONUTF8": "0"}
+    done = subprocess.run(command, cwd=named, capture_output=True, text=True, env=env)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert "has letters that the locale lacks: set LC_ALL=C.UTF-8" in done.stderr.splitlines()[-1]
+
+
+def test_a_python_without_numpy_is_told_what_to_install(bundle):
+    """-S leaves out the folder that packages lie in."""
+    command = [sys.executable, "-I", "-S", str(bundle / device.SCRIPT)]
+    done = subprocess.run(command, cwd=bundle, capture_output=True, text=True)
+    said = "Error: NumPy is missing (No module named 'numpy'): python3 -m pip install numpy ai-edge-litert\n"
+    assert (done.returncode, done.stderr) == (1, said)
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_a_full_disk_does_not_lose_the_figures(bundle):
     done = alone(bundle, "--output", "/dev/full")
