@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
-UNREADABLE = object()
+NOT_READ = object()
 
 
 def worded(key: str, value: Any) -> str:
@@ -36,12 +36,12 @@ def _text(text: str) -> str:
 
 def is_one_value(text: str) -> bool:
     """Whether Hydra reads one value, of whatever type, from a text as it stands."""
-    return _read(text) is not UNREADABLE
+    return _read(text) is not NOT_READ
 
 
 def _read(text: str) -> Any:
     try:
         (word,) = OverridesParser.create().parse_overrides([f"key={text}"])
-        return UNREADABLE if word.is_sweep_override() else word.value()
+        return NOT_READ if word.is_sweep_override() else word.value()
     except HydraException:
-        return UNREADABLE
+        return NOT_READ

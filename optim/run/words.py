@@ -218,7 +218,7 @@ def _number(value: str) -> str:
 
 def unread_epochs(words: Sequence[str], cfg: Mapping[str, Any]) -> list[str]:
     """A line for each fit whose words give it epochs where it has steps, which win: of other words, or of an option."""
-    given = {key_of(word): word.partition("=")[2] for word in words}
+    given = {key_of(word): word.partition("=")[2] for word in words if "=" in word}  # ~KEY takes one away
     lines = []
     for fit in ("teacher", "student"):
         epochs, steps = given.get(f"fit.{fit}.epochs", "null"), (cfg["fit"].get(fit) or {}).get("steps")

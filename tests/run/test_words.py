@@ -334,6 +334,12 @@ def test_a_dry_run_of_one_point_tells_of_epochs_too(said, runs: Runs):
     assert "fit.student.epochs=2 is not read" in err
 
 
+def test_a_key_that_is_taken_away_gives_no_epochs():
+    cfg = {"fit": {"teacher": {"steps": 3}, "student": {"steps": 3}}}
+    assert words.unread_epochs(["~fit.teacher.epochs"], cfg) == []
+    assert len(words.unread_epochs(["++fit.teacher.epochs=2"], cfg)) == 1
+
+
 # ---- dry runs ----
 
 
