@@ -3,15 +3,21 @@
 # ruff: noqa: E501
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from conftest import ROOT
 
 from optim.report import finished
 from optim.run import result
 from optim.run.result import Result
 
 LABELS = np.zeros(100, np.int16)
+PARTS = json.loads((ROOT / "docs" / "result.schema.json").read_text(encoding="utf-8"))["$defs"]
+EMPTY = {"string": "", "integer": 0, "number": 0.0, "boolean": False, "array": [], "object": {}}
 
 
 def put(folder: Path, run_id: str, *, wrong: range, ms: float, mb: float, machine: str = "m1", seed: int = 0,
@@ -40,7 +46,7 @@ def made(run_id: str, *, accuracy: float, ms: float = 1.0, mb: float = 1.0, mach
          file: str = "", float32_ms: float = 10.0, temperature: float = 2.0, p90_ms: float | None = None,
          student: str = "", examples: int = 100, teacher_accuracy: float = 0.95) -> Result:  # fmt: skip
     """A result without files."""
-    return Result(
+    found = Result(
         schema=schema, run_id=run_id, status=status, error=None if status == result.DONE else "it broke",
         choices={"model": "tiny", "data": "sst2", "prune": prune, "distill": "kd", "quant": quant, "fit": "full"},
         cfg={"seed": seed, "prune": {"name": prune}, "quant": {"name": quant}, "distill": {"temperature": temperature},
@@ -62,6 +68,13 @@ def made(run_id: str, *, accuracy: float, ms: float = 1.0, mb: float = 1.0, mach
         cost={"teacher_s": 10.0, "student_s": 5.0, "export_s": 1.0, "measure_s": 1.0,
               "stages": {"teacher-a": 10.0, f"student-{student or prune}": 5.0, f"file-{file or run_id}": 1.0}},
     )  # fmt: skip
+    return replace(found, **{part: whole(part, getattr(found, part)) for part in PARTS})
+
+
+def whole(part: str, given: dict[str, Any]) -> dict[str, Any]:
+    """A part of a result with every key that it must hold: what is not given is empty."""
+    kinds = {key: PARTS[part]["properties"][key].get("type") for key in PARTS[part]["required"]}
+    return {key: EMPTY.get(kind) for key, kind in kinds.items()} | given
 
 
 def finished_point(run_id: str, right: np.ndarray, teacher_right: np.ndarray, **figures) -> finished.Finished:

@@ -15,7 +15,7 @@ import numpy as np
 from optim.common.files import UNREADABLE
 from optim.export.bundle import BUNDLE, model_in
 from optim.measure.quality import wilson
-from optim.run import result
+from optim.run import result, schema
 from optim.run.places import GROUPS
 from optim.run.result import Result
 from optim.run.words import key_of
@@ -109,11 +109,13 @@ def _read(path: Path) -> Result | str:
     """The result in a file, or why it is none that can be compared."""
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-        if (schema := fields["schema"]) != result.SCHEMA:
-            age = "an older" if schema < result.SCHEMA else "a newer"
+        if (made_by := fields["schema"]) != result.SCHEMA:
+            age = "an older" if made_by < result.SCHEMA else "a newer"
             again = fields.get("command", "its command")
-            return f"made by {age} version (schema {schema}, this one has {result.SCHEMA}). Run it again: {again}"
-        return Result(**fields)
+            return f"made by {age} version (schema {made_by}, this one has {result.SCHEMA}). Run it again: {again}"
+        read = Result(**fields)
+        lacks = schema.lacking(fields) if read.status == result.DONE else []
+        return f"damaged: it lacks {', '.join(lacks[:3])}. Delete it, and run its command again." if lacks else read
     except (OSError, ValueError, TypeError, KeyError) as error:
         return f"not a result of this tool ({_short(error)})."
 

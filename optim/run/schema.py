@@ -12,7 +12,9 @@ import json
 import sys
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -229,6 +231,17 @@ def schema() -> dict[str, Any]:
         "then": {"properties": full},
         "$defs": parts,
     }
+
+
+def lacking(content: Mapping[str, Any]) -> list[str]:
+    """What a finished point's parts lack of what they must hold, as `speed.latency_p50_ms`."""
+    return [f"{part}.{key}" for part, keys in _required().items() for key in keys if key not in content[part]]
+
+
+@cache
+def _required() -> dict[str, list[str]]:
+    """The keys that each part must hold."""
+    return {name: _object(part)["required"] for name, part in PARTS.items()}
 
 
 def _object(part: type) -> dict[str, Any]:

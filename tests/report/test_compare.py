@@ -296,7 +296,7 @@ def test_points_of_two_data_sets_are_told_apart_and_never_compared(tmp_path):
     folder = put(tmp_path, "b", wrong=range(30), ms=8, mb=80)
     read = json.loads((folder / "result.json").read_text())
     read["choices"]["data"] = "reviews"
-    read["data"] = {"digest": "other", "name": "reviews"}
+    read["data"] |= {"digest": "other", "name": "reviews"}
     (folder / "result.json").write_text(json.dumps(read))
     found = comparison.compared([tmp_path])
     assert found.front == [True, True]
@@ -497,6 +497,19 @@ def test_what_another_version_made_is_said_and_never_taken(tmp_path):
     assert f"(schema 1, {now})" in report
 
 
+def test_a_damaged_result_is_named_and_stops_no_report(tmp_path):
+    whole = put(tmp_path, "a", wrong=range(5), ms=8, mb=80)
+    damaged = put(tmp_path, "b", wrong=range(6), ms=8, mb=80)
+    fields = json.loads((damaged / result.FILE).read_text())
+    del fields["speed"]["latency_p50_ms"], fields["quality"]["mcc"]
+    (damaged / result.FILE).write_text(json.dumps(fields))
+    done, failed, left_out = finished.read_all([tmp_path])
+    assert ([p.folder for p in done], failed) == ([whole], [])
+    lacks = "damaged: it lacks quality.mcc, speed.latency_p50_ms. Delete it, and run its command again."
+    assert left_out == [f"{damaged / result.FILE} is left out: {lacks}"]
+    assert lacks in markdown.to_markdown(comparison.compared([tmp_path]))
+
+
 def test_a_later_measurement_takes_the_place_of_the_first_one_wholly(tmp_path):
     folder = put(tmp_path, "a", wrong=range(5), ms=8, mb=80, float32_ms=16.0)
     later = {"latency_p50_ms": 2.0, "latency_p90_ms": 2.1, "float32_latency_p50_ms": None, "speedup_vs_float32": None, "sequence_length": 64,
@@ -509,7 +522,7 @@ def test_a_later_measurement_takes_the_place_of_the_first_one_wholly(tmp_path):
     assert (point.machine, point.cost("latency_p50_ms")) == ("m9", 2.0)
     assert timing.timing_noise([point]) == 0.0
     assert "| 2.00 | m9 |" in markdown.to_markdown(comparison.compared([tmp_path]))
-    assert point.result.memory == {"peak_rss_bytes": 1}
+    assert point.result.memory["peak_rss_bytes"] == 1
     again = json.loads((folder / result.REMEASURED).read_text()) | {"memory": {"peak_rss_bytes": 7}}
     (folder / result.REMEASURED).write_text(json.dumps(again))
     assert finished.read_all([tmp_path])[0][0].cost("peak_rss_bytes") == 7
