@@ -21,6 +21,7 @@ from optim.data.sets import hub_set, split_cells
 from optim.data.tables import file_sha256, read_rows
 
 NO_HUB = "Use data.path=DIR with train.tsv and dev.tsv of GLUE, or data=reviews, which needs no hub."
+JUDGE = (1500, 0)  # held_sentences and split_seed of conf/data/sst2_sentences.yaml
 
 
 @method("data", "glue")
@@ -68,8 +69,11 @@ class Glue:
 
     @property
     def name(self) -> str:
-        """The task."""
-        return self.config if self.held_sentences is None else f"{self.config}_sentences"
+        """The task; a split that is not the judge's is told by its count and seed, as it holds other sentences."""
+        if self.held_sentences is None:
+            return self.config
+        split = (self.held_sentences, self.split_seed)
+        return f"{self.config}_sentences" + ("" if split == JUDGE else f"_{split[0]}_{split[1]}")
 
     @property
     def _splits(self) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ FITS = ("teacher", "logits", "student")  # the kinds of stage that are forecast
 FIT_OPERATIONS, ANSWER_OPERATIONS = 6, 2  # for each weight and token
 PIECES = 1.15  # tokens for each word of SST-2, in BERT's vocabulary: 13.3 a sentence, as many as were counted
 SPECIAL = 2  # tokens around a sentence
+TEXTS = {"augmented": ", on sentences made from train", "unlabelled": ", on those of distill.unlabelled"}
 START_S = 5.0  # before the first step: TensorFlow is imported and the step compiled
 # Operations of a fit in a second, over those of a float32 product of matrices. On a busy processor with AVX-512 and its
 # bfloat16, encoders of 6 x 384 and 12 x 768 had 0.9 to 1.4 of them in float32, and 1.2 to 3.4 in bfloat16.
@@ -155,7 +156,8 @@ def _words(file: UnlabelledFile) -> int:
 def named(step: Step) -> str:
     """A fit in a few words."""
     if isinstance(step, LogitsStep):
-        return f"answers of {named(step.teacher)}"
+        about = TEXTS[step.tokens.texts.kind] if isinstance(step.tokens, TransferTokensStep) else ""
+        return f"answers of {named(step.teacher)}{about}"
     assert isinstance(step, FitStep)
     return f"{step.kind} {step.model_name}, seed {step.point.seed}"
 

@@ -20,7 +20,7 @@ from optim.run.forecast import Forecast, named, spoken
 from optim.run.keys import run_id_of
 from optim.run.point import Point, point_of
 from optim.run.step import Step
-from optim.run.steps import steps_of
+from optim.run.steps import other_classes, steps_of
 from optim.run.words import told
 
 STAGES = ("augmented", "unlabelled", "tokens", "alignment", "latency", "teacher", "logits", "surgery", "student",
@@ -35,6 +35,7 @@ class Planned:
     run_id: str
     done: bool
     steps: list[Step] = field(default_factory=list)  # of a point that is not done
+    warnings: list[str] = field(default_factory=list)  # about what it starts from
 
     @property
     def folder(self) -> Path:
@@ -51,6 +52,7 @@ class Plan:
     at_hand: dict[str, list[Wanted]]
     seconds: dict[str, float | None]  # about, of each stage to build, by its key; None: its kind was never timed here
     fits: list[str]  # a line for each fit to build
+    warnings: list[str]  # about what the points start from
 
     @property
     def todo(self) -> list[Planned]:
@@ -83,6 +85,7 @@ class Plan:
             lines += ["", "  About how long is not known: some of these stages were never timed here." if total is None
                       else f"  {_about(total).capitalize()} one after another."]  # fmt: skip
             lines += ["", *(f"  {line}" for line in self.fits)] if self.fits else []
+            lines += ["", *(f"  {line}" for line in self.warnings)] if self.warnings else []
         return "\n".join(lines) + "\n"
 
 
@@ -101,7 +104,8 @@ def plan(jobs: Sequence[Job]) -> Plan:
         new = step.wanted.at_hand(cache_dir) is None
         (build if new else at_hand)[step.wanted.name].append(step.wanted)
         missing += [step] if new else []
-    return Plan(points, build, at_hand, *_forecast(missing, cache_dir))
+    warnings = list(dict.fromkeys(line for p in points for line in p.warnings))
+    return Plan(points, build, at_hand, *_forecast(missing, cache_dir), warnings)
 
 
 def _forecast(missing: Sequence[Step], cache_dir: Path) -> tuple[dict[str, float | None], list[str]]:
@@ -138,19 +142,21 @@ def _planned(job: Job, corpora: dict[str, Corpus], *, alone: bool) -> Planned:
         planned.done = result.read(planned.folder) is not None
         if not planned.done:
             build(job.cfg.track, "track")  # without a key W&B takes no point
-            planned.steps = _steps(point, job.cache_dir, corpora)
+            corpus = _corpus(point, job.cache_dir, corpora)
+            planned.steps = steps_of(point, corpus, job.cache_dir).all()
+            planned.warnings = other_classes(planned.steps, corpus)
     except UserError as error:
         where = "" if alone else f"\nIn the point: {job.command}"
         raise UserError(f"{told(error)}{where}") from error
     return planned
 
 
-def _steps(point: Point, cache_dir: Path, corpora: dict[str, Corpus]) -> list[Step]:
-    """The steps of a point; a corpus is read once for all points that share it."""
+def _corpus(point: Point, cache_dir: Path, corpora: dict[str, Corpus]) -> Corpus:
+    """The sentences of a point, read once for all points that share them."""
     data = json.dumps(point.source.fingerprint(), sort_keys=True, default=str)
     if data not in corpora:
         corpora[data] = point.source.load(cache_dir)
-    return steps_of(point, corpora[data], cache_dir).all()
+    return corpora[data]
 
 
 def _usual_seconds(cache_dir: Path, kind: str) -> float | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import yaml
@@ -9,7 +12,7 @@ from conftest import CONF, DEV_COUNT, TRAIN_COUNT, sentences
 
 from optim.common.errors import UserError
 from optim.data.corpus import Sentences, _corpus
-from optim.data.leaks import known_sets, require_unrelated, require_unseen, require_unseen_dev, seen
+from optim.data.leaks import known_sets, names_learnt, require_unrelated, require_unseen, require_unseen_dev, seen
 from optim.data.reviews import Reviews
 from optim.data.spelling import normal_form
 
@@ -145,11 +148,27 @@ def test_data_with_the_same_sentences_are_refused_by_name(data, learnt):
         require_unrelated(data, ["csv", learnt], "model=mine")
 
 
-@pytest.mark.parametrize("learnt", ["sst2", "distilbert/distilbert-base-uncased-finetuned-sst-2-english"])
+@pytest.mark.parametrize(
+    "learnt",
+    [
+        "sst2", "distilbert/distilbert-base-uncased-finetuned-sst-2-english", "sst2_sentences_200_0",
+        "sst2_sentences_1500_1",
+    ],
+)  # fmt: skip
 def test_sentences_of_a_train_are_not_scored_by_who_learnt_it(learnt):
-    with pytest.raises(UserError, match=f"model=mine was trained on {learnt}, whose sentences to train hold"):
-        require_unrelated("sst2_sentences", ["csv", learnt], "model=mine")
-    require_unrelated("sst2_sentences", ["sst2_sentences", "sst2"], "fitted on the others, which are of SST-2 too")
+    """Nor by who learnt from another split of it, whatever else that model says."""
+    for said in (["csv", learnt], ["sst2_sentences", learnt]):
+        with pytest.raises(UserError, match=f"model=mine was trained on {learnt}, whose sentences to train hold"):
+            require_unrelated("sst2_sentences", said, "model=mine")
+
+
+@pytest.mark.parametrize("split", ["sst2_sentences", "sst2_sentences_200_1"])
+def test_who_learnt_from_a_split_is_scored_on_what_it_holds_out(split):
+    require_unrelated(split, ["csv", split], "model=mine")
+    corpus: Any = SimpleNamespace(name=split, train=SimpleNamespace(texts=SIGNS_OF_SST2))
+    assert names_learnt(corpus) == (split,), "not sst2, which would be all of its train"
+    corpus.name = "csv"
+    assert names_learnt(corpus) == ("csv", "sst2")
 
 
 @pytest.mark.parametrize(

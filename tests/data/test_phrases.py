@@ -95,7 +95,7 @@ def require_apart(corpus: Corpus) -> None:
 
 def test_no_training_row_shares_a_sentence_with_the_judge_and_dev_is_not_read(folder):
     corpus = source(folder).load(folder)
-    assert (corpus.name, corpus.phrases) == ("sst2_sentences", True)
+    assert (corpus.name, corpus.phrases) == ("sst2_sentences_20_0", True)
     assert len(corpus.dev.texts) == 20
     assert all(len(text.split()) == 9 for text in corpus.dev.texts)
     assert len(corpus.train.texts) <= 240 - 4 * 20
@@ -106,6 +106,7 @@ def test_no_training_row_shares_a_sentence_with_the_judge_and_dev_is_not_read(fo
 def test_another_seed_holds_other_sentences_out(folder):
     one, other = (source(folder, split_seed=seed) for seed in (0, 1))
     assert one.load(folder).digest != other.load(folder).digest
+    assert one.name != other.name, "who learnt from one has seen what the other holds out"
     assert one.fingerprint() != other.fingerprint()
     assert source(folder).load(folder).digest == one.load(folder).digest
 
@@ -128,7 +129,7 @@ def test_a_judge_that_cannot_be_is_refused(folder, changes, message):
 def test_the_judge_of_sst2_looks_like_its_dev():
     """1,500 sentences of a median of 19 words, as dev has, and 50,546 rows that share none with them."""
     corpus = source(SST2, held_sentences=1500, max_length=128).load(SST2)
-    assert (len(corpus.train.texts), len(corpus.dev.texts)) == (50_546, 1_500)
+    assert (corpus.name, len(corpus.train.texts), len(corpus.dev.texts)) == ("sst2_sentences", 50_546, 1_500)
     assert np.median([len(text.split()) for text in corpus.dev.texts]) == 19
     assert 0.45 <= corpus.dev.labels.mean() <= 0.55
     require_apart(corpus)

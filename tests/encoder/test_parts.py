@@ -282,10 +282,10 @@ def test_parts_that_are_there_need_no_room_again(made, tmp_path, monkeypatch):
 
 
 def test_a_machine_without_the_memory_is_told(made, tmp_path, monkeypatch):
-    """480 bytes of weights are 120 parameters: 1,920 bytes to train them."""
-    monkeypatch.setattr(memory, "memory_bytes", lambda: 1919)
+    """480 bytes of weights are 120 parameters: 3,840 bytes to train them."""
+    monkeypatch.setattr(memory, "memory_bytes", lambda: 3839)
     assert "model=big asks for 120 parameters" in before_any_download(made, tmp_path / "cache")
-    monkeypatch.setattr(memory, "memory_bytes", lambda: 1920)
+    monkeypatch.setattr(memory, "memory_bytes", lambda: 3840)
     assert made.source().fetch(tmp_path / "cache").is_dir()
 
 

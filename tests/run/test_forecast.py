@@ -194,6 +194,19 @@ def test_a_line_for_each_fit_to_come_and_none_for_what_is_there(runs, tmp_path):
     assert Forecast(tmp_path, rate=lambda: pytest.fail("nothing is to come")).lines(steps.all()) == []
 
 
+def test_answers_about_train_and_about_more_sentences_are_told_apart(runs, tmp_path):
+    file = tmp_path / "more.txt"
+    file.write_text("a good film\n" * 9)
+    for word, texts in (
+        (f"distill.unlabelled={file}", "those of distill.unlabelled"),
+        ("distill.augment={copies: 2, least_words: 2}", "sentences made from train"),
+    ):
+        steps, *_ = planned(runs, tmp_path, word)
+        lines = Forecast(tmp_path, rate=lambda: 1e9).lines(steps.all())
+        told = [line.split(": about ")[0] for line in lines if line.startswith("answers")]
+        assert told == ["answers of teacher tiny, seed 0", f"answers of teacher tiny, seed 0, on {texts}"]
+
+
 def test_a_student_of_its_teacher_is_as_large_as_that(runs, tmp_path):
     chosen = point(runs, "prune=fixed50")
     steps = steps_of(chosen, chosen.source.load(tmp_path), tmp_path)

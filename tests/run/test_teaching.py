@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 from collections import namedtuple
@@ -406,6 +407,33 @@ def test_a_checkpoint_that_tells_other_classes_apart_is_named(runs, tmp_path, na
     lines = other_classes(steps_of(chosen, corpus, runs.cache).all(), corpus)
     assert len(lines) == (part is not None)
     assert part is None or part in lines[0]
+
+
+def test_other_classes_and_how_long_it_takes_are_said_before_the_first_fit(runs, tmp_path):
+    """By the plan of a run, by the run itself before the model that it asks for is fitted, and by a dry run."""
+    folder = shutil.copytree(point(runs).checkpoint.fetch(runs.cache), tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"id2label": {"0": "no", "1": "perhaps", "2": "yes"}}))
+    words = (f"model.path={folder}", "prune=fixed50")
+    told = "model=tiny: its checkpoint tells no, perhaps, yes apart, data=sst2 has negative, positive."
+    dry = runs.apart(*words, "sweep.dry_run=true")
+    assert (dry.returncode, dry.stdout.count(told)) == (0, 1)
+    done = runs.apart(*words)
+    assert done.returncode == 0
+    said = done.stdout + done.stderr
+    first = said.index("teacher   ")
+    assert 0 < said.index(told) < first
+    assert 0 < said.index("plan      teacher tiny, seed 0: about ") < first
+    assert 0 < said.index("plan      student tiny, seed 0: about ") < first
+
+
+def test_a_run_without_room_for_its_fit_ends_before_it(runs, monkeypatch, capfd):
+    monkeypatch.setattr("optim.run.steps.SAVED_BYTES", 10**12)
+    with pytest.raises(SystemExit):
+        runs.folder_of("seed=77")
+    said = capfd.readouterr()
+    assert re.search(r"the teacher tiny takes [\d.]+ GB of disk while it is fitted", said.err)
+    assert "teacher   " not in said.out + said.err
 
 
 def test_the_memory_of_a_container_is_what_it_may_use(tmp_path, monkeypatch):
