@@ -115,6 +115,7 @@ class Forecast:
             return Work("logits", weights, precision, ANSWER_OPERATIONS * weights * tokens)
         weights, schedule = weights_of(shape_before(step)), step.point.schedule
         live = sum(weights_of(shape_before(teacher)) for teacher in step.teachers)
+        live *= getattr(step.loss, "states_until", 1.0)  # no teacher runs beside the later steps
         each = FIT_OPERATIONS * weights + ANSWER_OPERATIONS * live
         copied = _copied(self.cache_dir / "stages" / step.tokens.wanted.key, step.recipe.whole_copies)
         seen = self._count(step.tokens).seen(vars(step.recipe), shares=_shares(step), copied=copied)
@@ -213,6 +214,7 @@ def _work_of(kind: str, key: Mapping[str, Any], count: Count, folder: Path) -> W
         teacher = json.loads((stages / key["teacher"] / SUMS).read_text(encoding="utf-8"))["key"]
         return Work(kind, weights, teacher["fit"]["precision"], ANSWER_OPERATIONS * weights * count.tokens)
     weights, live = _weights_in(folder), sum(_weights_in(stages / teacher) for teacher in key["teachers"])
+    live *= key["loss"].get("states_until", 1.0)
     each = FIT_OPERATIONS * weights + ANSWER_OPERATIONS * live
     recipe = key["fit"]["recipe"]
     if key.get("transfer") and not recipe.get("steps"):

@@ -93,7 +93,7 @@ def _own_key(point: Point) -> dict[str, Any]:
 
 def loss_key(spec: Mapping[str, Any]) -> dict[str, Any]:
     """A loss without its teachers and the sentences that they answer: what they are stands elsewhere."""
-    return {key: value for key, value in spec.items() if key not in ELSEWHERE}
+    return without({key: value for key, value in spec.items() if key not in ELSEWHERE}, {"states_until": 1.0})
 
 
 def augment_key(augment: Augment) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from optim.data.tokens import UNLABELLED, Tokens, bucketed_batches, pad
 from optim.train import saved
 from optim.train.average import average_of
 from optim.train.beside import Alignments, aligned_rows, teacher_views
-from optim.train.objective import Loss, watching
+from optim.train.objective import Loss, Objective, watching
 from optim.train.prune import masked_fraction
 from optim.train.recipe import LAST, Recipe, Schedule
 from optim.train.regularize import regularized
@@ -216,7 +216,9 @@ class Fit:
         self.alignments = task.alignments or [None] * len(task.teachers)
         self.aligned = aligned_rows(self.alignments, len(task.tokens))
         self.average = average_of(task.model.trainable_variables, decay=recipe.average)
-        self.train_step = _train_step(self)
+        self.change = math.ceil(self.objective.until * self.total_steps)  # the first step that learns what comes after
+        self.train_step = _train_step(self, self.objective)
+        self.later_step = _train_step(self, self.objective.after) if self.objective.after else self.train_step
         self.fitted, self.best, self.ranges = Fitted(), None, {}
         self.losses: list[float] = []  # of the steps since the last row of the curve
         self.stopped = Interrupts()
@@ -227,7 +229,8 @@ class Fit:
         first = self._restore()
         self.journal.bar.reset(total=self.total_steps)
         starts_at(self.journal.bar, first)
-        self.train_step.get_concrete_function()  # traced for later calls: a stop need not wait for that
+        for step in {self._step_at(first), self._step_at(self.total_steps - 1)}:
+            step.get_concrete_function()  # traced for later calls: a stop need not wait for that
         with held_back() as self.stopped:
             for start, stop in itertools.pairwise([first, *(stop for stop in self.stops if stop > first)]):
                 self._epoch(range(start, stop))
@@ -299,7 +302,7 @@ class Fit:
         draw = np.array([self.settings.seed, step], np.int32)
         args = (ids, mask, labels, self._weights(labels), self._teacher_logits(index), self.aligned[index],
                 np.float32(rate), draw)  # fmt: skip
-        loss = float(self.train_step(*map(tf.constant, args)))
+        loss = float(self._step_at(step)(*map(tf.constant, args)))
         if not math.isfinite(loss):
             raise TrainingDiverged(
                 f"the loss became {loss} at step {step} of {self.total_steps}: lower fit.*.learning_rate "
@@ -307,6 +310,10 @@ class Fit:
             )
         self.average.after_step(step + 1)
         return loss
+
+    def _step_at(self, step: int) -> Any:
+        """The compiled step that is due."""
+        return self.train_step if step < self.change else self.later_step
 
     def _weights(self, labels: np.ndarray) -> np.ndarray:
         """float32 [batch]: the weight of each sentence's class, 1 where it has no label."""
@@ -366,17 +373,18 @@ class Fit:
         return int(before["done"])
 
 
-def _train_step(fit: Fit):
-    """A compiled step for batches of any shape.
+def _train_step(fit: Fit, objective: Objective):
+    """A compiled step that learns the objective, for batches of any shape.
 
     (ids, mask, labels, weights, teacher logits, aligned, rate, draw: int32 [2], seed and step) -> mean loss.
     """
     import tensorflow as tf
 
-    objective, optimizer, variables = fit.objective, fit.optimizer, fit.trained
+    optimizer, variables = fit.optimizer, fit.trained
     student = watching(fit.stack.model, objective.student_layers)
     stored = 0 if fit.task.teacher_logits is None else fit.task.teacher_logits.shape[1]
-    views = teacher_views(fit.task.teachers, fit.alignments, objective, stored=stored > 0)
+    live = (fit.task.teachers, fit.alignments) if objective is fit.objective else ((), ())
+    views = teacher_views(*live, objective, stored=stored > 0)
 
     @tf.function(
         autograph=False,  # nothing here is Python control flow over tensors, and looking for it takes seconds
@@ -398,7 +406,9 @@ def _train_step(fit: Fit):
         with tf.GradientTape() as tape:
             said = student(ids, mask, training=True)
             value = tf.reduce_mean(weights * objective.value(labels, said, teachers))
-        gradients = tape.gradient(value, variables)
+        gradients = tape.gradient(
+            value, variables, unconnected_gradients="zero"
+        )  # projections, where none is looked at
         gradients, _ = tf.clip_by_global_norm(gradients, 1.0)  # rows that repeat in a batch count apart in its norm
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return value

@@ -13,9 +13,9 @@ from functools import partial
 from typing import Any
 
 from optim.common.build import method
-from optim.common.errors import UserError, require_count, require_not_negative
+from optim.common.errors import UserError, require_count, require_fraction, require_not_negative, require_positive
 from optim.data.augment import Augment
-from optim.train.distill import SoftTargets, listed, require_weight, seeds_from
+from optim.train.distill import SoftTargets, listed, on_logits, require_weight, seeds_from
 from optim.train.inner import EMBEDDINGS, PARTS, RELATIVE_BIAS, Inner, layer_pairs
 from optim.train.objective import Objective, View
 
@@ -43,7 +43,13 @@ class Follows(SoftTargets):
     """
 
     layers: str | Sequence[int | None]
+    states_until: float = 1.0  # the share of the fit's steps that follow states; the others learn answers and labels
     needs_models: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_fraction("distill.states_until", self.states_until, one=True)
+        require_positive("distill.states_until", self.states_until)
 
     def terms(self, student: Inner, teacher: Inner) -> tuple[list[Term], list[Any]]:
         """What is compared, and the variables that are trained for it."""
@@ -70,6 +76,8 @@ class Follows(SoftTargets):
             student_layers=tuple(dict.fromkeys(name for term in terms for name in term.own)),
             teacher_layers=(tuple(dict.fromkeys(name for term in terms for name in term.other)),),
             variables=tuple(variables),
+            until=self.states_until,
+            after=on_logits(self) if self.states_until < 1 else None,
         )
 
 
@@ -79,9 +87,11 @@ class HiddenStates(Follows):
 
     Jiao et al. 2019, section 3.1, arXiv:1909.10351: mean squared differences of the embeddings' output and of layers'
     outputs, those of the student times a learned matrix each (equations 8 and 9), and of attention scores before the
-    soft-max (equation 7), MPNet's with its bias by distance, which is part of them. Where the paper sums over layers,
-    here is the mean over the pairs of layers: a weight means the same for three layers and for six. The paper learns
-    states first and answers in a second fit; here both are learnt in one.
+    soft-max (equation 7), MPNet's with its bias by distance, which is part of them. Each is divided by the mean square
+    of what the teacher has: MPNet's states are a tenth of BERT's, its scores several times as large, and the scores
+    were sixty times the rest. Where the paper sums over layers, here is the mean over the pairs of layers: a weight
+    means the same for three layers and for six. The paper learns states first and answers in a second fit; here both
+    are learnt at first, and answers alone after `states_until`.
 
     A projection is the identity at first where both widths are equal, else it has orthonormal rows or columns.
     """
@@ -183,10 +193,10 @@ def _states(weight: float, own: str, other: str, matrix: Any) -> Term:
     """The states of one layer, projected, against those of another."""
     import tensorflow as tf
 
-    from optim.train.states import state_distance
+    from optim.train.states import state_share
 
     def distance(mine, theirs, mask):
-        return state_distance(tf.cast(mine[0], tf.float32) @ matrix, theirs[0], mask)
+        return state_share(tf.cast(mine[0], tf.float32) @ matrix, theirs[0], mask)
 
     return Term(weight, (own,), (other,), distance)
 
@@ -195,7 +205,7 @@ def _scores(weight: float, student: Inner, own: int, teacher: Inner, other: int)
     """The attention scores of one layer against those of another."""
     import tensorflow as tf
 
-    from optim.train.states import attention_scores, score_distance
+    from optim.train.states import attention_scores, score_share
 
     def watched(inner: Inner, layer: int) -> tuple[str, ...]:
         return (inner.part(layer, "query"), inner.part(layer, "key"), *[RELATIVE_BIAS] * inner.relative)
@@ -209,31 +219,32 @@ def _scores(weight: float, student: Inner, own: int, teacher: Inner, other: int)
     of_student, of_teacher = partial(scores, student, own), partial(scores, teacher, other)
 
     def distance(mine, theirs, mask):
-        return score_distance(of_student(mine, mask), of_teacher(theirs, mask), mask)
+        return score_share(of_student(mine, mask), of_teacher(theirs, mask), mask)
 
     return Term(weight, watched(student, own), watched(teacher, other), distance)
 
 
-@method("distill", "hidden_states")
+@method("distill", "hidden_states", version=2)
 def hidden_states(*, temperature: float, teacher_weight: float, layers: str | Sequence[int | None],
-                  embeddings_weight: float, hidden_weight: float, attention_weight: float,
+                  states_until: float, embeddings_weight: float, hidden_weight: float, attention_weight: float,
                   teacher: str | Sequence[str], seeds: int, teacher_seed: int, augment: Augment,
                   unlabelled: str | None) -> HiddenStates:  # fmt: skip
     """The loss of `distill=hidden`."""
     require_weight(teacher_weight, augment, unlabelled)
     return HiddenStates(temperature=temperature, teacher_weight=teacher_weight, layers=layers,
-                        embeddings_weight=embeddings_weight, hidden_weight=hidden_weight,
+                        states_until=states_until, embeddings_weight=embeddings_weight, hidden_weight=hidden_weight,
                         attention_weight=attention_weight, teachers=listed(teacher),
                         teacher_seeds=seeds_from(teacher_seed, seeds))  # fmt: skip
 
 
 @method("distill", "relations")
-def relations(*, temperature: float, teacher_weight: float, layers: str | Sequence[int | None], relation_heads: int,
+def relations(*, temperature: float, teacher_weight: float, layers: str | Sequence[int | None], states_until: float,
+              relation_heads: int,
               query_weight: float, key_weight: float, value_weight: float, teacher: str | Sequence[str], seeds: int,
               teacher_seed: int, augment: Augment, unlabelled: str | None) -> Relations:  # fmt: skip
     """The loss of `distill=minilm`."""
     require_weight(teacher_weight, augment, unlabelled)
-    return Relations(temperature=temperature, teacher_weight=teacher_weight, layers=layers,
+    return Relations(temperature=temperature, teacher_weight=teacher_weight, layers=layers, states_until=states_until,
                      relation_heads=relation_heads, query_weight=query_weight, key_weight=key_weight,
                      value_weight=value_weight, teachers=listed(teacher),
                      teacher_seeds=seeds_from(teacher_seed, seeds))  # fmt: skip

@@ -43,6 +43,8 @@ class Objective:
     teacher_layers: tuple[tuple[str, ...], ...] = ()  # and of each teacher
     variables: tuple[Any, ...] = ()  # of its own, trained with the student's and kept with them when a fit is resumed
     passes: int = 1  # of each batch in a step, one below the other in every view, each with dropout of its own
+    until: float = 1.0  # the share of a fit's steps that learn this, (0, 1]
+    after: Objective | None = None  # what the others learn, where there are any; no teacher runs in those
 
 
 class Loss(Protocol):

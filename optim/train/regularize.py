@@ -11,6 +11,9 @@ from optim.train.objective import Objective, View
 
 def regularized(objective: Objective, *, classes: int, label_smoothing: float, r_drop: float) -> Objective:
     """The objective with what is not 0; with two zeros the objective itself."""
+    if objective.after:
+        later = regularized(objective.after, classes=classes, label_smoothing=label_smoothing, r_drop=r_drop)
+        objective = replace(objective, after=later)
     if label_smoothing:
         objective = smoothed(objective, label_smoothing, classes)
     return r_dropped(objective, r_drop) if r_drop else objective

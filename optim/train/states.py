@@ -13,6 +13,8 @@ import tensorflow as tf
 
 from optim.encoder.layers import MASKED, unpack
 
+TINY = 1e-6  # so that states of zeros divide nothing by zero
+
 
 def mean_over_tokens(values: Any, mask: Any):
     """float [batch]: the mean over the real tokens of each sentence. values: float [tokens]; mask: [batch, length]."""
@@ -25,6 +27,19 @@ def state_distance(own: Any, other: Any, mask: Any):
     """Mean squared difference of states, over features and real tokens: float [batch]. Both: float [tokens, width]."""
     own, other = (tf.cast(x, tf.float32) for x in (own, other))
     return mean_over_tokens(tf.reduce_mean(tf.math.squared_difference(own, other), axis=-1), mask)
+
+
+def state_share(own: Any, other: Any, mask: Any):
+    """`state_distance` over the mean square of `other`: float [batch], 0 where both are equal, 1 for states of zeros.
+
+    So a weight means the same for every teacher: states of BERT are some ten times those of MPNet, scores the reverse.
+    """
+    return state_distance(own, other, mask) / (state_distance(tf.zeros_like(other), other, mask) + TINY)
+
+
+def score_share(own: Any, other: Any, mask: Any):
+    """`score_distance` over the mean square of `other`, in the same way."""
+    return score_distance(own, other, mask) / (score_distance(tf.zeros_like(own), other, mask) + TINY)
 
 
 def attention_scores(query: Any, key: Any, mask: Any, heads: int, bias: Any = None):

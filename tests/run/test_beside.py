@@ -223,7 +223,8 @@ def test_bfloat16_teaches_states_through_a_pruned_student(method, runs):
 
 
 @pytest.mark.parametrize("change", ["distill.layers=last", "distill.hidden_weight=2", "distill.embeddings_weight=0",
-                                    "distill.attention_weight=0.5", "distill.temperature=4"])  # fmt: skip
+                                    "distill.attention_weight=0.5", "distill.temperature=4",
+                                    "distill.states_until=0.75"])  # fmt: skip
 def test_every_setting_is_in_the_key_of_the_student(change, runs):
     corpus = point(runs).source.load(runs.cache)
     one, other = (steps_of(point(runs, "prune=fixed50", "distill=hidden", *more), corpus, runs.cache)

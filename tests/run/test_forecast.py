@@ -21,6 +21,7 @@ from optim.run import product
 from optim.run.fits import FitStep, LogitsStep
 from optim.run.forecast import SHARE, START_S, Forecast, spoken, weights_of
 from optim.run.steps import Steps, steps_of
+from optim.run.surgery import shape_before
 from optim.sweep import plan
 
 # 2 layers of 10: 4 * (10 * 10 + 10) + (10 * 20 + 20) + (20 * 10 + 10) + 2 * 20 = 910 each; 8 positions and 2 types
@@ -52,7 +53,8 @@ def put_tokens(cache: Path, name: str, count: int) -> None:
 
 
 def fit_key(tokens: str, epochs: int, precision: str = "float32") -> dict:
-    return {"tokens": tokens, "teachers": [], "fit": {"precision": precision, "recipe": {"epochs": epochs}}}
+    fit = {"precision": precision, "recipe": {"epochs": epochs}}
+    return {"tokens": tokens, "teachers": [], "loss": {}, "fit": fit}
 
 
 def tiny_shape() -> Architecture:
@@ -100,6 +102,20 @@ def test_a_fit_of_so_many_steps_sees_their_batches_whatever_is_learnt_from_besid
     put_tokens(tmp_path, "tokens-0", 1000)
     put(tmp_path, "student-0", 70, past | {"transfer": ["sentences made from train"]}, one_layer)
     put(tmp_path, "student-1", 7, fit_key("tokens-0", 9) | {"transfer": ["of which epochs had who knows"]}, one_layer)
+    assert Forecast(tmp_path, rate=lambda: pytest.fail("the cache knows")).seconds(student) == pytest.approx(70)
+
+
+def test_a_teacher_that_runs_beside_the_first_steps_counts_for_those(runs, tmp_path):
+    """Forecast, and read off the cache: 6 for each weight of the student, 2 for the teacher's in a quarter of it."""
+    words = ("distill=hidden", "distill.states_until=0.25")
+    _, teacher, _, student = planned(runs, tmp_path, *words)
+    own, other = weights_of(shape_before(student)), weights_of(tiny_shape())
+    told = Forecast(tmp_path, rate=lambda: 1000.0)
+    count = told._count(student.tokens)
+    assert told.work(student).operations == pytest.approx((6 * own + 2 * other / 4) * 2 * count.tokens)
+    put_tokens(tmp_path, student.tokens.wanted.key, 1000)
+    put(tmp_path, teacher.wanted.key, 1, fit_key(student.tokens.wanted.key, 3), tiny_shape())
+    put(tmp_path, "student-0", 70, {**student.key(), "tokens": student.tokens.wanted.key}, shape_before(student))
     assert Forecast(tmp_path, rate=lambda: pytest.fail("the cache knows")).seconds(student) == pytest.approx(70)
 
 

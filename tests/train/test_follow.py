@@ -96,6 +96,23 @@ def test_each_term_counts_by_its_weight_and_a_layer_by_its_share():
     assert whole == pytest.approx(sum(part(**{name: 1.0}) for name in none), rel=1e-3)
 
 
+def test_a_weight_means_the_same_for_a_teacher_with_ten_times_the_states():
+    """Of a student whose states are zeros each term is its weight: shares of 1 of the embeddings and of each layer."""
+    student, teacher = model_of(), teacher_of()
+    for layer in student.layers:
+        if layer.name.endswith("_norm"):
+            layer.set_weights([np.zeros_like(weight) for weight in layer.get_weights()])
+    for name, weight in (("embeddings_weight", 1.0), ("hidden_weight", 1.0)):
+        none = {"embeddings_weight": 0.0, "hidden_weight": 0.0, "attention_weight": 0.0}
+        for times in (1.0, 10.0):
+            for layer in teacher.layers:
+                if layer.name.endswith("embeddings_norm" if name.startswith("emb") else "ffn_norm"):
+                    layer.set_weights([times * value for value in layer.get_weights()])
+            models = student, teacher, tokens_of(20), np.arange(6)
+            one, nothing = (value_of(replace(HIDDEN, **{**none, name: share}), *models) for share in (weight, 1e-12))
+            assert one - nothing == pytest.approx(np.ones(6), rel=1e-3)
+
+
 @pytest.mark.parametrize("layer", [1, 2])
 @pytest.mark.parametrize("columns", [((0,), (1,)), ((0, 1), (2, 3)), ((1, 0), (0, 1))])
 def test_scores_have_the_bias_of_the_heads_that_are_left(columns, layer):
@@ -215,6 +232,57 @@ def test_the_step_is_traced_once_and_its_teacher_goes_no_further_than_it_is_look
 
 
 @BOTH
+def test_after_the_share_that_follows_states_no_teacher_runs_and_answers_alone_are_learnt(loss, tmp_path):
+    """Six steps of twelve: projections stay but for their decay; the step has the 8 products of the student alone."""
+    fit = taught(model_of(SMALL), replace(loss, states_until=0.5), tmp_path, recipe=replace(RECIPE, epochs=2))
+    assert (fit.total_steps, fit.change) == (12, 6)
+    assert [fit._step_at(step) is fit.train_step for step in range(12)] == [True] * 6 + [False] * 6
+    honest, projections = fit._step, {}
+
+    def watched(index, step):
+        value = honest(index, step)
+        projections[step] = [v.numpy() for v in fit.objective.variables]
+        return value
+
+    fit._step = watched
+    fit.run()
+    moved = [[np.abs(a - b).max() for a, b in zip(projections[first], projections[last], strict=True)]
+             for first, last in ((0, 5), (5, 11))]  # fmt: skip
+    assert all(late < early / 2 for early, late in zip(*moved, strict=True)), "Adam's momentum alone moves them"
+    graph_of_step = fit.later_step.get_concrete_function().graph
+    assert sum(o.type == "MatMul" for o in graph_of_step.get_operations()) == 3 * 8
+    assert fit.objective.after.student_layers == ()
+
+
+def test_what_comes_after_the_states_is_the_loss_of_answers_with_all_that_the_recipe_adds(tmp_path):
+    """The same step of a fit of `kd`, smoothed labels, two draws of dropout and all."""
+    from optim.train.distill import SoftTargets
+
+    recipe, tokens, teacher, steps = replace(EVERYTHING, epochs=1), tokens_of(60), teacher_of(), []
+    for loss, teachers in ((replace(HIDDEN, states_until=1e-9), [teacher]), (SoftTargets(**ANSWERS), [])):
+        fit = fit_of(model_of(DROPPING), tokens, tmp_path / str(len(teachers)), loss=loss, teachers=teachers,
+                     logits=logits_of(teacher, tokens), recipe=recipe)  # fmt: skip
+        steps.append([fit._step(fit._batches(0)[0], at) for at in (1, 2)])
+    assert steps[0] == pytest.approx(steps[1], rel=1e-5)
+
+
+@BOTH
+def test_a_share_of_all_steps_has_one_step(loss, tmp_path):
+    fit = taught(model_of(), loss, tmp_path, recipe=ONE)
+    assert fit.change == fit.total_steps
+    assert fit.later_step is fit.train_step
+
+
+@pytest.mark.parametrize(("share", "message"), [
+    (0.0, r"distill\.states_until must be above 0, got 0"),
+    (1.5, r"distill\.states_until must be a fraction in \[0, 1\], got 1\.5"),
+])  # fmt: skip
+def test_a_share_that_cannot_be_is_refused(share, message):
+    with pytest.raises(UserError, match=message):
+        replace(HIDDEN, states_until=share)
+
+
+@BOTH
 def test_in_bfloat16_only_distances_and_projections_are_float32(loss, tmp_path):
     fit = taught(model_of(bfloat16=True), loss, tmp_path, teacher=teacher_of(bfloat16=True), recipe=ONE)
     operations = fit.train_step.get_concrete_function().graph.get_operations()
@@ -231,7 +299,7 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize(("loss", "recipe"), [
-    pytest.param(HIDDEN, EVERYTHING, id="hidden"),
+    pytest.param(replace(HIDDEN, states_until=0.5), EVERYTHING, id="hidden"),
     pytest.param(RELATIONS, RECIPE, id="relations", marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_an_end_in_the_middle_changes_no_bit(loss, recipe, tmp_path, monkeypatch, ctrl_c):

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optim.train.states import attention_scores, mean_over_tokens, relation_distance, score_distance, state_distance
+from optim.train.states import (
+    attention_scores,
+    mean_over_tokens,
+    relation_distance,
+    score_distance,
+    score_share,
+    state_distance,
+    state_share,
+)
 
 MASK = np.array([[1, 1, 0], [1, 0, 0]], np.int32)  # two tokens and one
 
@@ -34,6 +42,24 @@ def test_the_distance_of_states_by_hand():
     """Tokens differ by (1, 0), (0, 2) and (3, 3): squared, over features 1/2, 2, 9; over tokens (1/2 + 2) / 2 and 9."""
     own, other = packed([1, 1], [1, 3], [4, 4]), packed([0, 1], [1, 1], [1, 1])
     assert state_distance(own, other, MASK).numpy().tolist() == [1.25, 9.0]
+
+
+def test_a_share_is_of_the_mean_square_of_the_teacher_s_states():
+    """Of a distance of 1.25 over (1/2 + 1) / 2, and of 9 over 1; states ten times as large change nothing."""
+    own, other = packed([1, 1], [1, 3], [4, 4]), packed([0, 1], [1, 1], [1, 1])
+    assert state_share(own, other, MASK).numpy() == pytest.approx([1.25 / 0.75, 9.0], rel=1e-4)
+    assert state_share(10 * own, 10 * other, MASK).numpy() == pytest.approx([1.25 / 0.75, 9.0], rel=1e-4)
+    assert state_share(0 * own, other, MASK).numpy() == pytest.approx([1, 1], rel=1e-4)
+    assert np.isfinite(state_share(own, 0 * other, MASK).numpy()).all()
+
+
+def test_a_share_of_scores_is_of_the_mean_square_of_what_is_compared():
+    """Two heads of 1 and 3 against one of 4: their mean is 2 from it, 4 of 16."""
+    two = np.stack([np.full((1, 2, 2), fill, np.float32) for fill in (1, 3)], axis=1)
+    one, mask = np.full((1, 1, 2, 2), 4, np.float32), np.ones((1, 2), np.int32)
+    assert score_share(two, one, mask).numpy() == pytest.approx([4 / 16], rel=1e-4)
+    assert score_share(one, two, mask).numpy() == pytest.approx([4 / 4], rel=1e-4)
+    assert score_share(two, two[:, ::-1], mask).numpy() == pytest.approx([4 / 5], rel=1e-4), "head by head"
 
 
 def test_attention_scores_by_hand():
