@@ -4,6 +4,7 @@ has fewer numbers and its kernels fewer rows, unlike zeros (`conf/prune`).
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ from optim.cut.kept import Kept, cut_shape
 from optim.encoder.architecture import Architecture
 
 CRITERIA = ("taylor", "magnitude")
+log = logging.getLogger(__name__)
+
 FAMILIES = ("bert", "distilbert", "mpnet")
 Score = Callable[[Kept], Importance]  # what is kept -> how much each part of it matters
 
@@ -255,6 +258,8 @@ class Budget:
             importance = score(kept)
             kept = replace(kept, width=_best(importance.width, self.width), pooled=_best(importance.pooled, self.width))
         start = cost(cut_shape(shape, kept))
+        if start <= bound:
+            log.info("slim      the model is within the budget as it is: nothing more is removed")
         for step in range(1, self.criterion.steps + 1):
             goal = start + (bound - start) * step / self.criterion.steps
             now = cut_shape(shape, kept)

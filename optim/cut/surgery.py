@@ -74,6 +74,10 @@ class Surgery(Protocol):
         """The least that it may become: what goes with that and with `after` goes with all between them."""
         ...
 
+    def words_left(self, shape: Architecture, tokenizer: Path, train_ids: TrainIds) -> np.ndarray:
+        """The ids that stay, rising: int [words]."""
+        ...
+
     def check_latency(self, shape: Architecture, latency: LatencyModel) -> None:
         """Raises UserError for a budget in milliseconds that nothing keeps; called before anything is trained, too."""
         ...
@@ -102,6 +106,10 @@ class NoSurgery:
     def least(self, shape: Architecture) -> Architecture:
         """The same."""
         return shape
+
+    def words_left(self, shape: Architecture, tokenizer: Path, train_ids: TrainIds) -> np.ndarray:
+        """All."""
+        return np.arange(shape.vocabulary_size)
 
     def check_latency(self, shape: Architecture, latency: LatencyModel) -> None:
         """Never asked."""
@@ -141,7 +149,7 @@ class Removal:
         try:
             self.slim.check(shape)
         except UserError:
-            kept = self.vocabulary.keep(words, _counts(train_ids(), shape))
+            kept = self.words_left(shape, tokenizer, train_ids)
             self.slim.check(replace(shape, vocabulary_size=len(kept)))
 
     def after(self, shape: Architecture) -> Architecture:
@@ -152,6 +160,12 @@ class Removal:
         """As `conf/slim` has it."""
         return self.slim.least(shape)
 
+    def words_left(self, shape: Architecture, tokenizer: Path, train_ids: TrainIds) -> np.ndarray:
+        """As `conf/vocab` has it."""
+        if not self.cuts_words:
+            return np.arange(shape.vocabulary_size)
+        return np.array(self.vocabulary.keep(Words.read(tokenizer), _counts(train_ids(), shape)))
+
     def check_latency(self, shape: Architecture, latency: LatencyModel) -> None:
         """As `conf/slim` has it."""
         self.slim.check_latency(shape, latency)
@@ -159,7 +173,7 @@ class Removal:
     def cut(self, patient: Patient, folder: Path) -> None:
         """Cuts both, and leaves what was kept beside them."""
         shape, weights = read_architecture(patient.folder), load_file(patient.folder / WEIGHTS)
-        words = self._words(patient, shape)
+        words = self.words_left(shape, patient.tokenizer, lambda: patient.train.ids).tolist()
         goal = replace(shape, vocabulary_size=len(words))
         scores: list[Importance] = []
 
@@ -177,12 +191,6 @@ class Removal:
                json.loads(patient.tokenizer.read_text(encoding="utf-8")))  # fmt: skip
         np.savez(folder / SCORES, **_named(scores))
         _write(folder / CUT, {**kept.to_json(), "words": words if self.cuts_words else None})
-
-    def _words(self, patient: Patient, shape: Architecture) -> list[int]:
-        """The ids to keep."""
-        if not self.cuts_words:
-            return list(range(shape.vocabulary_size))
-        return self.vocabulary.keep(Words.read(patient.tokenizer), _counts(patient.train.ids, shape))
 
     def _score(self, patient: Patient, shape: Architecture, weights: Weights, kept: Kept) -> Importance:
         """How much what is kept now matters."""

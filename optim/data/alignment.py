@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from optim.common.errors import UserError
 from optim.data.tokens import Tokens, read_tokenizer
 
 
@@ -51,6 +52,29 @@ def read_vocabulary(path: Path) -> Vocabulary:
     pieces = tokenizer.get_vocab(with_added_tokens=True)
     first, last = (around[0], around[-1]) if len(around) == 2 else (None, None)
     return Vocabulary(pieces, first, last, None if unknown is None else pieces.get(unknown))
+
+
+def require_special_tokens(path: Path, *, framed: bool) -> None:
+    """Raises UserError for a tokenizer.json that lacks a token which it makes itself.
+
+    That is the one for the unknown, which WordPiece looks for among its own pieces alone, and those around a sentence;
+    framed: two of these are needed, as the classifier reads the first.
+    """
+    tokenizer = read_tokenizer(path)
+    tokenizer.no_padding()
+    unknown = json.loads(path.read_text(encoding="utf-8"))["model"].get("unk_token")
+    own, pieces = tokenizer.get_vocab(with_added_tokens=False), tokenizer.get_vocab(with_added_tokens=True)
+    around = tokenizer.encode("").tokens
+    missing = [unknown] if unknown is not None and unknown not in own else []
+    missing += [token for token in dict.fromkeys(around) if token not in pieces]
+    fix = "Save it anew by tokenizer.save_pretrained of the model's own tokenizer."
+    if missing:
+        raise UserError(f"model: {path} has no {', '.join(missing)} in its vocabulary, which it needs. {fix}")
+    if framed and len(around) != 2:
+        raise UserError(
+            f"model: {path} puts {len(around)} tokens around a sentence, and this model reads [CLS] and [SEP] "
+            f"there. {fix}"
+        )
 
 
 def id_table(own: Vocabulary, other: Vocabulary) -> np.ndarray:

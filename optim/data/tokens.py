@@ -47,6 +47,11 @@ class Tokens:
         """The ids of sentence i: int32 [length]."""
         return self.ids[self.offsets[i] : self.offsets[i + 1]]
 
+    def made_of(self, ids: np.ndarray) -> np.ndarray:
+        """bool [n]: whether all tokens of a sentence are among `ids`."""
+        strange = np.concatenate([[0], np.cumsum(~np.isin(self.ids, ids))])
+        return strange[self.offsets[1:]] == strange[self.offsets[:-1]]
+
     def take(self, index: np.ndarray) -> Tokens:
         """The sentences of `index` (int [m]), in its order."""
         index = np.asarray(index, np.int64)

@@ -26,6 +26,15 @@ LEAST_SAME = 0.5
 log = logging.getLogger(__name__)
 
 
+def require_alike(teacher: str, share: float, *, fix: str = "") -> None:
+    """Raises UserError where the teacher cuts less than LEAST_SAME of the sentences into the model's pieces."""
+    if share < LEAST_SAME:
+        raise UserError(
+            f"distill: the teacher {teacher} cuts {1 - share:.0%} of the sentences into other pieces than the "
+            f"model, at most {1 - LEAST_SAME:.0%} may be: its states can't be followed. {fix}distill=kd needs none."
+        )
+
+
 class Tokenized(Protocol):
     """A step that leaves sentences in the tokens of a start."""
 
@@ -70,12 +79,7 @@ class AlignmentStep(Step):
             joined([step.read(stages, "train") for step in side]) for side in zip(*self.sentences, strict=True)
         )
         found = aligned(own, other, mine, theirs)
-        share = float(found.same.mean())
-        if share < LEAST_SAME:
-            raise UserError(
-                f"distill: the teacher {self.teacher} cuts {1 - share:.0%} of the sentences into other pieces than the "
-                f"model, at most {1 - LEAST_SAME:.0%} may be: its states can't be followed. distill=kd needs none."
-            )
+        require_alike(self.teacher, float(found.same.mean()))
         found.save(folder / ALIGNMENT)
 
     def at_hand(self, done: Stage, stages: Stages) -> None:

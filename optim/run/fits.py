@@ -71,11 +71,11 @@ class TokensStep(Step):
         """`train` or `dev`."""
         return Tokens.load(stages.folder(self) / f"{split}.npz")
 
-    def train_ids(self) -> np.ndarray:
-        """The ids of `train`, without a stage: for a plan, of a start whose words need no step either."""
+    def train_now(self) -> Tokens:
+        """`train` without a stage: for a plan, of a start whose words need no step either."""
         assert isinstance(self.start, FromCheckpoint)
         path = self.start.folder / TOKENIZER
-        return tokenize(self.corpus.train, tokenizer_path=path, max_length=self.max_length).ids
+        return tokenize(self.corpus.train, tokenizer_path=path, max_length=self.max_length)
 
     def parts(self, stages: Stages) -> Parts | None:
         """Which rows of train are part of which whole sentence, where they are phrases."""

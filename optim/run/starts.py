@@ -9,7 +9,7 @@ from typing import Any
 
 from optim.common.errors import UserError
 from optim.common.files import sha256_of
-from optim.data.alignment import read_vocabulary
+from optim.data.alignment import read_vocabulary, require_special_tokens
 from optim.encoder.architecture import Architecture, read_config
 from optim.encoder.assets import Checkpoint
 from optim.run.step import Stages, Step
@@ -77,9 +77,12 @@ class FromCheckpoint(Start):
         return self.architecture(classes)
 
     def architecture(self, classes: int) -> Architecture:
-        """The same, which needs no stage. Raises UserError for a tokenizer whose ids the embedding does not have."""
+        """The same, which needs no stage.
+
+        Raises UserError for a tokenizer that lacks a token which it makes, or whose ids the embedding does not have.
+        """
         shape = read_config(self.folder, pooling=self.checkpoint.pooling, classes=classes)
-        highest = _highest_id(self.folder / TOKENIZER, self.words_key())
+        highest = _highest_id(self.folder / TOKENIZER, self.words_key(), framed=shape.pooling == "first")
         if highest >= shape.vocabulary_size:
             raise UserError(
                 f"model: {self.folder / TOKENIZER} has ids up to {highest:,}, the model's embedding only "
@@ -135,6 +138,7 @@ class FromStep(Start):
 
 
 @lru_cache(maxsize=64)
-def _highest_id(path: Path, digest: str) -> int:
-    """The highest id of a tokenizer.json, looked up once for each content."""
+def _highest_id(path: Path, digest: str, *, framed: bool) -> int:
+    """The highest id of a tokenizer.json, looked up once for each content. Raises as `require_special_tokens` does."""
+    require_special_tokens(path, framed=framed)
     return max(read_vocabulary(path).pieces.values(), default=-1)

@@ -19,11 +19,12 @@ from pathlib import Path
 from optim.common.errors import UserError
 from optim.common.files import require_disk
 from optim.common.stages import Wanted
+from optim.data.alignment import read_vocabulary
 from optim.data.corpus import Corpus
 from optim.data.tokens import LENGTHS
 from optim.encoder.architecture import class_names
 from optim.encoder.kernels import prunable_shapes
-from optim.run.alignment import AlignmentStep
+from optim.run.alignment import AlignmentStep, require_alike
 from optim.run.exports import CandidatesStep, CompressedStep, FigureStep, FileStep, Float32Step
 from optim.run.fits import FitStep, LogitsStep, TokensStep, Transfer
 from optim.run.keys import loss_key, rounding_key
@@ -158,13 +159,14 @@ def _teacher(point: Point, teacher: Teacher, corpus: Corpus, cache_dir: Path) ->
 def _student(point: Point, teachers: Sequence[FitStep], corpus: Corpus, cache_dir: Path) -> FitStep:
     """What is pruned, distilled and exported; the teacher itself where nothing is to be done to it."""
     texts = _unlabelled_texts(point, corpus, cache_dir)
+    running = _running(point, teachers)
+    _require_shapes(point, running, cache_dir)
     if is_its_teacher(point):
         return teachers[0]
     start = _student_start(point, teachers, corpus, cache_dir)
     _require_kernels(point, corpus, cache_dir)
     tokens = TokensStep(corpus, start, point.source.max_length)
-    running = _running(point, teachers)
-    _require_shapes(point, running, cache_dir)
+    _require_alike(point, running, corpus, cache_dir)
     transfer = _transfer(point, texts, start, teachers)
     specs = [point.specs["prune"]] if point.pruner.changes else []
     specs += [rounding_key(point.specs["quant"])] if point.quantizer.wrappers else []
@@ -235,7 +237,7 @@ def _cut_start(point: Point, teachers: Sequence[FitStep], corpus: Corpus, cache_
         own = _teacher(point, Teacher(point.checkpoint, point.teachers[0].seed), corpus, cache_dir)
     start = FromCheckpoint(point.checkpoint, cache_dir)
     shape = start.architecture(len(corpus.label_names))
-    point.surgery.check(shape, start.folder / TOKENIZER, own.tokens.train_ids)
+    point.surgery.check(shape, start.folder / TOKENIZER, lambda: own.tokens.train_now().ids)
     latency = LatencyStep(point, own.tokens, shape, point.surgery) if point.surgery.needs_latency else None
     return FromStep(SurgeryStep(point.surgery, own, latency), words=None if point.surgery.cuts_words else own.start)
 
@@ -271,6 +273,25 @@ def _require_shapes(point: Point, running: Sequence[FitStep], cache_dir: Path) -
             point.loss.require_shapes(Inner.of_shape(least), others)
         except UserError as error:
             raise UserError(f"slim=budget may leave a single layer, and one head of it. {error}") from error
+
+
+def _require_alike(point: Point, running: Sequence[FitStep], corpus: Corpus, cache_dir: Path) -> None:
+    """Raises UserError, before anything is trained, for a cut of words that most sentences need to be read as before.
+
+    What the teacher has all pieces of the model's for: it then cuts a sentence that has lost one otherwise than the
+    student does. Sentences made from train are counted later, when they are there.
+    """
+    if not (running and point.surgery.cuts_words):
+        return
+    start = FromCheckpoint(point.checkpoint, cache_dir)
+    own = read_vocabulary(start.folder / TOKENIZER)
+    train = TokensStep(corpus, start, point.source.max_length).train_now()
+    shape = start.architecture(len(corpus.label_names))
+    left = point.surgery.words_left(shape, start.folder / TOKENIZER, lambda: train.ids)
+    for teacher in running:
+        other = read_vocabulary(teacher.tokens.start.tokenizer(None))  # type: ignore[arg-type]  # as above
+        if own.pieces.keys() <= other.pieces.keys():
+            require_alike(teacher.model_name, float(train.made_of(left).mean()), fix="Keep more words, by vocab=; ")
 
 
 def _alignment(tokens: TokensStep, teacher: FitStep, transfer: Sequence[Transfer]) -> AlignmentStep | None:

@@ -60,10 +60,11 @@ class Sensitivity:
         return 0
 
 
-def _title(choices: Mapping[str, Any], block: int, seed: int) -> str:
+def _title(choices: Mapping[str, Any], block: int | None, seed: int) -> str:
     """What the table is of: all that parts it from others of one report."""
     made = [*removed(dict(choices)), *(f"{group}={choices[group]}" for group in ("prune", "distill"))]
-    return f"{choices['model']} on {choices['data']}, {', '.join(made)}, blocks of {block}, seed {seed}"
+    scales = f"blocks of {block}" if block else "a scale for each output"
+    return f"{choices['model']} on {choices['data']}, {', '.join(made)}, {scales}, seed {seed}"
 
 
 def _command(settings: Settings) -> str:

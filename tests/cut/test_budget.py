@@ -240,6 +240,17 @@ def test_shares_round_from_a_half_to_the_even_number_that_goes():
     assert [_left(*one) for one in ((3, 0.5), (5, 0.5), (6, 0.75), (1536, 0.6), (12, 0.0))] == [1, 3, 2, 614, 12]
 
 
+@pytest.mark.parametrize(("spare", "told"), [(0, True), (-1, False)])
+def test_a_budget_that_the_whole_model_keeps_removes_nothing_and_says_so(spare, told, caplog):
+    shape = replace(SHAPE, ffn_widths=(64, 64))
+    scores = importance_of([[1] * heads for heads in shape.heads], [[1] * 64] * 2, [9, 9])
+    method = Budget(parameters=shape.parameters + spare, latency_ms=None, width=None, criterion=CRITERION)
+    with caplog.at_level("INFO"):
+        left = cut_shape(shape, method.choose(shape, lambda kept: scores, None))
+    assert (left == shape) == told
+    assert ("within the budget as it is" in caplog.text) == told
+
+
 @pytest.mark.parametrize("steps", [1, 2, 4])
 @pytest.mark.parametrize("width", [None, 8])
 def test_a_budget_in_steps_keeps_what_matters_most_of_the_whole_model(steps, width):

@@ -533,6 +533,11 @@ def some_tokens() -> tokens.Tokens:
     return tokens.Tokens(np.arange(1, 7, dtype=np.int32), np.array([0, 1, 3, 6]), np.array([0, 1, 0], np.int32))
 
 
+def test_sentences_that_are_made_of_some_ids_alone():
+    assert some_tokens().made_of(np.array([1, 3, 4, 5, 6])).tolist() == [True, False, True]
+    assert some_tokens().made_of(np.array([], np.int64)).tolist() == [False] * 3
+
+
 def test_take_keeps_order_and_repeats():
     taken = some_tokens().take(np.array([2, 0, 2]))
     assert [taken.sentence(i).tolist() for i in range(3)] == [[4, 5, 6], [1], [4, 5, 6]]

@@ -14,7 +14,7 @@ import pytest
 from conftest import CONF, TRAIN_COUNT, Runs
 from omegaconf import OmegaConf
 from safetensors.numpy import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from whole_points import made, point
 
 from optim.common.errors import UserError
@@ -176,8 +176,10 @@ def test_settings_that_the_models_do_not_fit_are_refused_before_training(words, 
 
 def test_a_teacher_of_another_kind_of_tokenizer_is_refused_before_training(runs, tmp_path, monkeypatch):
     folder = teacher_folder(runs, tmp_path, monkeypatch, "letters")
-    letters = Tokenizer(models.WordLevel({"[UNK]": 0, **{c: i for i, c in enumerate("abcdefghijklmnopqrstuvwxyz", 1)}},
+    special = {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2}
+    letters = Tokenizer(models.WordLevel({**special, **{c: i for i, c in enumerate("abcdefghijklmnopqrstuvwxyz", 3)}},
                                          unk_token="[UNK]"))  # fmt: skip
+    letters.post_processor = processors.BertProcessing(("[SEP]", 2), ("[CLS]", 1))
     letters.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     letters.save(str(folder / "tokenizer.json"))
     trained: list[str] = []
@@ -185,6 +187,27 @@ def test_a_teacher_of_another_kind_of_tokenizer_is_refused_before_training(runs,
     with pytest.raises(UserError, match=r"letters cuts 100% of the sentences .* distill=kd needs none"):
         in_order(runs, point(runs, *OTHER, "distill=hidden", "distill.teacher=letters"))
     assert trained == []
+
+
+@METHODS
+def test_a_cut_of_words_that_states_are_followed_by_is_refused_before_anything_is_trained(method, runs):
+    """97 pieces are single characters and hardly a word: nearly every sentence is cut into other pieces than before."""
+    words = ("vocab=top", f"distill={method}", *HEADS[method])
+    chosen = point(runs, "vocab.size=97", *words)
+    corpus = chosen.source.load(runs.cache)
+    with pytest.raises(
+        UserError, match=r"the teacher tiny cuts \d+% of the sentences .* Keep more words, by vocab=; dis"
+    ):
+        steps_of(chosen, corpus, runs.cache)
+    kept = steps_of(point(runs, "vocab.size=120", *words[:1], "distill=kd"), corpus, runs.cache)
+    assert kept.student.kind == "student", "answers need no pieces"
+
+
+def test_a_layer_map_of_a_model_that_is_its_own_teacher_is_looked_at_too(runs):
+    """Nothing is done to it, so nothing follows any layer; a map that cannot be is a mistake all the same."""
+    chosen = point(runs, "distill=hidden", "distill.layers=[3,1]")
+    with pytest.raises(UserError, match=r"distill\.layers"):
+        steps_of(chosen, chosen.source.load(runs.cache), runs.cache)
 
 
 @pytest.mark.parametrize("method", ["hidden", "kd"])

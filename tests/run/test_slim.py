@@ -229,8 +229,10 @@ def test_files_are_timed_at_the_width_that_the_student_will_have(runs):
     assert steps[0].wanted.key != steps[1].wanted.key
 
 
+@pytest.mark.parametrize("vocab", ["seen", "full"])
 @pytest.mark.parametrize("token", ["[UNK]", "[CLS]", "[SEP]"])
-def test_a_vocabulary_without_a_special_token_is_not_cut(token, runs, tmp_path):
+def test_a_vocabulary_without_a_special_token_is_refused(token, vocab, runs, tmp_path):
+    """Cut or not: without [UNK] the shipped file would fail at the first strange word."""
     folder = shutil.copytree(point(runs).checkpoint.fetch(runs.cache), tmp_path / "model")
     content = json.loads((folder / "tokenizer.json").read_text())
     content["model"]["vocab"].pop(token)
@@ -238,8 +240,29 @@ def test_a_vocabulary_without_a_special_token_is_not_cut(token, runs, tmp_path):
     (folder / "tokenizer.json").write_text(json.dumps(content))
     corpus = point(runs).source.load(runs.cache)
     with pytest.raises(UserError, match=re.escape(f"has no {token}")) as told:
-        steps_of(point(runs, f"model.path={folder}", "vocab=seen"), corpus, runs.cache)
+        steps_of(point(runs, f"model.path={folder}", f"vocab={vocab}"), corpus, runs.cache)
     assert "\n" not in str(told.value)
+
+
+def test_an_unknown_that_is_an_added_token_alone_is_refused(runs, tmp_path):
+    """WordPiece looks for it among its own pieces, and fails at the first strange word."""
+    folder = shutil.copytree(point(runs).checkpoint.fetch(runs.cache), tmp_path / "model")
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["vocab"].pop("[UNK]")
+    assert "[UNK]" in [one["content"] for one in content["added_tokens"]]
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    chosen = point(runs, f"model.path={folder}")
+    with pytest.raises(UserError, match=re.escape("has no [UNK] in its vocabulary")):
+        steps_of(chosen, chosen.source.load(runs.cache), runs.cache)
+
+
+def test_a_tokenizer_that_frames_no_sentence_is_refused(runs, tmp_path):
+    folder = shutil.copytree(point(runs).checkpoint.fetch(runs.cache), tmp_path / "model")
+    content = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps(content | {"post_processor": None}))
+    chosen = point(runs, f"model.path={folder}")
+    with pytest.raises(UserError, match=r"puts 0 tokens around a sentence, and this model reads \[CLS\] and \[SEP\]"):
+        steps_of(chosen, chosen.source.load(runs.cache), runs.cache)
 
 
 @pytest.mark.parametrize(

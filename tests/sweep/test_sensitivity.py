@@ -22,7 +22,7 @@ from optim.report.page import to_html
 from optim.run.config import GROUPS, Job
 from optim.run.exports import TableStep
 from optim.run.steps import steps_of
-from optim.sweep.sensitivity import Sensitivity
+from optim.sweep.sensitivity import Sensitivity, _title
 
 
 def settings(runs: Runs, *words: str) -> SimpleNamespace:
@@ -98,6 +98,11 @@ def test_the_report_of_a_results_folder_has_the_heat_maps(folder, tmp_path):
     title = "tiny on sst2, prune=fixed50, distill=kd, blocks of 32, seed 0"
     assert [table["title"] for table in shown.sensitivity] == [title]
     assert f"{title}: points of accuracy" in to_html(shown, tmp_path)
+
+
+def test_a_table_of_one_scale_for_each_output_says_so():
+    choices = {"model": "tiny", "data": "sst2", "slim": "none", "vocab": "full", "prune": "none", "distill": "kd"}
+    assert _title(choices, None, 0).endswith("distill=kd, a scale for each output, seed 0")
 
 
 def test_a_cell_says_points_and_their_interval():
