@@ -406,9 +406,8 @@ def _train_step(fit: Fit, objective: Objective):
         with tf.GradientTape() as tape:
             said = student(ids, mask, training=True)
             value = tf.reduce_mean(weights * objective.value(labels, said, teachers))
-        gradients = tape.gradient(
-            value, variables, unconnected_gradients="zero"
-        )  # projections, where none is looked at
+        unused = tf.UnconnectedGradients.ZERO  # of projections, in steps that follow no states
+        gradients = tape.gradient(value, variables, unconnected_gradients=unused)
         gradients, _ = tf.clip_by_global_norm(gradients, 1.0)  # rows that repeat in a batch count apart in its norm
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return value
