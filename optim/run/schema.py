@@ -234,14 +234,17 @@ def schema() -> dict[str, Any]:
 
 
 def lacking(content: Mapping[str, Any]) -> list[str]:
-    """What a finished point's parts lack of what they must hold, as `speed.latency_p50_ms`."""
-    return [f"{part}.{key}" for part, keys in _required().items() for key in keys if key not in content[part]]
+    """What a finished point lacks of what it must hold, as `cfg` or `speed.latency_p50_ms`."""
+    empty = [name for name in ("choices", "cfg", *PARTS) if not (isinstance(content.get(name), dict) and content[name])]
+    return empty + [f"{part}.{key}" for part, keys in _required().items() if part not in empty
+                    for key in keys if key not in content[part]]  # fmt: skip
 
 
 @cache
 def _required() -> dict[str, list[str]]:
     """The keys that each part must hold."""
-    return {name: _object(part)["required"] for name, part in PARTS.items()}
+    return {"choices": ["model", "data"], "cfg": ["distill"], **{
+        name: _object(part)["required"] for name, part in PARTS.items()}}  # fmt: skip
 
 
 def _object(part: type) -> dict[str, Any]:

@@ -279,9 +279,9 @@ def _require_alike(point: Point, running: Sequence[FitStep], corpus: Corpus, cac
     """Raises UserError, before anything is trained, for a cut of words that most sentences need to be read as before.
 
     What the teacher has all pieces of the model's for: it then cuts a sentence that has lost one otherwise than the
-    student does. Sentences made from train are counted later, when they are there.
+    student does. Sentences made from train are counted later, when they are there; those of a file may be easier.
     """
-    if not (running and point.surgery.cuts_words):
+    if not (running and point.surgery.cuts_words) or point.unlabelled is not None:
         return
     start = FromCheckpoint(point.checkpoint, cache_dir)
     own = read_vocabulary(start.folder / TOKENIZER)

@@ -164,7 +164,7 @@ class Task:
     copies: np.ndarray | None = None  # int [with a label]: rows of one number are one text, where some are
     wrappers: Sequence[Wrapper] = ()
     teacher_logits: np.ndarray | None = None  # float32 [n, teachers, classes], where the loss needs them
-    teachers: Sequence[Any] = ()  # Keras classifiers that run in every step, where the loss needs those
+    teachers: Sequence[Any] = ()  # Keras classifiers that run beside the steps, where the loss needs those
     alignments: Alignments = ()  # of each of those; none where all know the model's words
     parents: np.ndarray | None = None  # int [without a label, 2]: the rows each was made from, -1 for none
 

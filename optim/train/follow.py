@@ -1,8 +1,8 @@
 """Losses of a student that follows the inner states of its teacher, beside the soft targets that teach its classifier.
 
-The teacher runs beside the student in every step: the states of a training set are too large to store. Its answers are
-stored as ever, so it computes no further than the last layer that is looked at. With several teachers the student
-learns the answers of all of them and the states of the first: states of two teachers have no common mean.
+The teacher runs beside the student until `states_until`: the states of a training set are too large to store. Its
+answers are stored as ever, so it computes no further than the last layer that is looked at. With several teachers the
+student learns the answers of all of them and the states of the first: states of two teachers have no common mean.
 """
 
 from __future__ import annotations

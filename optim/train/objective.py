@@ -67,7 +67,7 @@ class Loss(Protocol):
 
     @property
     def needs_models(self) -> bool:
-        """Whether teachers must run in every step: all of them, or the first where `needs_logits` too."""
+        """Whether teachers must run beside the steps: all of them, or the first where `needs_logits` too."""
         ...
 
     def require_shapes(self, student: Inner, teachers: Sequence[Inner]) -> None:

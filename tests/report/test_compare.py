@@ -510,6 +510,33 @@ def test_a_damaged_result_is_named_and_stops_no_report(tmp_path):
     assert lacks in markdown.to_markdown(comparison.compared([tmp_path]))
 
 
+@pytest.mark.parametrize(
+    ("change", "lacks"),
+    [
+        ({"speed": None}, "speed"),
+        ({"quality": {}}, "quality"),
+        ({"memory": "peak_rss_bytes"}, "memory"),
+        ({"choices": None, "cfg": {}}, "choices, cfg"),
+        ({"choices": {"model": "tiny"}, "cfg": {"seed": 0}}, "choices.data, cfg.distill"),
+    ],
+)
+def test_a_result_whose_parts_are_damaged_is_named(change, lacks, tmp_path):
+    folder = put(tmp_path, "a", wrong=range(5), ms=8, mb=80)
+    fields = json.loads((folder / result.FILE).read_text())
+    (folder / result.FILE).write_text(json.dumps(fields | change))
+    done, _, (line,) = finished.read_all([tmp_path])
+    assert done == []
+    assert f"damaged: it lacks {lacks}. Delete it" in line
+
+
+def test_a_result_that_has_lost_a_part_is_named(tmp_path):
+    folder = put(tmp_path, "a", wrong=range(5), ms=8, mb=80)
+    fields = json.loads((folder / result.FILE).read_text())
+    del fields["speed"]
+    (folder / result.FILE).write_text(json.dumps(fields))
+    assert "damaged: it lacks speed. Delete it" in finished.read_all([tmp_path])[2][0]
+
+
 def test_a_later_measurement_takes_the_place_of_the_first_one_wholly(tmp_path):
     folder = put(tmp_path, "a", wrong=range(5), ms=8, mb=80, float32_ms=16.0)
     later = {"latency_p50_ms": 2.0, "latency_p90_ms": 2.1, "float32_latency_p50_ms": None, "speedup_vs_float32": None, "sequence_length": 64,

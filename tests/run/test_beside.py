@@ -22,7 +22,7 @@ from optim.cut.structure import Criterion, Even
 from optim.cut.surgery import Removal
 from optim.cut.vocabulary import Words
 from optim.encoder import store
-from optim.run import places
+from optim.run import fits, places
 from optim.run.fits import FitStep
 from optim.run.point import Point
 from optim.run.step import Stages
@@ -201,6 +201,23 @@ def test_a_cut_of_words_that_states_are_followed_by_is_refused_before_anything_i
         steps_of(chosen, corpus, runs.cache)
     kept = steps_of(point(runs, "vocab.size=120", *words[:1], "distill=kd"), corpus, runs.cache)
     assert kept.student.kind == "student", "answers need no pieces"
+
+
+def test_a_plan_of_many_points_reads_the_sentences_once_for_their_words(runs, monkeypatch):
+    tokenized, honest = [], fits.tokenize
+    monkeypatch.setattr(fits, "tokenize", lambda *args, **kw: (tokenized.append(1), honest(*args, **kw))[1])
+    fits._tokenized.cache_clear()
+    for seed in range(3):
+        chosen = point(runs, "vocab=seen", "distill=hidden", f"seed={seed}")
+        steps_of(chosen, chosen.source.load(runs.cache), runs.cache)
+    assert len(tokenized) == 1
+
+
+def test_sentences_of_a_file_may_make_up_for_those_of_train(runs, tmp_path):
+    """Most of them: so what train alone tells ends nothing before they are read."""
+    (file := tmp_path / "more.txt").write_text("a\n" * 9)
+    chosen = point(runs, "vocab=top", "vocab.size=97", "distill=hidden", f"distill.unlabelled={file}")
+    assert steps_of(chosen, chosen.source.load(runs.cache), runs.cache).student.alignments
 
 
 def test_a_layer_map_of_a_model_that_is_its_own_teacher_is_looked_at_too(runs):

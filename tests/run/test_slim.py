@@ -13,11 +13,13 @@ import pytest
 from conftest import CONF
 from made_results import made as made_result
 from safetensors.numpy import load_file
+from tokenizers import Tokenizer, models, processors
 from whole_points import made, point
 
 from optim.common.errors import UserError
 from optim.cut.budget import LatencyModel
 from optim.cut.surgery import CUT, SCORES
+from optim.data.alignment import require_special_tokens
 from optim.data.tokens import Tokens, unknown_id
 from optim.encoder import store
 from optim.run import latency_model, result
@@ -254,6 +256,15 @@ def test_an_unknown_that_is_an_added_token_alone_is_refused(runs, tmp_path):
     chosen = point(runs, f"model.path={folder}")
     with pytest.raises(UserError, match=re.escape("has no [UNK] in its vocabulary")):
         steps_of(chosen, chosen.source.load(runs.cache), runs.cache)
+
+
+def test_bytes_need_no_unknown_among_their_own(tmp_path):
+    """Byte-level BPE spells every text; one that adds `<unk>` to its pieces never makes it."""
+    tokenizer = Tokenizer(models.BPE({"<s>": 0, "</s>": 1, "a": 2}, [], unk_token="<unk>"))
+    tokenizer.add_special_tokens(["<unk>"])
+    tokenizer.post_processor = processors.BertProcessing(("</s>", 1), ("<s>", 0))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    require_special_tokens(tmp_path / "tokenizer.json", framed=True)
 
 
 def test_a_tokenizer_that_frames_no_sentence_is_refused(runs, tmp_path):
