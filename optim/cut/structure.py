@@ -20,10 +20,10 @@ from optim.cut.kept import Kept, cut_shape
 from optim.encoder.architecture import Architecture
 
 CRITERIA = ("taylor", "magnitude")
-log = logging.getLogger(__name__)
-
 FAMILIES = ("bert", "distilbert", "mpnet")
 Score = Callable[[Kept], Importance]  # what is kept -> how much each part of it matters
+
+log = logging.getLogger(__name__)
 
 
 class Slimming(Protocol):

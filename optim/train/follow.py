@@ -88,8 +88,8 @@ class HiddenStates(Follows):
     Jiao et al. 2019, section 3.1, arXiv:1909.10351: mean squared differences of the embeddings' output and of layers'
     outputs, those of the student times a learned matrix each (equations 8 and 9), and of attention scores before the
     soft-max (equation 7), MPNet's with its bias by distance, which is part of them. Each is divided by the mean square
-    of what the teacher has: MPNet's states are a tenth of BERT's, its scores several times as large, and the scores
-    were sixty times the rest. Where the paper sums over layers, here is the mean over the pairs of layers: a weight
+    of what the teacher has: by their own sizes the distances of MPNet's scores are sixty times those of its states
+    (docs/figures.md). Where the paper sums over layers, here is the mean over the pairs of layers: a weight
     means the same for three layers and for six. The paper learns states first and answers in a second fit; here both
     are learnt at first, and answers alone after `states_until`.
 

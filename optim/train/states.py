@@ -32,7 +32,7 @@ def state_distance(own: Any, other: Any, mask: Any):
 def state_share(own: Any, other: Any, mask: Any):
     """`state_distance` over the mean square of `other`: float [batch], 0 where both are equal, 1 for states of zeros.
 
-    So a weight means the same for every teacher: states of BERT are some ten times those of MPNet, scores the reverse.
+    So a weight means the same for every teacher, however large its states are.
     """
     return state_distance(own, other, mask) / (state_distance(tf.zeros_like(other), other, mask) + TINY)
 

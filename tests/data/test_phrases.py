@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from conftest import CONF
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -101,6 +103,15 @@ def test_no_training_row_shares_a_sentence_with_the_judge_and_dev_is_not_read(fo
     assert len(corpus.train.texts) <= 240 - 4 * 20
     require_apart(corpus)
     assert "dev_sha256" not in source(folder).fingerprint()
+
+
+def test_the_option_that_ships_has_the_judge_s_plain_name():
+    """And every other split one of its own: the two numbers stand in the configs and in the code."""
+    own, base = (
+        yaml.safe_load((CONF / "data" / name).read_text())["data"] for name in ("sst2_sentences.yaml", "sst2.yaml")
+    )
+    assert (own["held_sentences"], base["split_seed"]) == glue.JUDGE
+    assert "split_seed" not in own
 
 
 def test_another_seed_holds_other_sentences_out(folder):

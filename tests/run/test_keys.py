@@ -436,3 +436,10 @@ def test_other_sentences_for_the_calibration_are_no_other_fit(config, runs):
 def test_the_version_of_mixed_is_that_of_its_table():
     """The table is no part of a run_id: another one makes another file."""
     assert build.methods("quant")["mixed"].version == sensitivity.VERSION
+
+
+def test_states_that_are_followed_to_the_end_have_the_key_of_before_there_was_a_choice():
+    """`relations` by states_until=1 is the fit it was; a share is another."""
+    spec = {"method": "relations", "layers": "last"}
+    assert keys.loss_key({**spec, "states_until": 1.0}) == spec
+    assert keys.loss_key({**spec, "states_until": 0.5}) != spec
