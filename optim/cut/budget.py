@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from optim.common.errors import UserError
-from optim.cut.importance import Importance
+from optim.cut.importance import Importance, together
 from optim.cut.kept import Kept, cut_shape
 from optim.encoder.architecture import Architecture
 
@@ -128,7 +128,7 @@ class _State:
             if len(self.heads[i]) > 1:
                 found.append((float(self.importance.heads[i][self.heads[i][0]]), self._without_head(i)))
             if len(self.groups[i]) > 1:
-                found.append((float(_together(self.importance.columns[i][self.groups[i][0]])), self._without_group(i)))
+                found.append((together(self.importance.columns[i][self.groups[i][0]]), self._without_group(i)))
             if len(self.heads) > 1:
                 found.append((self._of_layer(i), self._without_layer(i)))
         return found
@@ -136,7 +136,7 @@ class _State:
     def _of_layer(self, i: int) -> float:
         """Its own gate, or what its parts come to, if that is more: in some sentences they work against each other."""
         heads = float(self.importance.heads[i][self.heads[i]].sum())
-        columns = sum(_together(self.importance.columns[i][group]) for group in self.groups[i])
+        columns = sum(together(self.importance.columns[i][group]) for group in self.groups[i])
         return max(float(self.importance.layers[i]), heads + columns)
 
     def _without_head(self, i: int) -> _State:
@@ -151,11 +151,6 @@ class _State:
 
 def _without(parts: dict[int, list], i: int) -> dict[int, list]:
     return {layer: own for layer, own in parts.items() if layer != i}
-
-
-def _together(importance: np.ndarray) -> float:
-    """Of parts that go at once."""
-    return float(np.sqrt(np.square(importance).sum()))
 
 
 def _rising(importance: np.ndarray) -> list[int]:

@@ -2,13 +2,15 @@
 
 A gate of 1 stands at the output of each part. The derivative of the loss by a gate, of one sentence, is the sum over
 its tokens of output * gradient; a part matters by the mean over sentences of that number's size (Michel et al. 2019,
-equation 2, arXiv:1905.10650; Molchanov et al. 2019, arXiv:1906.10771).
+equation 2, arXiv:1905.10650; Molchanov et al. 2019, arXiv:1906.10771). Layers may also be weighed against each other by
+what a table of `sweep=sensitivity` has found.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +19,8 @@ from optim.data.tokens import Tokens, bucketed_batches, pad
 from optim.encoder.architecture import Architecture
 
 BATCH = 32  # sentences
+SENSITIVITY = "sensitivity"  # the table of what each part bears (`measure/sensitivity.py`)
+HEAD, FFN = "one head removed", "quarter of ffn removed"  # changes of a layer, as a sensitivity table names them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +32,72 @@ class Importance:
     layers: np.ndarray  # float [layers]: of a layer as a whole
     width: np.ndarray  # float [width]: of the hidden size
     pooled: np.ndarray  # float [width]: of the pooler's outputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scales:
+    """What a layer's importance is multiplied by, each float [layers]."""
+
+    heads: np.ndarray
+    columns: np.ndarray
+    layers: np.ndarray
+
+    def of(self, own: Importance, layers: Sequence[int]) -> Importance:
+        """The importance of a model that has kept these layers of the whole one."""
+        return replace(
+            own, heads=tuple(self.heads[i] * found for i, found in zip(layers, own.heads, strict=True)),
+            columns=tuple(self.columns[i] * found for i, found in zip(layers, own.columns, strict=True)),
+            layers=self.layers[list(layers)] * own.layers,
+        )  # fmt: skip
+
+
+def scales(shape: Architecture, weights: Weights, own: Importance, rows: Sequence[Mapping[str, Any]]) -> Scales:
+    """Those by which the parts that a sensitivity table removed matter as much as the table says.
+
+    own: the importance of all of the model; rows: the table's. A part matters by the root of the divergence without it:
+    that grows with a change as importance does, the divergence itself with its square. A layer's own gate is scaled as
+    its parts are on average.
+    """
+    count = range(len(shape.heads))
+    found = {(row["layer"], row["change"]): float(np.sqrt(row["kl_nats"])) for row in rows}
+    heads = [own.heads[i][least_head(*sides(weights, i, "value", "attention_output"), shape.head_width)] for i in count]
+    columns = [together(own.columns[i][least_columns(*sides(weights, i, "ffn_in", "ffn_out"))]) for i in count]
+    of_heads = _ratios([found[i, HEAD] for i in count], heads)
+    of_columns = _ratios([found[i, FFN] for i in count], columns)
+    parts = np.array([(own.heads[i].sum(), own.columns[i].sum()) for i in count])
+    scaled = of_heads * parts[:, 0] + of_columns * parts[:, 1]
+    return Scales(heads=of_heads, columns=of_columns, layers=_ratios(scaled, parts.sum(axis=1)))
+
+
+def _ratios(wanted: Any, had: Any) -> np.ndarray:
+    """wanted / had; 1 where nothing is had."""
+    wanted, had = np.asarray(wanted, np.float64), np.asarray(had, np.float64)
+    return np.divide(wanted, had, out=np.ones_like(had), where=had > 0)
+
+
+def sides(weights: Mapping[str, np.ndarray], layer: int, into: str, out: str) -> tuple[np.ndarray, np.ndarray]:
+    """The kernels on both sides of a layer's heads or columns: float [inputs, outputs] each."""
+    return weights[f"layer{layer}_{into}/kernel:0"], weights[f"layer{layer}_{out}/kernel:0"]
+
+
+def least_head(value: np.ndarray, output: np.ndarray, head_width: int) -> int:
+    """The head with the smallest product of the norms of its value and output kernels."""
+    heads = value.shape[1] // head_width
+    return int((_norms(value.T.reshape(heads, -1)) * _norms(output.reshape(heads, -1))).argmin())
+
+
+def least_columns(into: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """The quarter of the feed-forward columns with the smallest product of the norms of both sides: int [columns]."""
+    return np.argsort(_norms(into.T) * _norms(out), kind="stable")[: len(out) // 4]
+
+
+def _norms(rows: np.ndarray) -> np.ndarray:
+    return np.sqrt((rows**2).sum(axis=1))
+
+
+def together(importance: np.ndarray) -> float:
+    """Of parts that go at once: as one gate for all of them, if what they do to the loss were independent."""
+    return float(np.sqrt(np.square(importance).sum()))
 
 
 def magnitude(shape: Architecture, weights: Mapping[str, np.ndarray]) -> Importance:

@@ -15,11 +15,11 @@ import numpy as np
 from optim.common.build import method
 from optim.common.errors import UserError, require_count, require_fraction, require_positive, require_seed
 from optim.cut.budget import Cost, smallest, within_budget
-from optim.cut.importance import Importance
+from optim.cut.importance import SENSITIVITY, Importance
 from optim.cut.kept import Kept, cut_shape
 from optim.encoder.architecture import Architecture
 
-CRITERIA = ("taylor", "magnitude")
+CRITERIA = ("taylor", "magnitude", SENSITIVITY)  # the last: as taylor within a layer, by its table between layers
 FAMILIES = ("bert", "distilbert", "mpnet")
 Score = Callable[[Kept], Importance]  # what is kept -> how much each part of it matters
 
@@ -69,14 +69,14 @@ class Slimming(Protocol):
 class Criterion:
     """How parts are scored, on which training sentences."""
 
-    importance: str  # taylor | magnitude
+    importance: str  # of CRITERIA
     samples: int
     seed: int
     steps: int  # cuts, each followed by a new scoring
 
     def __post_init__(self) -> None:
         if self.importance not in CRITERIA:
-            raise UserError(f"slim.importance must be {' or '.join(CRITERIA)}, got {self.importance!r}.")
+            raise UserError(f"slim.importance must be one of {', '.join(CRITERIA)}; got {self.importance!r}.")
         for name in ("samples", "steps"):
             require_count(f"slim.{name}", getattr(self, name))
         require_seed("slim.seed", self.seed)
@@ -122,6 +122,11 @@ class Even:
     needs_latency = False
 
     def __post_init__(self) -> None:
+        if self.criterion.importance == SENSITIVITY:
+            raise UserError(
+                "slim.importance=sensitivity tells what each layer bears, and this slim= takes the same share of each: "
+                "choose slim=budget, or slim.importance=taylor."
+            )
         for name in ("heads", "ffn"):
             require_fraction(f"slim.{name}", getattr(self, name))
         for name in ("layers", "width"):

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from optim.common.errors import UserError
 from optim.common.screen import bar
 from optim.cut.budget import LatencyModel
-from optim.cut.importance import Importance, magnitude, taylor
+from optim.cut.importance import SENSITIVITY, Importance, Scales, magnitude, scales, taylor
 from optim.cut.kept import Kept, Weights, cut_shape, cut_weights
 from optim.cut.structure import Criterion, Slimming
 from optim.cut.vocabulary import Vocabulary, Words
@@ -37,6 +37,7 @@ class Patient:
     tokenizer: Path  # its tokenizer.json
     train: Tokens  # the training sentences in its tokens
     latency: LatencyModel | None = None  # of files of its kind on this machine, where the surgery asks for it
+    tables: Mapping[str, Any] = field(default_factory=dict)  # of this model, by name: those that the surgery asks for
 
 
 class Surgery(Protocol):
@@ -55,6 +56,11 @@ class Surgery(Protocol):
     @property
     def needs_latency(self) -> bool:
         """Whether it asks what a file of some shape would take."""
+        ...
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The tables that it asks for, by name, as a quantizer does."""
         ...
 
     @property
@@ -94,6 +100,7 @@ class NoSurgery:
     changes: bool = False
     cuts_words: bool = False
     needs_latency: bool = False
+    tables: tuple[str, ...] = ()
     spec: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self, shape: Architecture, tokenizer: Path, train_ids: TrainIds) -> None:
@@ -138,6 +145,12 @@ class Removal:
         """As `conf/slim` has it."""
         return self.slim.needs_latency
 
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """That of what each layer bears, where `conf/slim` weighs them by it."""
+        weighed = self.slim.criterion is not None and self.slim.criterion.importance == SENSITIVITY
+        return (SENSITIVITY,) if weighed else ()
+
     def check(self, shape: Architecture, tokenizer: Path, train_ids: TrainIds) -> None:
         """Of both; the words are counted only where a budget has no room for all of them."""
         if not self.vocabulary.changes:
@@ -176,10 +189,17 @@ class Removal:
         words = self.words_left(shape, patient.tokenizer, lambda: patient.train.ids).tolist()
         goal = replace(shape, vocabulary_size=len(words))
         scores: list[Importance] = []
+        weigh: Scales | None = None
 
         def score(now: Kept) -> Importance:
-            scores.append(self._score(patient, shape, weights, now))
-            return scores[-1]
+            nonlocal weigh
+            own = self._score(patient, shape, weights, now)
+            if self.tables:
+                # What is scored first is the whole model, which is what the table is of.
+                weigh = weigh or scales(shape, weights, own, patient.tables[SENSITIVITY]["rows"])
+                own = weigh.of(own, now.layers)
+            scores.append(own)
+            return own
 
         kept = self.slim.choose(goal, score, patient.latency)
         # Words can be cut out of every family, structure only out of some.

@@ -42,6 +42,7 @@ import numpy as np
 from optim.common.build import method
 from optim.common.errors import UserError, require_count, require_fraction, require_not_negative, require_seed
 from optim.common.screen import without_chatter
+from optim.cut.importance import SENSITIVITY
 from optim.data.tokens import Tokens
 from optim.encoder.architecture import Architecture
 from optim.encoder.kernels import prunable_shapes
@@ -67,7 +68,6 @@ PRODUCTS = {  # whose ranges may be fixed, by the names of their kernels
     "but_ffn_out": r"_(query|key|value|attention_output|ffn\d*_in)/",
 }  # fmt: skip
 BLOCKS = (32, 64, 128, 256)  # weights that may share a scale, in LiteRT
-SENSITIVITY = "sensitivity"  # the table that `mixed` asks for (`measure/sensitivity.py`)
 CANDIDATES = "candidates"  # that of a quantizer that chooses (`measure/candidates.py`)
 
 log = logging.getLogger(__name__)

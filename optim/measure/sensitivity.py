@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from optim.common.screen import bar
+from optim.cut.importance import FFN, HEAD, least_columns, least_head
 from optim.data.tokens import Tokens, pad
 from optim.export.quantize import Student
 from optim.measure.quality import paired_change
@@ -39,7 +40,6 @@ TOGETHER_STEPS = 12  # that take all kernels to int4
 EMBEDDINGS, ALL_OF = "word_embeddings", "layer{}"
 INT8, INT4, TOKENS, STATIC = "weights int8", "weights int4", "activations int8", "activations int8 static"
 PRUNED = {"pruned 50 %": 0.5, "pruned 80 %": 0.8}
-HEAD, FFN = "one head removed", "quarter of ffn removed"
 CHANGES = (INT8, INT4, TOKENS, STATIC, *PRUNED, HEAD, FFN)
 OFF, BY_TOKEN, BY_RANGE, RECORD = range(4)  # what a probe does to what its layer takes
 
@@ -310,11 +310,8 @@ def pruned(kernel: np.ndarray, share: float) -> np.ndarray:
 
 def without_head(model: Any, layer: int, head_width: int) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """Edits that remove the head with the smallest product of the norms of its value and output kernels."""
-    value = model.get_layer(f"layer{layer}_value").kernel.numpy()
-    output = model.get_layer(f"layer{layer}_attention_output").kernel.numpy()
-    heads = value.shape[1] // head_width
-    norms = _norms(value.T.reshape(heads, -1)) * _norms(output.reshape(heads, -1))
-    first = int(norms.argmin()) * head_width
+    value, output = (model.get_layer(f"layer{layer}_{part}").kernel.numpy() for part in ("value", "attention_output"))
+    first = least_head(value, output, head_width) * head_width
     return {
         f"layer{layer}_attention_output": lambda kernel: _without_rows(kernel, np.arange(first, first + head_width))
     }
@@ -322,9 +319,7 @@ def without_head(model: Any, layer: int, head_width: int) -> dict[str, Callable[
 
 def without_columns(model: Any, layer: int) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """Edits that remove the quarter of the feed-forward columns with the smallest product of norms of both sides."""
-    into = model.get_layer(f"layer{layer}_ffn_in").kernel.numpy()
-    out = model.get_layer(f"layer{layer}_ffn_out").kernel.numpy()
-    least = np.argsort(_norms(into.T) * _norms(out), kind="stable")[: len(out) // 4]
+    least = least_columns(*(model.get_layer(f"layer{layer}_{part}").kernel.numpy() for part in ("ffn_in", "ffn_out")))
     return {f"layer{layer}_ffn_out": lambda kernel: _without_rows(kernel, least)}
 
 
@@ -332,10 +327,6 @@ def _without_rows(kernel: np.ndarray, rows: np.ndarray) -> np.ndarray:
     kernel = kernel.copy()
     kernel[rows] = 0
     return kernel
-
-
-def _norms(rows: np.ndarray) -> np.ndarray:
-    return np.sqrt((rows**2).sum(axis=1))
 
 
 def _kl(one: np.ndarray, other: np.ndarray) -> np.ndarray:

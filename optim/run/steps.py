@@ -1,13 +1,13 @@
 """The way of one point, from sentences to figures, as a list of steps; each is a stage of the cache.
 
     corpus -> tokens -> teachers -> (their answers) -> student
-    corpus -> tokens -> the student's own fine-tuning -> (surgery) -> student
+    corpus -> tokens -> the student's own fine-tuning -> (its table) -> (surgery) -> student
     corpus, or a file -> (sentences without labels) -> tokens -> teachers' answers -> student
     student -> float32 file -> (tables, or files of candidates) -> file -> figures
     file -> (compressed file)
 
 A step (`run/step.py`) says what it takes, what its content depends on, and what it leaves. A new one is a class
-beside those it is like (`fits.py`, `exports.py`, `transfer.py`, ...) and a line here.
+beside those it is like (`fits.py`, `tables.py`, `exports.py`, `transfer.py`, ...) and a line here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from optim.data.tokens import LENGTHS
 from optim.encoder.architecture import class_names
 from optim.encoder.kernels import prunable_shapes
 from optim.run.alignment import AlignmentStep, require_alike
-from optim.run.exports import CandidatesStep, CompressedStep, FigureStep, FileStep, Float32Step
+from optim.run.exports import CandidatesStep, CompressedStep, FigureStep, FileStep
 from optim.run.fits import FitStep, LogitsStep, TokensStep, Transfer
 from optim.run.keys import loss_key, rounding_key
 from optim.run.latency_model import LatencyStep
@@ -33,6 +33,7 @@ from optim.run.point import Point, Teacher
 from optim.run.starts import TOKENIZER, FromCheckpoint, FromStep, Start
 from optim.run.step import Step
 from optim.run.surgery import SurgeryStep, shape_before
+from optim.run.tables import Float32Step
 from optim.run.transfer import AugmentedStep, TextsStep, TransferTokensStep, UnlabelledStep
 from optim.train.distill import SAME, HardLabels
 from optim.train.inner import Inner

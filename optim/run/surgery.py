@@ -14,6 +14,7 @@ from optim.run.keys import TRAINING, made_by
 from optim.run.latency_model import LatencyStep
 from optim.run.starts import FromStep
 from optim.run.step import Stages, Step
+from optim.run.tables import Float32Step, TableStep
 
 
 class SurgeryStep(Step):
@@ -23,16 +24,19 @@ class SurgeryStep(Step):
 
     def __init__(self, surgery: Surgery, whole: FitStep, latency: LatencyStep | None) -> None:
         self.surgery, self.whole, self.latency = surgery, whole, latency
+        self.tables = {name: TableStep(name, Float32Step(whole)) for name in surgery.tables}
 
     def inputs(self) -> Sequence[Step]:
-        """The fine-tuned model, the sentences in its tokens, and what files take where that counts."""
-        return (*([self.latency] if self.latency else []), self.whole, self.whole.tokens)
+        """The fine-tuned model, its sentences, and where they count, what files take and tables of the model."""
+        timed = [self.latency] if self.latency else []
+        return (*timed, self.whole, self.whole.tokens, *self.tables.values())
 
     def key(self) -> Mapping[str, Any]:
         """Who is cut, how, and by which sentences."""
         key = {"teacher": self.whole.wanted.key, "tokens": self.whole.tokens.wanted.key}
         timed = {"latency": self.latency.wanted.key} if self.latency else {}
-        return {**key, **timed, "surgery": dict(self.surgery.spec), **made_by(*TRAINING)}
+        tables = {"tables": {name: step.wanted.key for name, step in self.tables.items()}} if self.tables else {}
+        return {**key, **timed, **tables, "surgery": dict(self.surgery.spec), **made_by(*TRAINING)}
 
     def build(self, folder: Path, scratch: Path, stages: Stages) -> None:
         """Cuts."""
@@ -40,6 +44,7 @@ class SurgeryStep(Step):
         patient = Patient(
             folder=stages.folder(self.whole), tokenizer=self.whole.start.tokenizer(stages),
             train=self.whole.tokens.read(stages, "train"), latency=self.latency.read(stages) if self.latency else None,
+            tables={name: step.read(stages) for name, step in self.tables.items()},
         )  # fmt: skip
         self.surgery.cut(patient, folder)
 

@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 from optim.common.build import method
 from optim.common.screen import width
 from optim.export.quantize import BLOCKS, sensitivity_of
-from optim.run.exports import TableStep
 from optim.run.forecast import Forecast
 from optim.run.places import SWEEP, dir_words
 from optim.run.point import point_of
 from optim.run.result import removed, require_space, require_writable
 from optim.run.step import Stages
 from optim.run.steps import steps_of
+from optim.run.tables import TableStep
 from optim.sweep.settings import EVERY, Settings
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small_fit import SHAPE, filled, random_weights, tokens_of
 
-from optim.cut.importance import magnitude, taylor
+from optim.cut.importance import FFN, HEAD, Importance, magnitude, scales, taylor
 from optim.cut.structure import Criterion
 from optim.cut.surgery import _sample
 from optim.data.tokens import Tokens
@@ -75,6 +75,35 @@ def test_what_has_no_effect_has_no_importance():
     assert found.columns[0][7] == 0
     assert found.heads[1][1] == 0
     assert np.count_nonzero(found.columns[0]) == 31
+
+
+def test_a_layer_is_scaled_by_what_a_table_says_of_its_parts():
+    """Two layers of two heads of width 1 and four columns.
+
+    The weakest head by its norms is head 1 of layer 0 and head 0 of layer 1, and so is the weakest column, 3 and 2.
+    Layer 0: roots 0.2 and 0.6 over 4 and 3 make 0.05 and 0.2; of layer 1 the head that went does nothing by `taylor`.
+    """
+    shape = replace(SHAPE, width=2, head_width=1, heads=(2, 2), ffn_widths=(4, 4), vocabulary_size=2)
+    own = Importance(
+        heads=(np.array([6.0, 4]), np.array([0.0, 3])), columns=(np.array([9.0, 8, 7, 3]), np.array([1.0, 1, 2, 1])),
+        layers=np.array([20.0, 10]), width=np.ones(2), pooled=np.ones(2),
+    )  # fmt: skip
+    ones = {"value": (2, 2), "attention_output": (2, 2), "ffn_in": (2, 4), "ffn_out": (4, 2)}
+    weights = {f"layer{i}_{part}/kernel:0": np.ones(shape) for i in (0, 1) for part, shape in ones.items()}
+    weights["layer0_value/kernel:0"][:, 1] = weights["layer1_attention_output/kernel:0"][0] = 0.5
+    weights["layer0_ffn_in/kernel:0"][:, 3] = weights["layer1_ffn_out/kernel:0"][2] = 0.5
+    rows = [{"layer": layer, "change": change, "kl_nats": root**2, "part": f"layer{layer}"}
+            for layer, change, root in ((0, HEAD, 0.2), (0, FFN, 0.6), (1, HEAD, 0.0), (1, FFN, 0.1))]  # fmt: skip
+    found = scales(shape, weights, own, rows)
+    np.testing.assert_allclose(found.heads, [0.05, 1])
+    np.testing.assert_allclose(found.columns, [0.2, 0.05])
+    np.testing.assert_allclose(found.layers, [(0.05 * 10 + 0.2 * 27) / 37, (3 + 0.05 * 5) / 8])
+    last = Importance(heads=own.heads[1:], columns=own.columns[1:], layers=own.layers[1:], width=own.width,
+                      pooled=own.pooled)  # fmt: skip
+    weighed = found.of(last, [1])  # layer 0 has gone
+    np.testing.assert_allclose(weighed.heads[0], [0, 3])
+    np.testing.assert_allclose(weighed.columns[0], [0.05, 0.05, 0.1, 0.05])
+    np.testing.assert_allclose(weighed.layers, [10 * 3.25 / 8])
 
 
 def test_magnitude_by_hand():

@@ -16,7 +16,7 @@ from whole_points import made, point
 
 from optim.common.errors import UserError
 from optim.export.quantize import Quantizer, Student
-from optim.run import exports
+from optim.run import tables
 from optim.run.steps import steps_of
 from optim.train.objective import Objective, View
 from optim.train.wrap import innermost
@@ -187,7 +187,7 @@ def test_a_quantizer_asks_for_a_table_that_a_step_makes_once(runs, monkeypatch):
         calls.append(f"{len(student.tables['counts'])} layers")
         return student.float32_path.read_bytes()
 
-    monkeypatch.setitem(exports.TABLES, "counts", (1, count_kernels))
+    monkeypatch.setitem(tables.TABLES, "counts", (1, count_kernels))
     plain = point(runs)
     quantizer = Quantizer(max_disagreement=0.02, run=run, tables=("counts",))
     for name in ("one", "two"):  # two methods, one table
@@ -195,7 +195,7 @@ def test_a_quantizer_asks_for_a_table_that_a_step_makes_once(runs, monkeypatch):
         steps, _, _ = made(runs, chosen)
         assert "table" in [step.kind for step in steps.all()]
     assert calls == ["made", "10 layers", "10 layers"]  # ffn_in, ffn_out, ffn_dropout, ffn_sum, ffn_norm of 2 layers
-    monkeypatch.setitem(exports.TABLES, "counts", (2, count_kernels))
+    monkeypatch.setitem(tables.TABLES, "counts", (2, count_kernels))
     assert steps_of(chosen, chosen.source.load(runs.cache), runs.cache).file.wanted.key != steps.file.wanted.key
 
 

@@ -18,6 +18,7 @@ from whole_points import made, point
 
 from optim.common.errors import UserError
 from optim.cut.budget import LatencyModel
+from optim.cut.importance import HEAD, SENSITIVITY, least_head, sides
 from optim.cut.surgery import CUT, SCORES
 from optim.data.alignment import require_special_tokens
 from optim.data.tokens import Tokens, unknown_id
@@ -26,6 +27,7 @@ from optim.run import latency_model, result
 from optim.run.latency_model import LatencyStep
 from optim.run.step import Stages
 from optim.run.steps import steps_of
+from optim.run.tables import Float32Step, TableStep
 from optim.train.fit import logits_of
 
 # Options -> (heads of each layer, feed-forward widths of each layer, width): tiny has (2, 2), (64, 64), 32.
@@ -39,6 +41,7 @@ SLIM = {
     "slim=slim75 slim.heads=0.5": ((1, 1), (16, 16), 32),
     "slim=heads50 slim.width=24": ((1, 1), (64, 64), 24),
     "slim=budget slim.parameters=36000": None,
+    "slim=budget slim.parameters=36000 slim.importance=sensitivity slim.steps=2": None,
 }  # fmt: skip
 
 
@@ -283,7 +286,11 @@ def test_a_tokenizer_that_frames_no_sentence_is_refused(runs, tmp_path):
         (["slim=layers3"], "slim.layers must be at most 2"),
         (["slim=heads50", "slim.width=99"], "slim.width must be at most 32"),
         (["slim=heads50", "slim.heads=1"], "slim.heads must be a fraction in"),
-        (["slim=heads50", "slim.importance=luck"], "slim.importance must be taylor or magnitude"),
+        (
+            ["slim=heads50", "slim.importance=luck"],
+            "slim.importance must be one of taylor, magnitude, sensitivity",
+        ),
+        (["slim=slim50", "slim.importance=sensitivity"], "takes the same share of each: choose slim=budget, or"),
         (["slim=budget"], "slim.parameters=N or slim.latency_ms=MS"),
         (["slim=budget", "slim.parameters=10"], "slim.parameters must be at least"),
         (["vocab=top", "vocab.size=3"], "vocab.size must be at least"),
@@ -305,6 +312,24 @@ def test_a_budget_that_the_words_exceed_is_named_whole_not_by_the_goal_of_a_step
     fewest = int(re.search(r"at least ([\d,]+)", str(told.value))[1].replace(",", ""))
     with pytest.raises(UserError, match=rf"slim\.parameters must be at least .*; got {fewest:,}\. vocab=seen"):
         steps_of(point(runs, *words, f"slim.parameters={fewest}"), corpus, runs.cache)
+
+
+def test_a_budget_weighs_layers_by_the_sensitivity_table_of_the_model_that_is_cut(runs):
+    """Of each layer the head that the table removed matters by the root of what its absence did to the answers."""
+    words = ("slim=budget", "slim.parameters=40000", "quant=int8")
+    steps, stages, _ = made(runs, point(runs, *words, "slim.importance=sensitivity"))
+    surgery, plain = steps.student.start.step, made(runs, point(runs, *words))[0].student.start.step
+    table = TableStep(SENSITIVITY, Float32Step(steps.teachers[0]))
+    assert table.wanted.key in [one.wanted.key for one in surgery.inputs()], "that of sweep=sensitivity, made once"
+    weighed, own = (np.load(stages.folder(one) / SCORES) for one in (surgery, plain))
+    roots = {row["layer"]: np.sqrt(row["kl_nats"]) for row in table.read(stages)["rows"] if row["change"] == HEAD}
+    assert sorted(roots) == [0, 1]
+    weights = load_file(stages.folder(steps.teachers[0]) / store.WEIGHTS)
+    for layer, root in roots.items():
+        heads, before = (scores[f"cut0_heads_layer{layer}"] for scores in (weighed, own))
+        np.testing.assert_allclose(heads / before, heads[0] / before[0])
+        removed = least_head(*sides(weights, layer, "value", "attention_output"), 16)
+        assert heads[removed] == pytest.approx(root)
 
 
 def test_the_cut_model_starts_from_the_weights_that_were_kept(runs):

@@ -20,8 +20,8 @@ from optim.report import sensitivity
 from optim.report.comparison import compared
 from optim.report.page import to_html
 from optim.run.config import GROUPS, Job
-from optim.run.exports import TableStep
 from optim.run.steps import steps_of
+from optim.run.tables import TableStep
 from optim.sweep.sensitivity import Sensitivity, _title
 
 
