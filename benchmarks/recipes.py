@@ -215,7 +215,13 @@ def verdict(found: Against) -> str:
     """What the rule says."""
     if len(found.seeds) < SEEDS_ASKED:
         return f"open: {len(found.seeds)} of {SEEDS_ASKED} seeds"
-    return "**wins by more than the spread**" if found.wins else "loses by more than it" if found.loses else "within it"
+    return (
+        "**wins by more than the spread**"
+        if found.wins
+        else "below by more than the spread"
+        if found.loses
+        else "within it"
+    )
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from optim.data.tokens import Tokens, bucketed_batches, pad
 from optim.encoder.architecture import Architecture
 
 BATCH = 32  # sentences
+WEIGHING = 1  # of how a table weighs layers (`scales`); raised when other parts would go
 SENSITIVITY = "sensitivity"  # the table of what each part bears (`measure/sensitivity.py`)
 HEAD, FFN = "one head removed", "quarter of ffn removed"  # changes of a layer, as a sensitivity table names them
 
@@ -52,27 +53,28 @@ class Scales:
 
 
 def scales(shape: Architecture, weights: Weights, own: Importance, rows: Sequence[Mapping[str, Any]]) -> Scales:
-    """Those by which the parts that a sensitivity table removed matter as much as the table says.
+    """Those by which layers stand to each other as a sensitivity table says that they bear the loss of a part.
 
-    own: the importance of all of the model; rows: the table's. A part matters by the root of the divergence without it:
-    that grows with a change as importance does, the divergence itself with its square. A layer's own gate is scaled as
-    its parts are on average.
+    own: the importance of all of the model; rows: the table's. A removed part matters by the root of the divergence
+    without it: that grows with a change as importance does, the divergence itself with its square. What a kind of part
+    has to that root in a layer, over the median of all layers, scales the kind there; so heads as a whole and columns
+    as a whole stand to each other as before. A layer's own gate is scaled by the mean of both.
     """
     count = range(len(shape.heads))
-    found = {(row["layer"], row["change"]): float(np.sqrt(row["kl_nats"])) for row in rows}
+    found = {(r["layer"], r["change"]): max(r["kl_nats"], 0.0) ** 0.5 for r in rows if r["change"] in (HEAD, FFN)}
     heads = [own.heads[i][least_head(*sides(weights, i, "value", "attention_output"), shape.head_width)] for i in count]
     columns = [together(own.columns[i][least_columns(*sides(weights, i, "ffn_in", "ffn_out"))]) for i in count]
-    of_heads = _ratios([found[i, HEAD] for i in count], heads)
-    of_columns = _ratios([found[i, FFN] for i in count], columns)
-    parts = np.array([(own.heads[i].sum(), own.columns[i].sum()) for i in count])
-    scaled = of_heads * parts[:, 0] + of_columns * parts[:, 1]
-    return Scales(heads=of_heads, columns=of_columns, layers=_ratios(scaled, parts.sum(axis=1)))
+    of_heads = _levelled([found[i, HEAD] for i in count], heads)
+    of_columns = _levelled([found[i, FFN] for i in count], columns)
+    return Scales(heads=of_heads, columns=of_columns, layers=(of_heads + of_columns) / 2)
 
 
-def _ratios(wanted: Any, had: Any) -> np.ndarray:
-    """wanted / had; 1 where nothing is had."""
+def _levelled(wanted: Any, had: Any) -> np.ndarray:
+    """wanted / had over the median of that; 1 where nothing is had, which then says nothing."""
     wanted, had = np.asarray(wanted, np.float64), np.asarray(had, np.float64)
-    return np.divide(wanted, had, out=np.ones_like(had), where=had > 0)
+    ratios = np.divide(wanted, had, out=np.full_like(had, np.nan), where=had > 0)
+    middle = np.nanmedian(ratios) if np.isfinite(ratios).any() else 0.0
+    return np.where(np.isnan(ratios), 1.0, ratios / middle) if middle > 0 else np.ones_like(had)
 
 
 def sides(weights: Mapping[str, np.ndarray], layer: int, into: str, out: str) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ from optim.cut.importance import SENSITIVITY, Importance
 from optim.cut.kept import Kept, cut_shape
 from optim.encoder.architecture import Architecture
 
-CRITERIA = ("taylor", "magnitude", SENSITIVITY)  # the last: as taylor within a layer, by its table between layers
+CRITERIA = ("taylor", "magnitude", SENSITIVITY)  # the last: taylor, layers scaled by its table
 FAMILIES = ("bert", "distilbert", "mpnet")
 Score = Callable[[Kept], Importance]  # what is kept -> how much each part of it matters
 
@@ -76,7 +76,8 @@ class Criterion:
 
     def __post_init__(self) -> None:
         if self.importance not in CRITERIA:
-            raise UserError(f"slim.importance must be one of {', '.join(CRITERIA)}; got {self.importance!r}.")
+            known = f"{', '.join(CRITERIA)} (the last for slim=budget)"
+            raise UserError(f"slim.importance must be one of {known}; got {self.importance!r}.")
         for name in ("samples", "steps"):
             require_count(f"slim.{name}", getattr(self, name))
         require_seed("slim.seed", self.seed)

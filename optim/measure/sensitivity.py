@@ -34,7 +34,9 @@ from optim.measure.quality import paired_change
 from optim.train.inner import Inner
 from optim.train.prune import prunable
 
-VERSION = 3  # of the table; raised when its figures mean something else, and with it that of `quant=mixed`
+# Of the table; raised when its figures mean something else, and with it that of `quant=mixed`. A cut that it weighs has
+# it in its key.
+VERSION = 3
 EXAMPLES, RANGE_EXAMPLES, BATCH, BLOCK = 400, 128, 64, 32
 TOGETHER_STEPS = 12  # that take all kernels to int4
 EMBEDDINGS, ALL_OF = "word_embeddings", "layer{}"

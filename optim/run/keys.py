@@ -13,11 +13,14 @@ from typing import Any
 from optim.common.build import as_json
 from optim.common.stages import SCHEMA, digest_of
 from optim.common.versions import versions_of
+from optim.cut.importance import WEIGHING
+from optim.cut.surgery import Surgery
 from optim.data.augment import ALL, Augment
 from optim.data.augment import VERSION as AUGMENTING
 from optim.encoder.architecture import GRAPH
 from optim.export.convert import OPERATIONS
 from optim.measure.device import machine_id
+from optim.measure.sensitivity import VERSION as TABLE
 from optim.run import result
 from optim.run.point import Point, Teacher
 from optim.train.recipe import BEST, Recipe
@@ -51,6 +54,7 @@ def identity(point: Point) -> dict[str, Any]:
         "fit": recipe_key(point.specs["fit"], point.schedule.student),
         "distill": {**loss_key(point.specs["distill"]), **transfer_key(point)},
         "surgery": point.surgery.spec,
+        **weighing_key(point.surgery),
         "data": point.source.fingerprint(),
         "model": point.checkpoint.fingerprint(),
         "teachers": [_taught(point, teacher) for teacher in point.teachers],
@@ -71,6 +75,11 @@ def _machine_key(point: Point) -> dict[str, Any]:
     """This machine, where the student or its precision follows from what files take here; empty elsewhere."""
     timed = point.surgery.needs_latency or point.quantizer.choice is not None
     return {"machine": machine_id()} if timed else {}
+
+
+def weighing_key(surgery: Surgery) -> dict[str, Any]:
+    """How a table of what parts bear is made and read, where a surgery asks for one: it is of what stands elsewhere."""
+    return {"weighing": {"table": TABLE, "scales": WEIGHING}} if surgery.tables else {}
 
 
 def export_key(point: Point) -> dict[str, Any]:

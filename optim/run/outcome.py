@@ -18,8 +18,10 @@ from optim.measure.file import check_agreement
 from optim.run.exports import MODEL
 from optim.run.fits import NOT_REACHED, FitStep
 from optim.run.point import Point
+from optim.run.starts import FromStep
 from optim.run.step import Stages
 from optim.run.steps import Steps
+from optim.run.surgery import SurgeryStep
 from optim.run.teaching import teaching_of
 
 UNCOMPRESSED: dict[str, Any] = {"compressed_bytes": None, "decompress_p50_ms": None}
@@ -74,7 +76,7 @@ def outcome_of(point: Point, corpus: Corpus, steps: Steps, stages: Stages) -> Ou
         },
         speed={**figures["speed"], "decompress_p50_ms": packed["decompress_p50_ms"]},
         memory=figures["memory"],
-        cost=_cost(stages),
+        cost=_cost(steps.student, stages),
         data={**_data(corpus), **_words(steps.student, dev, stages), **_without_labels(steps.student, stages)},
         answers={"labels": dev.labels, "answers": logits.argmax(axis=1), "teacher": teacher},
         changed=kinds.changed(corpus.dev.texts, dev.labels, teacher, logits.argmax(axis=1), corpus.label_names),
@@ -142,14 +144,25 @@ def _without_labels(student: FitStep, stages: Stages) -> dict[str, Any]:
     return {f"{kind}_examples": learnt.get(kind, 0) for kind in ("augmented", "unlabelled")} | found
 
 
-def _cost(stages: Stages) -> dict[str, Any]:
+def _cost(student: FitStep, stages: Stages) -> dict[str, Any]:
     """Seconds of the stages, whenever they were spent, and which of them this run found in the cache."""
     seconds = {key: done.seconds for key, done in stages.made.items()}
+    parts = {part: _sum(seconds, kinds) for part, kinds in COSTS.items()}
+    tables = sum(seconds.get(key, 0.0) for key in _weighing(student))
     return {
-        **{part: _sum(seconds, kinds) for part, kinds in COSTS.items()},
+        **parts,
+        "student_s": parts["student_s"] + tables,
+        "export_s": parts["export_s"] - tables,
         "cached": {key: done.cached for key, done in stages.made.items()},
         "stages": seconds,
     }
+
+
+def _weighing(student: FitStep) -> set[str]:
+    """The stages of export that the student is cut by, not written from: tables of what it is cut out of."""
+    cut = student.start.step if isinstance(student.start, FromStep) else None
+    tables = cut.tables.values() if isinstance(cut, SurgeryStep) else ()
+    return {step.wanted.key for table in tables for step in (table, table.float32)}
 
 
 def _sum(seconds: Mapping[str, float], kinds: tuple[str, ...]) -> float:

@@ -59,7 +59,7 @@ class TableStep(Step):
 
     def __init__(self, name: str, float32: Float32Step) -> None:
         if name not in TABLES:
-            raise UserError(f"quant asks for a table {name!r}; known: {', '.join(TABLES) or 'none'}.")
+            raise UserError(f"a table {name!r} is asked for; known: {', '.join(TABLES) or 'none'}.")
         self.name, self.float32, (self.version, self.make) = name, float32, TABLES[name]
 
     def inputs(self) -> Sequence[Step]:

@@ -81,7 +81,8 @@ def test_a_layer_is_scaled_by_what_a_table_says_of_its_parts():
     """Two layers of two heads of width 1 and four columns.
 
     The weakest head by its norms is head 1 of layer 0 and head 0 of layer 1, and so is the weakest column, 3 and 2.
-    Layer 0: roots 0.2 and 0.6 over 4 and 3 make 0.05 and 0.2; of layer 1 the head that went does nothing by `taylor`.
+    Columns: roots of 0.6 and 0.1 over 3 and 2 make 0.2 and 0.05, over their median of 0.125 1.6 and 0.4. Of layer 1 the
+    head that went does nothing by `taylor`, so heads stand to each other as before.
     """
     shape = replace(SHAPE, width=2, head_width=1, heads=(2, 2), ffn_widths=(4, 4), vocabulary_size=2)
     own = Importance(
@@ -95,15 +96,24 @@ def test_a_layer_is_scaled_by_what_a_table_says_of_its_parts():
     rows = [{"layer": layer, "change": change, "kl_nats": root**2, "part": f"layer{layer}"}
             for layer, change, root in ((0, HEAD, 0.2), (0, FFN, 0.6), (1, HEAD, 0.0), (1, FFN, 0.1))]  # fmt: skip
     found = scales(shape, weights, own, rows)
-    np.testing.assert_allclose(found.heads, [0.05, 1])
-    np.testing.assert_allclose(found.columns, [0.2, 0.05])
-    np.testing.assert_allclose(found.layers, [(0.05 * 10 + 0.2 * 27) / 37, (3 + 0.05 * 5) / 8])
+    np.testing.assert_allclose(found.heads, [1, 1])
+    np.testing.assert_allclose(found.columns, [1.6, 0.4])
+    np.testing.assert_allclose(found.layers, [1.3, 0.7])
     last = Importance(heads=own.heads[1:], columns=own.columns[1:], layers=own.layers[1:], width=own.width,
                       pooled=own.pooled)  # fmt: skip
     weighed = found.of(last, [1])  # layer 0 has gone
     np.testing.assert_allclose(weighed.heads[0], [0, 3])
-    np.testing.assert_allclose(weighed.columns[0], [0.05, 0.05, 0.1, 0.05])
-    np.testing.assert_allclose(weighed.layers, [10 * 3.25 / 8])
+    np.testing.assert_allclose(weighed.columns[0], [0.4, 0.4, 0.8, 0.4])
+    np.testing.assert_allclose(weighed.layers, [7])
+
+
+def test_a_table_that_says_nothing_leaves_importance_as_it_is():
+    """A divergence of nothing, which rounding may have below 0."""
+    weights = random_weights(SHAPE)
+    own = magnitude(SHAPE, weights)
+    rows = [{"layer": layer, "change": change, "kl_nats": -1e-17} for layer in (0, 1) for change in (HEAD, FFN)]
+    found = scales(SHAPE, weights, own, rows)
+    np.testing.assert_array_equal([found.heads, found.columns, found.layers], np.ones((3, 2)))
 
 
 def test_magnitude_by_hand():

@@ -438,6 +438,24 @@ def test_the_version_of_mixed_is_that_of_its_table():
     assert build.methods("quant")["mixed"].version == sensitivity.VERSION
 
 
+@pytest.mark.parametrize("version", ["TABLE", "WEIGHING"])
+def test_another_table_or_another_reading_of_it_is_another_cut_and_another_run(version, runs, monkeypatch):
+    """The table is no part of a run_id, and of a cut only by what it is of; other budgets stay what they are."""
+    words = ["slim=budget", "slim.parameters=40000"]
+    points = [point(runs, *words, *more) for more in ((), ["slim.importance=sensitivity"])]
+
+    def found() -> list[tuple[str, str]]:
+        steps = [steps_of(one, one.source.load(runs.cache), runs.cache) for one in points]
+        return [(keys.run_id_of(one), two.student.wanted.key) for one, two in zip(points, steps, strict=True)]
+
+    before = found()
+    monkeypatch.setattr(keys, version, 99)
+    after = found()
+    assert before[0] == after[0]
+    assert before[1][0] != after[1][0]
+    assert before[1][1] != after[1][1]
+
+
 def test_states_that_are_followed_to_the_end_have_the_key_of_before_there_was_a_choice():
     """`relations` by states_until=1 is the fit it was; a share is another."""
     spec = {"method": "relations", "layers": "last"}

@@ -288,7 +288,7 @@ def test_a_tokenizer_that_frames_no_sentence_is_refused(runs, tmp_path):
         (["slim=heads50", "slim.heads=1"], "slim.heads must be a fraction in"),
         (
             ["slim=heads50", "slim.importance=luck"],
-            "slim.importance must be one of taylor, magnitude, sensitivity",
+            "slim.importance must be one of taylor, magnitude, sensitivity \\(the last for",
         ),
         (["slim=slim50", "slim.importance=sensitivity"], "takes the same share of each: choose slim=budget, or"),
         (["slim=budget"], "slim.parameters=N or slim.latency_ms=MS"),
@@ -315,9 +315,9 @@ def test_a_budget_that_the_words_exceed_is_named_whole_not_by_the_goal_of_a_step
 
 
 def test_a_budget_weighs_layers_by_the_sensitivity_table_of_the_model_that_is_cut(runs):
-    """Of each layer the head that the table removed matters by the root of what its absence did to the answers."""
+    """Heads are scaled in each layer so that those that the table removed stand to each other as the roots it found."""
     words = ("slim=budget", "slim.parameters=40000", "quant=int8")
-    steps, stages, _ = made(runs, point(runs, *words, "slim.importance=sensitivity"))
+    steps, stages, outcome = made(runs, point(runs, *words, "slim.importance=sensitivity"))
     surgery, plain = steps.student.start.step, made(runs, point(runs, *words))[0].student.start.step
     table = TableStep(SENSITIVITY, Float32Step(steps.teachers[0]))
     assert table.wanted.key in [one.wanted.key for one in surgery.inputs()], "that of sweep=sensitivity, made once"
@@ -325,11 +325,18 @@ def test_a_budget_weighs_layers_by_the_sensitivity_table_of_the_model_that_is_cu
     roots = {row["layer"]: np.sqrt(row["kl_nats"]) for row in table.read(stages)["rows"] if row["change"] == HEAD}
     assert sorted(roots) == [0, 1]
     weights = load_file(stages.folder(steps.teachers[0]) / store.WEIGHTS)
-    for layer, root in roots.items():
+    removed, found = {}, []
+    for layer in roots:
         heads, before = (scores[f"cut0_heads_layer{layer}"] for scores in (weighed, own))
         np.testing.assert_allclose(heads / before, heads[0] / before[0])
-        removed = least_head(*sides(weights, layer, "value", "attention_output"), 16)
-        assert heads[removed] == pytest.approx(root)
+        found.append(heads[0] / before[0])
+        removed[layer] = heads[least_head(*sides(weights, layer, "value", "attention_output"), 16)]
+    assert removed[0] / removed[1] == pytest.approx(roots[0] / roots[1])
+    assert len({scale.round(6) for scale in found}) == 2, "and not as before"
+    spent = outcome.cost["stages"]
+    written = [steps.file.float32.wanted.key, steps.file.wanted.key]
+    assert outcome.cost["export_s"] == pytest.approx(sum(spent[key] for key in written)), "the table is for the cut"
+    assert outcome.cost["student_s"] > spent[table.wanted.key] > 0
 
 
 def test_the_cut_model_starts_from_the_weights_that_were_kept(runs):
