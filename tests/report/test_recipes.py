@@ -102,7 +102,8 @@ def test_the_table_says_what_won_what_did_not_and_what_is_open(tmp_path):
     assert rows["good"][3].startswith("+4.00 (-")
     verdicts = {name: row[-1] for name, row in rows.items() if name != "recipe"}
     assert verdicts == {"base": "what the others are compared with", "good": "**wins by more than the spread**",
-                        "bad": "below by more than the spread", "same": "within it", "new": "open: 1 of 3 seeds"}  # fmt: skip
+                        "bad": "below by more than the spread", "same": "within it",
+                        "new": "open: 1 of 3 seeds"}  # fmt: skip
     assert "No result yet: later." in lines
     assert "`model=tiny`" in lines, "folders are left out"
     assert "made: 7 sentences to train, 100 to score." in " ".join(lines)
