@@ -215,13 +215,9 @@ def verdict(found: Against) -> str:
     """What the rule says."""
     if len(found.seeds) < SEEDS_ASKED:
         return f"open: {len(found.seeds)} of {SEEDS_ASKED} seeds"
-    return (
-        "**wins by more than the spread**"
-        if found.wins
-        else "below by more than the spread"
-        if found.loses
-        else "within it"
-    )
+    if found.wins:
+        return "**wins by more than the spread**"
+    return "below by more than the spread" if found.loses else "within it"
 
 
 if __name__ == "__main__":
