@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from small_fit import SHAPE, filled, random_weights, tokens_of
 
 from optim.cut.importance import FFN, HEAD, Importance, magnitude, scales, taylor
+from optim.cut.kept import Kept
 from optim.cut.structure import Criterion
-from optim.cut.surgery import _sample
+from optim.cut.surgery import Patient, Removal, _sample
+from optim.cut.vocabulary import Full
 from optim.data.tokens import Tokens
 
 STEP = 1e-2
@@ -175,3 +179,14 @@ def test_as_many_sentences_score_as_are_asked_for_and_the_seed_draws_them():
     assert len(set(drawn(20, 0))) == 20
     assert drawn(99, 0) == list(range(60)), "all of fewer"
     assert drawn(20, 0) == drawn(20, 0) != drawn(20, 1)
+
+
+@pytest.mark.parametrize("importance", ["taylor", "magnitude", "sensitivity"])
+def test_parts_are_scored_by_what_is_asked_for(importance, tmp_path):
+    weights, tokens = random_weights(SHAPE), tokens_of(5)
+    slim: Any = SimpleNamespace(criterion=Criterion(importance=importance, samples=5, seed=0, steps=1))
+    patient = Patient(folder=tmp_path, tokenizer=tmp_path, train=tokens)
+    found = Removal(slim=slim, vocabulary=Full(), spec={})._score(patient, SHAPE, weights, Kept.all_of(SHAPE))
+    by_norms = importance == "magnitude"
+    wanted = magnitude(SHAPE, weights) if by_norms else taylor(SHAPE, weights, tokens, progress=lambda done: None)
+    np.testing.assert_allclose(found.columns[0], wanted.columns[0], rtol=1e-4)

@@ -184,3 +184,10 @@ def test_a_size_below_what_is_needed_is_refused():
     with pytest.raises(UserError, match=rf"vocab.size must be at least {len(words.needed())}"):
         Top(size=len(words.needed()) - 1).check(words)
     Top(size=len(words.needed())).check(words)
+
+
+def test_a_word_that_train_has_too_seldom_goes():
+    words, counts = Words(content(), "it"), np.zeros(len(PIECES), int)
+    counts[PIECES.index("bad")], counts[PIECES.index("cab")] = 3, 2
+    kept = Seen(minimum_count=3).keep(words, counts)
+    assert {PIECES[i] for i in kept} - {PIECES[i] for i in words.needed()} == {"bad"}

@@ -32,6 +32,7 @@ def test_kinds_by_hand():
     assert [(k["value"], k["examples"]) for k in parts] == [("1 to 2", 2), ("3 to 4", 2), ("5 to 6", 2), ("7 to 8", 2)]
     assert [k["accuracy_fraction"] for k in parts] == [1, 0.5, 0.5, 0]
     assert [k["teacher_accuracy_fraction"] for k in parts] == [1, 1, 1, 0.5]
+    assert [(k["ci95_low"], k["ci95_high"]) for k in parts] == [quality.wilson(right, 2) for right in (2, 1, 1, 0)]
     assert [k["change_points"] for k in parts] == [0, -50, -50, -50]
     assert all(k["change_low_points"] < k["change_points"] < k["change_high_points"] for k in parts[1:])
     classes = [k for k in found if k["kind"] == "class"]

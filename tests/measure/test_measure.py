@@ -694,3 +694,37 @@ def test_machine_facts_need_no_tensorflow():
     code = "import sys; from optim.measure import file, device; device.machine(); print('tensorflow' in sys.modules)"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert child.stdout == "False\n"
+
+
+# What is handed from one ruler to the next
+
+
+def test_the_mix_of_lengths_is_that_of_the_file(files, monkeypatch):
+    def over_mix(loads, *given):
+        return {name: {"of": load.args} for name, load in loads.items()}
+
+    monkeypatch.setattr(device, "over_mix", over_mix)
+    speed = latency.speed_of(files["light"], files["heavy"], np.arange(1, 21), counts=[0, 0, 3], bench=QUICK)
+    assert speed["of"] == (files["light"],)
+
+
+def test_litert_runs_on_the_threads_that_are_asked_for(files, monkeypatch):
+    from ai_edge_litert import interpreter
+
+    asked, honest = [], interpreter.Interpreter
+    monkeypatch.setattr(interpreter, "Interpreter", lambda **how: asked.append(how.get("num_threads")) or honest(**how))
+    Classifier(files["light"], 3)
+    device.scorer(files["light"], 2)
+    assert asked == [3, 2]
+
+
+def test_memory_is_that_of_the_file_at_the_length_and_on_the_threads_of_the_bench(files, monkeypatch):
+    seen = []
+
+    def peak_memory(path, *, windows, threads, **how):
+        seen.append((path, windows.shape, threads))
+        return {}
+
+    monkeypatch.setattr(file, "peak_memory", peak_memory)
+    file.measure_file(files["light"], files["heavy"], dev_of(*[2] * 10), bench=replace(QUICK, threads=2))
+    assert seen == [(files["light"], (device.WINDOWS, QUICK.sequence_length), 2)]

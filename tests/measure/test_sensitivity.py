@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from small_fit import SHAPE, new_model, tokens_of
+from small_fit import SHAPE, filled, new_model, random_weights, tokens_of
 
 from optim.export.quantize import Student
 from optim.measure import sensitivity
@@ -143,8 +144,6 @@ def test_what_is_computed_from_a_layer_on_is_what_the_whole_model_says(probed, h
 
 @pytest.mark.slow
 def test_every_layer_of_a_deeper_model_is_computed_from(held):
-    from dataclasses import replace
-
     from optim.encoder import graph
 
     deep = Probed(graph.classifier(replace(SHAPE, heads=(2,) * 4, ffn_widths=(32,) * 4)), held)
@@ -165,6 +164,39 @@ def test_rounding_by_token_is_by_hand():
     """-1 to 1.55 in 255 steps of 0.01."""
     x = np.array([[-1.0, 1.55, 0.014], [0.0, 2.55, 0.014]], np.float32)
     np.testing.assert_allclose(sensitivity._int8(x, axis=-1), [[-1, 1.55, 0.01], [0, 2.55, 0.01]], atol=1e-6)
+
+
+def test_what_changes_is_what_the_row_names(probed):
+    """A layer's head and columns are its own, and as a whole it has six kernels."""
+    weights = {weight.name: weight for weight in probed.model.weights}
+    before = {name: weight.numpy() for name, weight in weights.items()}
+    kernels = ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
+    of_layer = {sensitivity.HEAD: kernels[3:4], sensitivity.FFN: kernels[5:], sensitivity.INT8: kernels}
+    seen = []
+    for part, _, change, changed in sensitivity._changes(probed, 8):
+        if part in ("layer0", "layer1") and change in of_layer:
+            with changed():
+                moved = {name.split("/")[0] for name, w in weights.items() if (w.numpy() != before[name]).any()}
+            assert moved == {f"{part}_{kernel}" for kernel in of_layer[change]}
+            seen.append((part, change))
+    assert len(seen) == 6
+
+
+def test_the_embeddings_have_one_scale_in_int8_and_blocks_of_a_row_in_int4(probed):
+    table = probed.model.get_layer("word_embeddings").weights[0]
+    whole = table.numpy()
+    edits = {change: edit for part, _, change, edit in sensitivity._changes(probed, 8) if part == "word_embeddings"}
+    with edits[sensitivity.INT8]():
+        np.testing.assert_array_equal(table.numpy(), rounded(whole, 8, None, whole=True))
+    with edits[sensitivity.INT4]():
+        np.testing.assert_array_equal(table.numpy(), rounded(whole.T, 4, 32).T)
+
+
+def test_a_model_with_a_bias_between_positions_is_computed_from_every_layer():
+    shape = replace(SHAPE, family="mpnet", relative_buckets=8)
+    probed = Probed(filled(shape, random_weights(shape)), tokens_of(20))
+    for layer in (0, 1):
+        np.testing.assert_allclose(probed.logits(layer), probed.unchanged, atol=1e-5)
 
 
 @pytest.mark.parametrize("block", [8, None])

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +167,38 @@ def test_a_whole_file_of_the_tiny_model_has_no_zero_left(tmp_path):
         assert sum((values == 0).sum() for values, _ in matrices) > 13 * 16 * 16 / 2
         for values, _ in zeros._weights(bytearray(zeros.filled(content))):
             assert (values != 0).all() or values.size < 64
+
+
+@pytest.mark.parametrize("bits", [16, 4])
+def test_zeros_of_half_precision_and_of_four_bits_are_found_and_filled(bits, tmp_path):
+    """Half of the inputs of each kernel are zero; the embeddings, which are not, have 8 bits beside kernels of 4."""
+    import tf_keras as keras
+
+    from optim.encoder import graph
+    from optim.export.convert import convert
+    from optim.export.quantize import Student, dynamic_blocks, float16
+    from small_fit import SHAPE, tokens_of  # isort: skip
+
+    model = graph.classifier(replace(SHAPE, width=32, head_width=16, ffn_widths=(64, 64)), single=True)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Dense):
+            layer.kernel.assign(np.where(np.arange(layer.kernel.shape[0])[:, None] % 2, layer.kernel, 0))
+    path = tmp_path / "float32.tflite"
+    path.write_bytes(convert(model))
+    blocks = dynamic_blocks(max_disagreement=1.0, kernel_bits=4, block=32, embedding_bits=8)
+    quantizer = float16(max_disagreement=1.0) if bits == 16 else blocks
+    content = quantizer.run(Student(load=lambda: model, float32_path=path, train=tokens_of(10)))
+    found = sum(values.size for values, width in zeros._weights(bytearray(content)) if width == bits)
+    assert found * (1 if bits == 16 else 2) >= 2 * (4 * 32 * 32 + 2 * 32 * 64), "the kernels of both layers"
+    before, after = (np.frombuffer(one, np.uint8) for one in (content, zeros.filled(content)))
+    assert (before != after).sum() > 1000
+
+
+def test_zeros_are_timed_at_the_length_of_the_bench(files, monkeypatch):
+    seen, honest = [], zeros.token_windows
+    monkeypatch.setattr(zeros, "token_windows", lambda ids, length: seen.append(length) or honest(ids, length))
+    zeros.zeros_speed(files["light"], IDS, bench=QUICK)
+    assert seen == [QUICK.sequence_length]
 
 
 def test_the_lock_is_held_while_the_clock_runs(files, monkeypatch):

@@ -17,12 +17,15 @@ from conftest import CONF, ROOT, Runs
 from hydra import compose, initialize_config_dir
 from made_results import points
 from omegaconf import OmegaConf
+from small_fit import new_model, tokens_of
 from whole_points import made, point
 
 from optim.common.errors import UserError
 from optim.data.tokens import Tokens
 from optim.export.choice import Choice
+from optim.export.quantize import Student
 from optim.measure import candidates
+from optim.measure.latency import Bench
 from optim.run import exports, places
 from optim.run.keys import run_id_of
 from optim.run.point import option_node
@@ -204,3 +207,19 @@ def test_what_was_taken_is_what_the_file_is_though_the_table_was_made_anew(tmp_p
     assert [row["taken"] for row in exports.FileStep.tried(step, stages)] == [True, False]
     (tmp_path / exports.MODEL).write_text("of a method that makes another file")
     assert [row["taken"] for row in exports.FileStep.tried(step, stages)] == [False, True]
+
+
+def test_candidates_are_timed_at_the_length_of_the_bench(tmp_path, monkeypatch):
+    seen = []
+
+    def latency(files, **how):
+        seen.append(how["length"])
+        return {name: {"latency_p50_ms": 1.0} for name in files}
+
+    monkeypatch.setattr(candidates, "latency", latency)
+    monkeypatch.setattr(candidates, "_scored", lambda *given: {})
+    student = Student(load=new_model, load_batch=new_model, float32_path=tmp_path, train=tokens_of(20),
+                      rows={"held_out": np.arange(8)})  # fmt: skip
+    bench = Bench(sequence_length=16, threads=1, warmup_calls=1, min_calls=5, min_seconds=0.01)
+    candidates.candidates_table(student, {"a": tmp_path}, bench=bench)
+    assert seen == [16]

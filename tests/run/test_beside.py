@@ -271,3 +271,20 @@ def test_every_setting_is_in_the_key_of_the_student(change, runs):
                   for more in ((), (change,)))  # fmt: skip
     assert one.student.wanted.key != other.student.wanted.key
     assert one.teachers[0].wanted.key == other.teachers[0].wanted.key
+
+
+ANSWERS = {"temperature": 3.0, "teacher_weight": 0.25}
+SETTINGS = {
+    "kd": ANSWERS,
+    "hidden": {**ANSWERS, "states_until": 0.75, "layers": "last", "embeddings_weight": 2.0, "hidden_weight": 3.0,
+               "attention_weight": 4.0},
+    "minilm": {**ANSWERS, "states_until": 0.75, "layers": "even", "query_weight": 2.0, "key_weight": 3.0,
+               "value_weight": 4.0, "relation_heads": 16},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("option", SETTINGS)
+def test_every_setting_of_a_loss_reaches_it_under_its_own_name(option, runs):
+    words = [f"distill.{name}={value}" for name, value in SETTINGS[option].items()]
+    loss = point(runs, f"distill={option}", *words).loss
+    assert {name: getattr(loss, name) for name in SETTINGS[option]} == SETTINGS[option]

@@ -324,6 +324,7 @@ def test_a_budget_weighs_layers_by_the_sensitivity_table_of_the_model_that_is_cu
     weighed, own = (np.load(stages.folder(one) / SCORES) for one in (surgery, plain))
     roots = {row["layer"]: np.sqrt(row["kl_nats"]) for row in table.read(stages)["rows"] if row["change"] == HEAD}
     assert sorted(roots) == [0, 1]
+    assert min(roots.values()) > 0
     weights = load_file(stages.folder(steps.teachers[0]) / store.WEIGHTS)
     removed, found = {}, []
     for layer in roots:

@@ -280,3 +280,32 @@ def test_rows_that_are_touched_again_move_as_adam_has_it():
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
         row -= 0.1 * m / (1 - 0.9**step) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
     np.testing.assert_allclose(table.numpy(), [row[0], [1, 1], row[1]], atol=5e-5)
+
+
+def test_batches_are_drawn_by_the_seed_and_the_epoch(tmp_path):
+    def rows(seed, epoch):
+        return np.concatenate(fit_of(new_model(), tokens_of(120), tmp_path, seed=seed)._batches(epoch)).tolist()
+
+    one, later, other = rows(0, 0), rows(0, 1), rows(1, 0)
+    assert sorted(one) == sorted(later) == sorted(other)
+    assert one != later
+    assert one != other
+
+
+def test_a_step_drops_by_the_seed_and_its_own_number(tmp_path):
+    fit, seen = fit_of(new_model(), tokens_of(60), tmp_path, seed=5), []
+    fit.train_step = lambda *given: seen.append(given[7].numpy().tolist()) or 0.5
+    fit.change = 99
+    fit._step(fit.chosen[:8], 3)
+    assert seen == [[5, 3]]
+
+
+def test_gradients_have_a_norm_of_1_at_most(tmp_path):
+    """Adam has a tenth of the first gradient then, which a classifier a hundred times as large makes large."""
+    model = new_model()
+    head = model.get_layer("classifier").kernel
+    head.assign(100 * head)
+    fit = fit_of(model, tokens_of(60), tmp_path)
+    fit._step(fit.chosen[:8], 0)
+    moments = [fit.optimizer.get_slot(v, "m").numpy() for v in fit.trained if "embeddings" not in v.name]
+    assert 0.5 < 10 * np.sqrt(sum((moment**2).sum() for moment in moments)) <= 1.001

@@ -491,3 +491,12 @@ def test_a_relation_has_the_weight_of_its_own_name(part):
 def test_a_sentence_counts_for_the_teachers_that_cut_it_alike():
     one = Alignment(np.arange(3, dtype=np.int32), np.array([True, False, True]))
     assert aligned_rows([None, one], 3).tolist() == [[1, 1], [1, 0], [1, 1]]
+
+
+def test_a_step_knows_which_of_its_sentences_are_cut_alike(tmp_path):
+    alike = np.arange(60) % 2 == 0
+    own = Alignment(np.arange(SHAPE.vocabulary_size, dtype=np.int32), alike)
+    fit, seen = taught(model_of(), HIDDEN, tmp_path, alignments=[own]), []
+    fit.train_step = lambda *given: seen.append(given[5].numpy()[:, 0].tolist()) or 0.5
+    fit._step(np.array([1, 4, 7]), 0)
+    assert seen == [[0, 1, 0]]

@@ -423,6 +423,12 @@ def test_no_epoch_counts_before_the_last_mask_is_drawn(name, before, after):
     assert (attached.settled(before), attached.settled(after)) == (False, True)
 
 
+def test_a_mask_that_is_drawn_once_and_late_is_settled_then():
+    late = Magnitude(schedule="constant", sparsity=0.5, **{**FIXED, "begin": 0.5})
+    attached = late.attach(new_model(), total_steps=100)
+    assert (attached.settled(0.4), attached.settled(0.6)) == (False, True)
+
+
 def test_a_polynomial_has_its_first_sparsity_and_its_power():
     """From 0.2 to 0.8 in a straight line."""
     pruner = Magnitude(schedule="polynomial", sparsity=0.8,
