@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from kept import arguments, made_before, there, words_for, write
-from sst2 import timed_on
+from sst2 import require_one_machine, timed_on
 from teachers import difference
 
 ROOT = Path(__file__).parent.parent
@@ -112,6 +112,8 @@ def main() -> None:
         remeasure(pick.have_files(points), build(compose("train", overrides=shared).bench, "bench"))
     again = {p.folder: p for p in finished.read_all([p.folder for p in points])[0]}
     done = {name: {s: again[p.folder] if p else None for s, p in seeds.items()} for name, seeds in done.items()}
+    way_out = "Those without their files were not timed again: move them out of --results."
+    require_one_machine((p.result.machine for seeds in done.values() for p in seeds.values() if p), way_out)
     write(args.page, page(done, args.words, args.teacher_seed))
 
 
@@ -157,7 +159,7 @@ def page(done: Done, words: Sequence[str] = (), teacher_seed: int = 0) -> str:
     return "\n".join([
         "# Methods on SST-2", "",
         f"Written by `python benchmarks/methods.py`; every figure is that of the `.tflite` file, on all {first.quality['examples']} dev sentences.", "",
-        f"{timed_on(first.machine)}. Speed: MiniLM's own float32 file is 1x. Of dev: over its sentences, each at its own length.", "",
+        f"{timed_on(first.machine, first.speed['threads'])}. Speed: MiniLM's own float32 file is 1x. Of dev: over its sentences, each at its own length.", "",
         f"Students are taught by MPNet of seed {teacher_seed} in what `train.py {' '.join(words) or '(its defaults)'}` asks for.", "",
         head, "|" + "---|" * 13, *(row(name, done[name], base) for name in POINTS if any(done.get(name, {}).values())), "",
         *below_teacher(whole),

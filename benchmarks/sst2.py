@@ -118,9 +118,10 @@ def require_one_machine(machines: Iterable[Mapping[str, Any]], way_out: str) -> 
         sys.exit(f"Error: the results were timed on several machines: {told}. {way_out}")
 
 
-def timed_on(machine: Mapping[str, Any]) -> str:
+def timed_on(machine: Mapping[str, Any], threads: int = 1) -> str:
     """The machine of a result, and how files are timed on it."""
-    return f"{machine['cpu']}, {machine['cores']} cores, ISA {', '.join(machine['isa'])}; one thread, batch 1"
+    many = "one thread" if threads == 1 else f"{threads} threads"
+    return f"{machine['cpu']}, {machine['cores']} cores, ISA {', '.join(machine['isa'])}; {many}, batch 1"
 
 
 def row(name: str, result: dict[str, Any]) -> str:

@@ -12,19 +12,21 @@ from optim.measure.latency import Bench
 from optim.report.finished import Finished, read_all
 from optim.report.timing import noisy
 from optim.run.result import REMEASURED
+from optim.sweep.pick import have_files
 from optim.sweep.remeasure import remeasure
 
 log = logging.getLogger("optim")
 
 
 def measure_noisy_again(folders: Sequence[Path], bench: Bench) -> int:
-    """How many points of `folders` were measured again: those of this machine that were timed as `bench` says.
+    """How many points of `folders` were measured again: those of this machine that were timed as `bench` says, and still have
+    their files.
 
     Each is measured again once: what stays noisy after that is marked.
 
     `latency` holds the lock of this machine, so that no other measurement of this tool runs beside it.
     """
-    points = [p for p in read_all(folders)[0] if _as_here(p, bench)]
+    points = [p for p in have_files(read_all(folders)[0]) if _as_here(p, bench)]
     again = [p for p, flag in zip(points, noisy(points), strict=True) if flag and not (p.folder / REMEASURED).exists()]
     again = [p for p in again if os.access(p.folder, os.W_OK)]  # others' results are theirs
     if again:

@@ -118,8 +118,9 @@ def _close(
     rows = baselines.read_baselines(planned.points[0].job.results_dir)
     if planned.todo:
         measure_noisy_again(list(dict.fromkeys(folders)), build(planned.points[0].job.cfg.bench, "bench"))
-    if planned.todo or _is_older(folder / page.PAGE, folders):
-        found = write.write(folder, folders, commands, rows, notes())
+    told = notes()
+    if planned.todo or told or _is_older(folder / page.PAGE, folders):  # train.py -m may have written it, without them
+        found = write.write(folder, folders, commands, rows, told)
         index.write_index(planned.points[0].job.results_dir)
     else:
         found = comparison.compared(folders, commands, rows)
