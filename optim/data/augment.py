@@ -125,7 +125,8 @@ class Neighbours:
         self.parts = [CORE.fullmatch(word) for word in sentences.words]
         self.rows = np.array([_place(part, places_of) for part in self.parts], np.int64)
         wanted, self.row_of = np.unique(self.rows, return_inverse=True)
-        among = wanted[wanted >= 0] if rules.words == TRAIN else None
+        own = wanted[wanted >= 0]  # there may be none, and then no word is replaced
+        among = own if rules.words == TRAIN and len(own) else None
         self.known, self.near = known, nearest(table, wanted, rules.neighbours, among)  # that of -1 is never asked for
         counts = np.bincount(sentences.ids, minlength=len(sentences.words))
         shares = np.maximum(counts / max(len(sentences.ids), 1), 1e-12)

@@ -49,12 +49,14 @@ def require_writable_by(quantizer: Quantizer, student: FitStep) -> None:
         quantizer.calibration.require(len(student.rows(_parts(corpus))[source]))
 
 
-_found: dict[str, Parts | None] = {}  # digest of a corpus -> its whole sentences, which take seconds to find
+_found: dict[str, Parts] = {}  # digest of a corpus -> its whole sentences, which take seconds to find
 
 
 def _parts(corpus: Corpus) -> Parts | None:
+    if not corpus.phrases:
+        return None
     if corpus.digest not in _found:
-        _found[corpus.digest] = parts_of(corpus.train.texts) if corpus.phrases else None
+        _found[corpus.digest] = parts_of(corpus.train.texts)
     return _found[corpus.digest]
 
 

@@ -19,8 +19,9 @@ log = logging.getLogger("optim")
 
 
 def measure_noisy_again(folders: Sequence[Path], bench: Bench) -> int:
-    """How many points of `folders` were measured again: those of this machine that were timed as `bench` says, and still have
-    their files.
+    """How many points of `folders` were measured again: those of this machine that were timed as `bench` says.
+
+    Of some only the figures may be left, and they are compared as they are.
 
     Each is measured again once: what stays noisy after that is marked.
 

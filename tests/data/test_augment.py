@@ -57,6 +57,14 @@ def test_a_word_becomes_one_of_train_where_a_student_reads_no_other(monkeypatch)
     assert set(replaced[1][0].split()) <= {"good", "awful", "film"}
 
 
+@pytest.mark.parametrize("words", ["all", "train"])
+def test_texts_of_which_the_encoder_knows_no_word_are_left_out_and_joined_alone(words):
+    """Chinese has no blanks between words, so a sentence is one word here, of many pieces."""
+    block = Maker(["这部电影很好看", "剧情无聊透顶"], KNOWN, TABLE, rules(words=words, join=1.0)).copy(0)
+    assert block.texts
+    assert set("".join(block.texts)) <= set("这部电影很好看剧情无聊透顶 ")
+
+
 def test_nearest_is_the_same_in_blocks(monkeypatch):
     from optim.data import augment
 

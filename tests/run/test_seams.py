@@ -211,7 +211,7 @@ def test_mixed_asks_for_the_table_of_its_own_blocks(runs):
 def test_a_table_that_nobody_makes_is_refused(runs):
     plain = point(runs)
     chosen = replace(plain, quantizer=Quantizer(max_disagreement=0.02, run=lambda student: b"", tables=("nothing",)))
-    with pytest.raises(UserError, match="asks for a table 'nothing'"):
+    with pytest.raises(UserError, match="a table 'nothing' is asked for; known: sensitivity"):
         steps_of(chosen, chosen.source.load(runs.cache), runs.cache)
 
 
