@@ -275,7 +275,8 @@ def test_a_model_of_random_weights_is_timed_as_the_bench_says(tmp_path, monkeypa
 # Serving and tracking
 
 
-def test_every_worker_has_an_interpreter_of_its_own(monkeypatch, capsys):
+def test_every_worker_has_an_interpreter_of_its_own(monkeypatch):
+    """uvicorn's own Config would close the handlers of all logs, and with absl's the stream that pytest writes to."""
     loaded, told = [], {}
     monkeypatch.setattr(serve, "Classifier", lambda folder: loaded.append(folder) or object())
 
@@ -283,7 +284,8 @@ def test_every_worker_has_an_interpreter_of_its_own(monkeypatch, capsys):
         told.update(n=len(set(map(id, classifiers))), queue=queue)
 
     monkeypatch.setattr("optim.serve.app.application", application)
-    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)
+    monkeypatch.setattr("uvicorn.Config", lambda app, **more: app)
+    monkeypatch.setattr("uvicorn.Server", lambda config: SimpleNamespace(run=lambda sockets: None))
     assert serve.main(["a/bundle", "--workers", "3", "--queue", "9", "--port", "0"]) == 0
     assert (loaded, told) == ([Path("a/bundle")] * 3, {"n": 3, "queue": 9})
 
