@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,17 +35,25 @@ def measured(monkeypatch) -> list[str]:
     return ids
 
 
+def with_files(run: Path) -> None:
+    """The run with what it takes to measure it again."""
+    (run / "bundle").mkdir()
+    for name in ("model.tflite", "tokenizer.json"):
+        (run / "bundle" / name).write_text("x")
+
+
 def test_what_is_noisy_is_measured_again_once(measured, tmp_path):
-    put(tmp_path, "calm", wrong=range(5), ms=10, mb=20)
-    put(tmp_path, "unsteady", wrong=range(5), ms=4, mb=40, p90_ms=6, float32_ms=10.0)
-    put(tmp_path, "elsewhere", wrong=range(5), ms=4, mb=40, p90_ms=6, machine="m2")
+    with_files(put(tmp_path, "calm", wrong=range(5), ms=10, mb=20))
+    with_files(put(tmp_path, "unsteady", wrong=range(5), ms=4, mb=40, p90_ms=6, float32_ms=10.0))
+    with_files(put(tmp_path, "elsewhere", wrong=range(5), ms=4, mb=40, p90_ms=6, machine="m2"))
+    put(tmp_path, "gone", wrong=range(5), ms=4, mb=40, p90_ms=6)
     assert again.measure_noisy_again([tmp_path], BENCH) == 1
     assert measured == ["unsteady"]
     assert again.measure_noisy_again([tmp_path], BENCH) == 0, "what is noisy twice stays as it is, and is marked"
 
 
 def test_what_was_timed_in_another_way_is_left_alone(measured, tmp_path):
-    put(tmp_path, "unsteady", wrong=range(5), ms=4, mb=40, p90_ms=6)
+    with_files(put(tmp_path, "unsteady", wrong=range(5), ms=4, mb=40, p90_ms=6))
     other = Bench(sequence_length=64, threads=1, warmup_calls=1, min_calls=1, min_seconds=0.1)
     assert again.measure_noisy_again([tmp_path], other) == 0
     assert measured == []
