@@ -53,7 +53,7 @@ class Float32Step(Step):
 
 
 class TableStep(Step):
-    """A table that a quantizer asks for, the sensitivity of layers for one: table.json."""
+    """A table that a quantizer or a surgery asks for, the sensitivity of layers for one: table.json."""
 
     kind = "table"
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from small_fit import SHAPE, filled, random_weights, tokens_of
 
 from optim.cut.importance import FFN, HEAD, Importance, magnitude, scales, taylor
@@ -16,6 +18,7 @@ from optim.cut.structure import Criterion
 from optim.cut.surgery import Patient, Removal, _sample
 from optim.cut.vocabulary import Full
 from optim.data.tokens import Tokens
+from optim.encoder.store import ARCHITECTURE, WEIGHTS
 
 STEP = 1e-2
 
@@ -190,3 +193,35 @@ def test_parts_are_scored_by_what_is_asked_for(importance, tmp_path):
     by_norms = importance == "magnitude"
     wanted = magnitude(SHAPE, weights) if by_norms else taylor(SHAPE, weights, tokens, progress=lambda done: None)
     np.testing.assert_allclose(found.columns[0], wanted.columns[0], rtol=1e-4)
+
+
+def test_a_second_cut_is_scaled_by_what_the_whole_model_said(tmp_path, monkeypatch):
+    """The table is of the whole model: layer 1, once it is alone, keeps its own scales, whatever it matters by then."""
+    seen: list[Importance] = []
+    weights, whole = random_weights(SHAPE), Kept.all_of(SHAPE)
+    last = replace(whole, layers=(1,), heads=whole.heads[1:], columns=whole.columns[1:])
+
+    def choose(shape, score, latency):
+        seen.extend((score(whole), score(last)))
+        return last
+
+    def scored(removal, patient, shape, weights, kept):
+        own = magnitude(SHAPE, weights)
+        return own if kept == whole else Importance(
+            heads=(7 * own.heads[1],), columns=(9 * own.columns[1],), layers=own.layers[1:], width=own.width,
+            pooled=own.pooled)  # fmt: skip
+
+    monkeypatch.setattr(Removal, "_score", scored)
+    (tmp_path / ARCHITECTURE).write_text(json.dumps(SHAPE.to_json()))
+    save_file(weights, tmp_path / WEIGHTS)
+    (tmp_path / "words.json").write_text("{}")
+    rows = [{"layer": i, "change": change, "kl_nats": (1 + i) ** 2} for i in (0, 1) for change in (HEAD, FFN)]
+    slim: Any = SimpleNamespace(criterion=Criterion(importance="sensitivity", samples=1, seed=0, steps=2),
+                                changes=True, choose=choose)  # fmt: skip
+    patient = Patient(folder=tmp_path, tokenizer=tmp_path / "words.json", train=tokens_of(2),
+                      tables={"sensitivity": {"rows": rows}})  # fmt: skip
+    (tmp_path / "out").mkdir()
+    Removal(slim=slim, vocabulary=Full(), spec={}).cut(patient, tmp_path / "out")
+    np.testing.assert_allclose(seen[1].heads[0], 7 * seen[0].heads[1])
+    np.testing.assert_allclose(seen[1].columns[0], 9 * seen[0].columns[1])
+    np.testing.assert_allclose(seen[1].layers, seen[0].layers[1:])

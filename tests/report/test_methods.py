@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from conftest import CONF, Runs
@@ -118,3 +120,24 @@ def test_steps_a_second_are_those_of_the_fits_of_the_table(script, tmp_path):
         "cfg": {"cache_dir": str(tmp_path)}, "cost": {"stages": {"teacher-own": 1.0, "student-own": 1.0}}}  # fmt: skip
     told = dict(script("sst2").asked({"fixed50, int8": result, "fixed50, float32": result}, [1.0, 1.0], 1.0))
     assert told["training >= 2 steps/s of batch 64 (median of the last epoch)"] == "teacher 4.00, student 3.00"
+
+
+def test_a_page_says_on_how_many_threads_its_files_ran(methods):
+    point = finished_point("a", np.ones(10, bool), np.ones(10, bool))
+    assert "; one thread, batch 1. Speed:" in methods.page({"half": {0: point}})
+    point.result.speed["threads"] = 2
+    assert "; 2 threads, batch 1. Speed:" in methods.page({"half": {0: point}})
+
+
+def test_milliseconds_of_two_machines_are_not_written_into_one_column(methods, tmp_path, monkeypatch):
+    """One of the two has lost its file, so that it cannot be timed here."""
+    for name, machine in (("a", "m1"), ("b", "m2")):
+        put(tmp_path / "results", name, wrong=range(3), ms=1, mb=1, machine=machine)
+    found = points(tmp_path / "results")
+    monkeypatch.setattr(methods, "made_before", lambda *given: {"half": {0: found["a"]}, "whole": {0: found["b"]}})
+    monkeypatch.setattr(methods, "remeasure", lambda *given: 0)
+    page = tmp_path / "page.md"
+    words = ["methods.py", "--data", str(tmp_path), "--results", str(tmp_path / "results"), "--page", str(page)]
+    monkeypatch.setattr(sys, "argv", [*words, "--seeds", "--only"])
+    with pytest.raises(SystemExit, match=r"timed on several machines: m1 .*, m2 .*move them out of --results"):
+        methods.main()
