@@ -414,6 +414,9 @@ def test_damaged_file_is_named(bundle, name):
         '{"labels": [0, 1], "max_length": 128}',
         '{"labels": ["negative", "positive"], "max_length": 2}',
         '{"labels": ["negative", "positive"], "max_length": "128"}',
+        '{"labels": ["negative", "positive"], "max_length": 128.5}',
+        '{"labels": ["negative", "positive"], "max_length": true}',
+        '{"labels": "ab", "max_length": 128}',
     ],
 )
 def test_unfit_labels_are_refused(tmp_path, content):

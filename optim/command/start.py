@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from optim.common import hub
-from optim.common.interrupts import INTERRUPTED
+from optim.common.interrupts import INTERRUPTED, terminate_on_sigterm
 from optim.common.screen import spell_out
 from optim.run.process import USER_MISTAKE, guarded
 
@@ -59,7 +59,8 @@ def started(main: Callable[[], object], check: Callable[[], object]) -> int:
         return 0
     os.environ[FULL] = "1"
     try:
-        return guarded(check) or guarded(main)
+        with terminate_on_sigterm():  # so that what a sweep has opened, here or on a board, is closed
+            return guarded(check) or guarded(main)
     except KeyboardInterrupt:
         print("\nStopped. The same command goes on with what is missing.", file=sys.stderr)
         return INTERRUPTED

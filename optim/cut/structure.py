@@ -173,6 +173,8 @@ class Even:
     def choose(self, shape: Architecture, score: Score, latency: Cost | None) -> Kept:
         """Layers first, then the rest in `steps` cuts, each on what the one before it left."""
         kept = _layers_of(shape, self.layers)
+        if not self.heads and not self.ffn and self.width is None:
+            return kept  # layers go by their place, whatever they matter: nothing need be scored
         full = kept
         for step in range(1, self.criterion.steps + 1):
             importance = score(kept)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from optim.common.build import method
-from optim.common.errors import UserError, require_fraction
+from optim.common.errors import UserError, require_fraction, require_seed
 from optim.data.corpus import Corpus, Source, _check_max_length, _corpus, _labelled
 from optim.data.sets import folder_set, folder_sha256, hub_set, split_cells
 from optim.data.table import _sorted_labels, held_back, held_back_key
@@ -50,6 +50,7 @@ def hub_or_folder(
             "Sets without an owner have moved: glue is nyu-mll/glue now."
         )
     require_fraction("data.dev_fraction", dev_fraction)
+    require_seed("data.split_seed", split_seed)
     if dev_split is None and dev_fraction == 0:
         raise UserError("data.dev_fraction must be above 0 without data.dev_split: nothing would be left to score.")
     if dev_split == train_split:

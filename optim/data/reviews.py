@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from optim.common.build import method
-from optim.common.errors import UserError
+from optim.common.errors import UserError, require_seed
 from optim.common.packages import Pin, pinned_file
 from optim.data.corpus import Corpus, Sentences, _check_max_length, _corpus, _hash_order
 
@@ -43,6 +43,7 @@ class Reviews:
 
     def __post_init__(self) -> None:
         _check_max_length(self.max_length)
+        require_seed("data.split_seed", self.split_seed)
         if self.dev_count < 1:
             raise UserError(f"data.dev_count must be at least 1, got {self.dev_count}.")
 

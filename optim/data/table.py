@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from optim.common.build import method
-from optim.common.errors import UserError, require_fraction
+from optim.common.errors import UserError, require_fraction, require_seed
 from optim.data.copies import drawn
 from optim.data.corpus import Corpus, Source, _check_max_length, _corpus, _hash_order, _labelled
 from optim.data.phrases import MIN_WORDS, parts_of
@@ -40,6 +40,7 @@ def table_source(
     if train_path is None:
         raise UserError(f"data=csv needs data.train_path=FILE, a {', '.join(SUFFIXES)} file.")
     require_fraction("data.dev_fraction", dev_fraction)
+    require_seed("data.split_seed", split_seed)
     if dev_path is None and dev_fraction == 0:
         raise UserError("data.dev_fraction must be above 0 without data.dev_path: nothing would be left to score.")
     dev = None if dev_path is None else Path(dev_path)

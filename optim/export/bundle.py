@@ -79,7 +79,8 @@ def read_labels(path: Path) -> tuple[list[str], int]:
     try:
         content = json.loads(path.read_text("utf-8"))
         labels, max_length = content["labels"], content["max_length"]
-        fits = len(set(labels)) == len(labels) >= 2 and all(isinstance(x, str) for x in labels) and max_length >= 3
+        fits = isinstance(labels, list) and len(set(labels)) == len(labels) >= 2 and type(max_length) is int
+        fits = fits and all(isinstance(x, str) for x in labels) and max_length >= 3
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(form) from error
     if not fits:

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,6 +45,8 @@ FILES = ("model.tflite", "model.tflite.zst")  # of a bundle: the first that is t
 TURN_MS = 200.0  # a variant's turn on the clock: short against changes of load, long against a call
 WINDOWS = 32  # different inputs that timing and memory cycle through
 MEMORY_SHARE = 0.25  # of the machine's memory, for the files that are timed in turns
+# Of a container as it sees itself: control groups of version 2, and of version 1.
+MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 RUNNING_TOKENS = 4096  # of the text that stands for sentences where there is none
 ISA = (  # spelled as Linux lists them; NEON is called asimd on 64-bit Arm
     *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "avx512_bf16"),
@@ -203,7 +205,12 @@ def _most_loaded(paths) -> int:
 
 
 def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Of this machine, or what a container may use of it, if that is less."""
+    there = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in MEMORY_LIMITS:
+        with suppress(OSError, ValueError):  # no such file, or `max` in it
+            there.append(int(path.read_text()))
+    return min(there)
 
 
 def interleaved_times_ms(

@@ -10,7 +10,7 @@ from typing import Any
 
 from optim.report.compare import LATENCY, Rule, geometric
 from optim.report.difference import SURE, Difference, Mean, Spread, holm
-from optim.report.finished import Finished, data_of, factors
+from optim.report.finished import Finished, data_of, factors, ordered
 from optim.report.seeds import FOLLOWS, comparable, fit_of, pooled, spreads_of
 from optim.run.places import GROUPS
 
@@ -80,7 +80,7 @@ def _paired(points: Sequence[Finished], columns: Mapping[str, list[str]], factor
         rest = tuple(values[i] for name, values in columns.items() if name != factor)
         alike = (*rest, _held(point, factor), str(point.result.seed))
         by_option.setdefault(columns[factor][i], {})[alike] = point
-    base, *options = sorted(by_option, key=lambda option: (option != "none", option))
+    base, *options = ordered(list(by_option))
     out = []
     for option in options:
         pairs = [(by_option[base][r], p) for r, p in by_option[option].items() if r in by_option[base]]

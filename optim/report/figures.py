@@ -13,7 +13,7 @@ from optim.report import finished
 from optim.report.comparison import Comparison, difference_text
 from optim.report.difference import Difference
 from optim.report.effects import Effect
-from optim.report.rows import ordered, text_of
+from optim.report.rows import text_of
 
 BLUE, ORANGE, GREY = "#2b83c6", "#d97a1f", "#8b929c"  # told apart by every kind of sight, on white and on black
 SCALE = ((0.0, "rgba(139,146,156,.18)"), (0.02, "rgba(139,146,156,.18)"), (0.021, ORANGE), (1.0, BLUE))
@@ -54,7 +54,7 @@ def parallel(shown: Comparison) -> Drawing | None:
     dimensions: list[dict[str, Any]] = []
     short = finished.short_names(list(varied))
     for name, values in varied.items():
-        options = ordered([text_of(value) for value in values])
+        options = finished.ordered([text_of(value) for value in values])
         dimensions.append({
             "label": html.escape(short[name]), "values": [options.index(text_of(v)) for v in values],
             "tickvals": list(range(len(options))), "ticktext": options,  # text to plotly; labels are HTML

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Sequence
 from contextlib import suppress
@@ -173,6 +174,20 @@ def factors(points: Sequence[Finished]) -> dict[str, list[Any]]:
     columns = {group: [p.result.choices.get(group) for p in points] for group in groups}
     columns |= {key: [_lookup(p.result.cfg, key) for p in points] for key in keys if not key.endswith("_dir")}
     return {name: values for name, values in columns.items() if len({str(v) for v in values}) > 1}
+
+
+def ordered(values: Sequence[str]) -> list[str]:
+    """The distinct options of a factor: neutral ones first, numbers by size, then words."""
+
+    def place(value: str) -> tuple[bool, bool, float, str]:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        word = math.isnan(number)
+        return value not in result.NEUTRAL, word, 0.0 if word else number, value
+
+    return sorted(set(values), key=place)
 
 
 def set_on_command_line(point: Finished) -> list[str]:

@@ -70,7 +70,9 @@ def rows_of(shown: Comparison, folder: Path) -> dict[str, Any]:
     points = shown.points
     varied = {name: [text_of(value) for value in values] for name, values in finished.factors(points).items()}
     short = finished.short_names(list(varied))
-    factors = [{"name": name, "column": short[name], "options": ordered(values)} for name, values in varied.items()]
+    factors = [
+        {"name": name, "column": short[name], "options": finished.ordered(values)} for name, values in varied.items()
+    ]
     options = [
         [factor["options"].index(values[i]) for factor, values in zip(factors, varied.values(), strict=True)]
         for i in range(len(points))
@@ -255,20 +257,6 @@ def _word(name: str, short: str, value: str) -> str:
     if "." not in name:
         return NEUTRAL.get(value, "{1}").format(name, value)
     return f"{'T' if name == 'distill.temperature' else short}={value}"
-
-
-def ordered(values: Sequence[str]) -> list[str]:
-    """The distinct options of a factor: neutral ones first, numbers by size, then words."""
-
-    def place(value: str) -> tuple[bool, bool, float, str]:
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
-        word = math.isnan(number)
-        return value not in NEUTRAL, word, 0.0 if word else number, value
-
-    return sorted(set(values), key=place)
 
 
 def columns(rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:

@@ -254,7 +254,7 @@ class FitStep(Step):
     def _keep(self, model: Any, shape: Architecture, dev: Tokens, ranges: dict[str, np.ndarray], folder: Path) -> None:
         """Saves the model, what its weights amount to, and the logits on dev that its files must agree with."""
         from optim.encoder import store
-        from optim.train.fit import logits_of
+        from optim.train.fit import forget, logits_of
         from optim.train.prune import zeroed_fraction
 
         store.save(model, shape, folder)
@@ -263,6 +263,7 @@ class FitStep(Step):
         (folder / "weights.json").write_text(json.dumps(weights) + "\n", encoding="utf-8")
         float32 = model if self.point.schedule.precision == "float32" else store.load(folder)
         np.save(folder / "dev.npy", logits_of(float32, dev))
+        forget()
 
     def at_hand(self, done: Stage, stages: Stages) -> None:
         """Shows the curve of a fit that was found: it belongs to every point that uses the stage."""
@@ -320,7 +321,7 @@ class LogitsStep(Step):
         """Runs the teacher over train."""
         prepare_tensorflow()
         from optim.encoder import store
-        from optim.train.fit import logits_of
+        from optim.train.fit import forget, logits_of
 
         # In the precision of its fit: what half precision keeps is more exact than what a student can follow.
         model = store.load(stages.folder(self.teacher), bfloat16=self.teacher.in_bfloat16)
@@ -328,6 +329,7 @@ class LogitsStep(Step):
         with bar("teacher's answers", len(train), "sentence") as shown:
             logits = logits_of(model, train, begun=partial(starts_at, shown),
                                progress=lambda done: shown.update(done - shown.n), scratch=scratch)  # fmt: skip
+        forget()
         np.save(folder / "train.npy", halved(logits))
 
     def at_hand(self, done: Stage, stages: Stages) -> None:

@@ -28,7 +28,7 @@ UNCOMPRESSED: dict[str, Any] = {"compressed_bytes": None, "decompress_p50_ms": N
 # Part of `cost` -> the kinds of stage that it adds up.
 COSTS = {
     "teacher_s": ("teacher",),
-    "student_s": ("augmented", "unlabelled", "latency", "logits", "surgery", "student"),
+    "student_s": ("augmented", "unlabelled", "alignment", "latency", "logits", "surgery", "student"),
     "export_s": ("float32", "table", "candidates", "file", "compressed"),
     "measure_s": ("figures",),
 }

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 PAGE = "baselines.md"  # in it
 CLASSES = 2  # as SST-2 has
-SENTENCES = 32  # that time, weigh and calibrate a model of random weights
+SENTENCES = 32  # that time and weigh a model of random weights, and calibrate it unless more are asked for
 log = logging.getLogger("optim")
 
 
@@ -137,6 +137,12 @@ class Baselines:
         given = set(map(key_of, settings.overrides))
         job = settings.composed([*(word for word in words if key_of(word) not in given), *settings.overrides])
         build(job.cfg.track, "track")  # without a key W&B takes no point
+        quantizer = build(job.cfg.quant, "quant")
+        if quantizer.tables or quantizer.choice or quantizer.wrappers:
+            raise UserError(
+                f"sweep=baselines cannot have quant={job.choices['quant']}: it needs a fitted student, and a model "
+                "whose weights cannot be had is measured with random ones. Choose another quant, int8 for one."
+            )
         point = point_of(job.cfg)
         if name in self.paths:
             point.checkpoint.fingerprint()  # a folder that is none is a mistake, not a reason for random weights
@@ -211,7 +217,8 @@ def measured(*, config: dict[str, Any], pooling: str, quant: dict[str, Any], ben
         folder = Path(name)
         (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
         shape = read_config(folder, pooling=pooling, classes=CLASSES)
-        tokens = _tokens(shape.vocabulary_size, how.sequence_length)
+        count = max(SENTENCES, quantizer.calibration.samples if quantizer.calibration else 0)
+        tokens = _tokens(shape.vocabulary_size, how.sequence_length, count)
         file, float32 = folder / "model.tflite", folder / "float32.tflite"
         parameters = _export(shape, quantizer, tokens, file, float32)
         windows = token_windows(tokens.ids, how.sequence_length)
@@ -223,12 +230,12 @@ def measured(*, config: dict[str, Any], pooling: str, quant: dict[str, Any], ben
         }
 
 
-def _tokens(vocabulary_size: int, length: int) -> Tokens:
-    """SENTENCES of `length` ids from all over the vocabulary: what a call takes does not depend on which."""
+def _tokens(vocabulary_size: int, length: int, count: int) -> Tokens:
+    """`count` sentences of `length` ids from all over the vocabulary: what a call takes does not depend on which."""
     from optim.data.tokens import Tokens
 
-    ids = np.random.default_rng(0).integers(0, vocabulary_size, SENTENCES * length).astype(np.int32)
-    return Tokens(ids, np.arange(SENTENCES + 1, dtype=np.int64) * length, np.zeros(SENTENCES, np.int32))
+    ids = np.random.default_rng(0).integers(0, vocabulary_size, count * length).astype(np.int32)
+    return Tokens(ids, np.arange(count + 1, dtype=np.int64) * length, np.zeros(count, np.int32))
 
 
 def _export(shape: Architecture, quantizer, tokens: Tokens, file: Path, float32: Path) -> int:

@@ -25,6 +25,7 @@ from optim.run.words import told
 
 STAGES = ("augmented", "unlabelled", "tokens", "alignment", "latency", "teacher", "logits", "surgery", "student",
           "float32", "table", "candidates", "file", "figures", "compressed")  # fmt: skip
+ONE_EACH = ("results_dir", "cache_dir")  # points that differ in these alone have one run_id: one of them would be run
 
 
 @dataclass
@@ -93,6 +94,9 @@ def plan(jobs: Sequence[Job]) -> Plan:
     """Checks every point and finds the stages. Raises UserError, naming the point, before anything is made."""
     if not jobs:
         raise UserError("The sweep is empty: it names no point. Give at least one value for each key.")
+    for key in ONE_EACH:
+        if len(found := list(dict.fromkeys(str(job.cfg[key]) for job in jobs))) > 1:
+            raise UserError(f"{key}: a sweep has one; got {', '.join(found)}. Start a sweep for each.")
     corpora: dict[str, Corpus] = {}
     points = [_planned(job, corpora, alone=len(jobs) == 1) for job in jobs]
     distinct = {step.wanted.key: step for p in points for step in p.steps}

@@ -180,7 +180,7 @@ class _Sender:
         Secrets are taken out of its strings, not out of the line: there JSON writes some characters otherwise, and the
         digits of a number may be those of a secret.
         """
-        if self.broken:
+        if self.broken or self.process is None:  # nobody reads the queue
             return
         try:
             plain = json.loads(json.dumps(body, default=_plain))

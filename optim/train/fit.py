@@ -147,6 +147,11 @@ def _forward(model):
     return forward.get_concrete_function(*specs)
 
 
+def forget() -> None:
+    """Lets go of the model that was scored last: a teacher of 100 M parameters holds 0.4 GB."""
+    _forward.cache_clear()
+
+
 def cross_entropy(labels: np.ndarray, logits: np.ndarray) -> float:
     """Mean of -log softmax(logits)[label]; labels int [n], logits [n, classes]."""
     shifted = logits - logits.max(axis=1, keepdims=True)

@@ -191,6 +191,17 @@ def test_even_slimming_keeps_the_most_important_of_each_layer():
     assert kept.columns == (tuple(range(24, 32)), tuple(range(8)))
 
 
+def test_layers_go_by_their_place_so_nothing_is_scored():
+    def score(kept: Kept) -> Importance:
+        raise AssertionError("scored")
+
+    assert even(layers=1).choose(SHAPE, score, None) == replace(Kept.all_of(SHAPE), layers=(1,),
+        heads=Kept.all_of(SHAPE).heads[1:], columns=Kept.all_of(SHAPE).columns[1:])  # fmt: skip
+    for chosen in ({"heads": 0.5}, {"ffn": 0.5}, {"width": 8}):
+        with pytest.raises(AssertionError, match="scored"):
+            even(layers=1, **chosen).choose(SHAPE, score, None)
+
+
 EVENLY = [(6, 3, (0, 2, 5)), (12, 6, (0, 2, 4, 7, 9, 11)), (6, 1, (5,)), (2, 2, (0, 1))]
 
 

@@ -306,6 +306,7 @@ def test_several_labels_a_sentence_are_refused(tmp_path):
         ({"name": "a/b", "dev_split": "train"}, "data.dev_split must be another split"),
         ({"name": "a/b", "dev_fraction": 1.5}, "data.dev_fraction"),
         ({"name": "a/b", "max_length": 2}, "data.max_length must be at least 3"),
+        ({"name": "a/b", "split_seed": -1}, "data.split_seed must be"),
     ],
 )
 def test_settings_alone_are_refused_before_anything_is_read(changes, part):

@@ -427,6 +427,7 @@ def test_a_damaged_parquet_file_says_what_is_wrong(tmp_path):
         ({"dev_fraction": -0.1}, "data.dev_fraction"),
         ({"dev_fraction": 0}, "data.dev_fraction must be above 0 without data.dev_path"),
         ({"max_length": 2}, "data.max_length must be at least 3"),
+        ({"split_seed": -1}, "data.split_seed must be"),
     ],
 )
 def test_bad_settings_are_refused_before_a_file_is_read(changes, part):

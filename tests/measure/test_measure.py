@@ -253,6 +253,15 @@ def test_as_many_files_are_held_as_a_quarter_of_the_memory_has_twice_the_room_fo
     assert device._most_loaded(paths) == 5
 
 
+@pytest.mark.parametrize(("content", "wanted"), [("4000\n", 4000), ("max\n", None), (None, None)])
+def test_the_memory_of_a_container_is_what_it_may_use(content, wanted, tmp_path, monkeypatch):
+    limit = tmp_path / "memory.max"
+    if content:
+        limit.write_text(content)
+    monkeypatch.setattr(device, "MEMORY_LIMITS", (limit,))
+    assert device._memory_bytes() == (wanted or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
 def test_files_too_many_for_the_memory_take_turns_in_it(files, monkeypatch):
     """Room for two of three: at each turn of the order those two stay, and the third is loaded, off the clock."""
     ids, alive, most, loads = np.arange(40, dtype=np.int32), 0, 0, 0

@@ -244,6 +244,15 @@ def test_effects_are_taken_over_pairs_that_differ_in_nothing_else(tmp_path):
     assert by["prune", "fixed50"].found.points == pytest.approx((-2 - 4) / 2)
 
 
+def test_an_effect_starts_from_the_smallest_number(tmp_path):
+    """Of T = 2 and T = 10 the base is 2: as texts 10 would stand first, and the sign would be the other one."""
+    put(tmp_path, "a1", wrong=range(5), ms=8, mb=80, temperature=2)
+    put(tmp_path, "a2", wrong=range(9), ms=8, mb=80, temperature=10)
+    (effect,) = [one for one in effects(list(points(tmp_path).values())) if one.factor == "distill.temperature"]
+    assert (effect.base, effect.option) == ("2", "10")
+    assert effect.found.points == pytest.approx(-4)
+
+
 def test_latencies_of_two_machines_are_never_divided(tmp_path):
     put(tmp_path, "a", wrong=range(5), ms=8, mb=80, quant="none", machine="m1")
     put(tmp_path, "b", wrong=range(5), ms=4, mb=40, quant="fp16", machine="m2")

@@ -100,7 +100,7 @@ def test_a_config_is_said_once_where_it_is_the_same():
     ],
 )
 def test_options_stand_neutral_first_numbers_by_size(values, expected):
-    assert rows.ordered(values) == expected
+    assert finished.ordered(values) == expected
 
 
 @QUICK

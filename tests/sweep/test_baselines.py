@@ -122,6 +122,17 @@ def test_a_random_model_is_measured_once_for_each_setting_and_machine(tmp_path, 
     assert made(**others[-1]) == len(others) + 3, "a damaged record"
 
 
+def test_a_random_model_is_calibrated_by_as_many_sentences_as_are_asked_for():
+    """More than time it; `measured` is what the child runs."""
+    spec: Any = OmegaConf.to_container(OmegaConf.load(CONF / "quant" / "int8_static.yaml"))
+    bench: Any = OmegaConf.to_container(OmegaConf.load(CONF / "bench" / "quick.yaml"))
+    static = {**spec, "samples": sweep_baselines.SENTENCES + 8, "seed": 0}
+    found, plain = (sweep_baselines.measured(config=SMALL, pooling="first", quant=quant, bench=bench)
+                    for quant in (static, {"method": "float32", "max_disagreement": 0.02}))  # fmt: skip
+    assert found["size"]["file_bytes"] < 0.8 * plain["size"]["file_bytes"]
+    assert found["size"]["parameters"] == plain["size"]["parameters"]
+
+
 # The sweep
 
 
@@ -245,6 +256,8 @@ def test_a_model_that_cannot_be_built_fails_alone(runs, words, first):
         (("sweep.catalogue=/no/such/file.yaml",), "/no/such/file.yaml cannot be read"),
         (("sweep.model=tiny",), "sweep"),
         (("bench.threads=0",), "bench.threads must be above 0"),
+        (("quant=mixed",), "cannot have quant=mixed: it needs a fitted student"),
+        (("quant=int8_qat",), "cannot have quant=int8_qat"),
     ],
 )
 def test_a_mistake_stops_the_sweep_before_it_starts(runs, words, more, part):

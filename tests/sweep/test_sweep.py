@@ -22,6 +22,7 @@ from omegaconf import OmegaConf
 
 import optim
 import optim.run.steps  # for every kind of step
+from optim.command.start import started
 from optim.common.errors import UserError
 from optim.common.interrupts import Terminated
 from optim.measure import device
@@ -303,6 +304,31 @@ def test_ctrl_c_within_a_point_that_needs_no_process_ends_the_sweep(stop, alone,
     monkeypatch.setattr(process, "run", stopped)
     with pytest.raises(stop):
         process.run_apart(alone[0])
+
+
+def test_a_sweep_that_is_terminated_closes_what_it_has_open(capsys):
+    """A folder on a board, or a child of its own: by default the signal ends a program where it stands."""
+    closed = []
+
+    def sweep() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        finally:
+            closed.append("the folder")
+
+    assert started(sweep, lambda: None) == 143
+    assert closed == ["the folder"]
+    assert "Stopped by SIGTERM" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["results_dir", "cache_dir"])
+def test_a_sweep_over_folders_is_refused(key):
+    """Its points have one run_id, so all but one of them would pass for done."""
+    cfg = {"results_dir": "results", "cache_dir": "cache"}
+    jobs: Any = [SimpleNamespace(cfg={**cfg, key: folder}) for folder in ("a", "b", "a")]
+    with pytest.raises(UserError, match=f"{key}: a sweep has one; got a, b. Start a sweep for each."):
+        plan.plan(jobs)
 
 
 def test_a_grid_that_is_terminated_terminates_its_points(monkeypatch):

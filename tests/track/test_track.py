@@ -579,6 +579,18 @@ def test_a_number_with_the_digits_of_a_secret_is_sent_as_it_is(copied, tmp_path,
     assert closed == {"kind": "close", "exit_code": 0}
 
 
+def test_what_no_process_reads_is_not_queued(tmp_path, monkeypatch, capfd):
+    def fails(module: str, function: str) -> subprocess.Popen[str]:
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(sender, "start_apart", fails)
+    with tracker(tmp_path).run(run_id="point", cfg=CFG, choices=CHOICES, job_type="student") as run:
+        for step in range(3):
+            run.curve("teacher", {"step": step})
+        assert run.lines.empty()
+    assert len(warnings(capfd.readouterr().err)) == 1
+
+
 # ---- online ----
 
 
