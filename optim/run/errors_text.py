@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from optim.common.text import in_line
+from optim.common.text import in_line, markdown
 
 Quality = Mapping[str, Any]  # that part of result.json
 
@@ -34,10 +33,11 @@ def errors_section(quality: Quality) -> str:
     shown = worst if len(quality["classes"]) > CLASSES_SHOWN else quality["classes"]
     title = f"The {CLASSES_SHOWN} classes with the lowest F1" if shown is worst else "By class"
     classes = "\n".join(
-        f"| {_cell(c['label'])} | {c['examples']} | {_text(c['precision'])} | {_text(c['recall'])} | {_text(c['f1'])} |"
+        f"| {markdown(c['label'])} | {c['examples']} | {_text(c['precision'])} | {_text(c['recall'])} "
+        f"| {_text(c['f1'])} |"
         for c in shown
     )
-    never = html.escape(never_answered_line(quality).strip(), quote=False)
+    never = markdown(never_answered_line(quality))
     return f"""## {title}
 
 | class | sentences | precision | recall | F1 |
@@ -60,11 +60,6 @@ def _lengths(kinds: Sequence[Mapping[str, Any]]) -> str:
         for k in kinds
         if k["kind"] == "tokens"
     )
-
-
-def _cell(text: str) -> str:
-    """Text of the data as text of a Markdown cell, whatever it holds."""
-    return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|")
 
 
 def _text(share: float | None) -> str:

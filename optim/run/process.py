@@ -32,7 +32,7 @@ from optim.common.screen import log_to, say, spell_out, warnings_alone
 from optim.common.secrets import Masking
 from optim.data.leaks import known_sets, names_learnt, names_scored, require_unrelated, require_unseen_dev
 from optim.encoder.origin import trained_on_by_its_files
-from optim.run import config, result
+from optim.run import card, config, result
 from optim.run.config import POINTS, Job
 from optim.run.errors_text import never_answered_line
 from optim.run.keys import run_id_of
@@ -74,7 +74,7 @@ def _run(job: Job) -> tuple[Result, str]:
         _tell_of_teacher(done, point, folder, job.cache_dir)
         if os.environ.get("WANDB_SWEEP_ID"):
             _tell_agent(job, done, point)
-        return done, result.table(done, folder)
+        return done, card.table(done, folder)
     tracker = build(job.cfg.track, "track")
     result.require_writable(job.results_dir, folder)
     draft = draft_of(job, point, run_id)
@@ -90,7 +90,7 @@ def _run(job: Job) -> tuple[Result, str]:
         log.info("%s", line)
     with _logged_to(folder / "train.log"):
         finished = _tracked(point, draft, folder, job.cache_dir, tracker)
-    return finished, result.table(finished, folder) + never_answered_line(finished.quality)
+    return finished, card.table(finished, folder) + never_answered_line(finished.quality)
 
 
 def _tracked(point: Point, draft: Result, folder: Path, cache_dir: Path, tracker) -> Result:
@@ -124,7 +124,7 @@ def _tell_of_teacher(done: Result, point: Point, folder: Path, cache_dir: Path) 
     """Adds to a finished result whether the teacher helped, if the student without it has been made since."""
     from optim.run.teaching import learnt_since
 
-    if result.untaught_command(done) is None or not _has_fits_since(cache_dir, folder / result.FILE):
+    if card.untaught_command(done) is None or not _has_fits_since(cache_dir, folder / result.FILE):
         return
     try:
         labels = result.read_labels(folder)
@@ -133,7 +133,7 @@ def _tell_of_teacher(done: Result, point: Point, folder: Path, cache_dir: Path) 
     with suppress(UserError, OSError):  # data that are out of reach now are no reason to lose what is there
         if since := learnt_since(point, cache_dir, labels):
             done.quality.update(since)
-            result.write_card(done, folder)
+            card.write_card(done, folder)
             result.write(done, folder)
 
 
@@ -170,7 +170,7 @@ def _write_all(point: Point, draft: Result, outcome: Outcome, folder: Path) -> N
     result.write_answers(folder, outcome.answers)
     result.write_changed(folder, outcome.changed)
     result.forget_measurements(folder, outcome.file)
-    result.write_bundle(
+    card.write_bundle(
         folder, file=outcome.file, tokenizer=outcome.tokenizer, labels=outcome.labels,
         max_length=point.source.max_length, result=draft,
     )  # fmt: skip

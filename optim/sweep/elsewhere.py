@@ -24,7 +24,8 @@ from optim.measure import device
 from optim.measure.latency import Bench
 from optim.measure.zeros import UNKNOWN
 from optim.report.finished import Finished
-from optim.run.result import measure_settings, measured_on
+from optim.run.card import measure_settings
+from optim.run.result import measured_on
 from optim.run.schema import Memory, Speed
 
 ADB = "adb"

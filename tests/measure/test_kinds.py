@@ -75,6 +75,8 @@ def test_card_and_screen_say_what_is_never_answered_and_escape_labels():
     assert "| no\\|yes | 2 |" in section
     assert "| third | 2 | - | 0.0000 | 0.0000 |" in section
     assert "| 7 to 8 | 2 | 0.0000 (" in section
+    linked = {**found, "classes": [{**found["classes"][0], "label": "[win](http://evil) *b*"}]}
+    assert "| \\[win\\](http://evil) \\*b\\* | 4 |" in errors_section(linked)
     many = {**found, "classes": found["classes"] * 3}
     assert "The 10 classes with the lowest F1" in errors_section(many)
     assert never_answered_line({**found, "classes": [found["classes"][0]]}) == ""

@@ -35,7 +35,7 @@ from optim.report.difference import Spread
 from optim.report.effects import effects
 from optim.report.finished import Finished
 from optim.report.seeds import pooled
-from optim.run import result
+from optim.run import card, result
 from optim.run.result import Result
 from optim.sweep import pick
 from optim.sweep.pick import Budget
@@ -421,7 +421,7 @@ def test_later_measurements_are_of_the_file_that_is_there(tmp_path):
 
 
 def test_labels_stand_in_a_card_as_they_are():
-    assert result._named(["<b>", "*", "a\nb", "a_b"]) == r"Labels: &lt;b&gt;, \*, a b, a\_b"
+    assert card._named(["<b>", "*", "a\nb", "a_b"]) == r"Labels: &lt;b&gt;, \*, a b, a\_b"
 
 
 def test_a_point_that_failed_elsewhere_is_done(tmp_path):

@@ -23,7 +23,7 @@ from optim.cut.surgery import CUT, SCORES
 from optim.data.alignment import require_special_tokens
 from optim.data.tokens import Tokens, unknown_id
 from optim.encoder import store
-from optim.run import latency_model, result
+from optim.run import card, latency_model
 from optim.run.latency_model import LatencyStep
 from optim.run.step import Stages
 from optim.run.steps import steps_of
@@ -204,7 +204,7 @@ def test_the_scores_by_which_parts_were_kept_lie_beside_the_cut(runs):
 def test_the_result_says_whether_the_file_keeps_the_milliseconds_that_it_was_cut_for(asked_ms, took_ms, told):
     found = made_result("a", accuracy=0.9, ms=took_ms)
     found.cfg["slim"] = {"latency_ms": asked_ms}
-    assert [row[2] for row in result.budget_rows(found)] == ([told] if told else [])
+    assert [row[2] for row in card.budget_rows(found)] == ([told] if told else [])
 
 
 def test_a_budget_in_milliseconds_that_nothing_keeps_is_refused_before_anything_is_trained(runs, monkeypatch):

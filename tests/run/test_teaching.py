@@ -21,7 +21,7 @@ from whole_points import made, point
 from optim.common import files, memory
 from optim.common.errors import UserError
 from optim.common.stages import Wanted
-from optim.run import fits, places, result, teaching
+from optim.run import card, fits, places, result, teaching
 from optim.run.compose import composed
 from optim.run.keys import run_id_of
 from optim.run.point import point_of
@@ -157,7 +157,7 @@ def test_whether_the_teacher_helps_is_not_known_before_the_student_without_it_is
     folder, _ = first
     quality = read(folder)["quality"]
     assert (quality["taught"], quality["teacher_helps"], quality["untaught_accuracy_fraction"]) == (True, None, None)
-    command = result.untaught_command(Result(**read(folder)))
+    command = card.untaught_command(Result(**read(folder)))
     assert command is not None
     assert command in (folder / "bundle" / "README.md").read_text(encoding="utf-8")
     counted = stages_in(runs)
@@ -173,7 +173,7 @@ def test_whether_the_teacher_helps_is_not_known_before_the_student_without_it_is
     shutil.rmtree(folder)
     assert read(runs.folder_of("fit.precision=float32", *TAUGHT))["quality"] == told, "as if it had been known before"
     assert (own["quality"]["taught"], own["quality"]["teacher_helps"]) == (False, None)
-    assert result.untaught_command(Result(**own)) is None
+    assert card.untaught_command(Result(**own)) is None
 
 
 @pytest.mark.parametrize(
@@ -258,33 +258,33 @@ def compared(student: float, other: float, p: float) -> Result:
     ],
 )
 def test_the_verdict_is_said_with_its_uncertainty(student, other, p, said):
-    (row, *_) = result.teaching_rows(compared(student, other, p))
+    (row, *_) = card.teaching_rows(compared(student, other, p))
     assert row == ("teacher helps?", *said)
     assert len(f"  {row[0]:<16}{row[1]:>18}   {row[2]}") <= 100
 
 
 def test_a_teacher_below_the_student_s_own_fine_tuning_is_named():
-    rows = result.teaching_rows(compared(0.91, 0.95, 0.01))
+    rows = card.teaching_rows(compared(0.91, 0.95, 0.01))
     assert rows[1] == ("teacher itself", "0.9000", "is worse than a student without it, 0.9500")
-    assert len(result.teaching_rows(compared(0.91, 0.9, 0.01))) == 1, "a teacher that is as good is not"
+    assert len(card.teaching_rows(compared(0.91, 0.9, 0.01))) == 1, "a teacher that is as good is not"
 
 
 def test_what_would_tell_is_the_same_command_without_distillation():
-    assert result.untaught_command(result_of()) == "python train.py model=minilm prune=fixed50 seed=1 distill=none"
+    assert card.untaught_command(result_of()) == "python train.py model=minilm prune=fixed50 seed=1 distill=none"
     own = result_of()
     own.cfg["distill"]["teacher"] = "same"
     own.command = "python train.py model=minilm distill.teacher_seed=0 seed=1"
-    assert result.untaught_command(own) == "python train.py model=minilm seed=1 distill=none distill.teacher_seed=0"
-    assert result.untaught_command(compared(0.9, 0.8, 0.1)) is None
-    assert result.untaught_command(result_of(taught=False)) is None
-    assert result.teaching_rows(result_of(taught=False)) == []
+    assert card.untaught_command(own) == "python train.py model=minilm seed=1 distill=none distill.teacher_seed=0"
+    assert card.untaught_command(compared(0.9, 0.8, 0.1)) is None
+    assert card.untaught_command(result_of(taught=False)) is None
+    assert card.teaching_rows(result_of(taught=False)) == []
 
 
 @pytest.mark.parametrize("name", ["paper", "frontier"])
 def test_what_would_tell_takes_back_what_an_experiment_sets(name):
     taught = result_of()
     taught.command = f"python train.py experiment={name} model=tiny data=reviews track=none"
-    command = result.untaught_command(taught)
+    command = card.untaught_command(taught)
     assert command
     words = shlex.split(command)[2:]
     assert not point_of(composed(words).cfg).loss.needs_logits, "or it is refused"
@@ -294,16 +294,16 @@ def test_what_would_tell_takes_back_what_an_experiment_sets(name):
 def test_the_title_names_what_the_student_learns(distill):
     choices = {"model": "minilm", "data": "sst2", "prune": "none", "quant": "int8", "distill": distill}
     taught: Any = SimpleNamespace(choices=choices, cfg={"distill": {"temperature": 2.0}}, cost={"student_s": 1.0})
-    assert result.title(taught) == f"minilm on sst2, prune=none, quant=int8, {distill} at T=2"
+    assert card.title(taught) == f"minilm on sst2, prune=none, quant=int8, {distill} at T=2"
 
 
 def test_a_bundle_that_is_not_finished_leaves_nothing(tmp_path, monkeypatch):
     def full(*paths):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(result.shutil, "copyfile", full)
+    monkeypatch.setattr(card.shutil, "copyfile", full)
     with pytest.raises(OSError, match="No space"):
-        result.write_bundle(tmp_path, file=tmp_path / "m.tflite", tokenizer=tmp_path / "t", labels=["a", "b"],
+        card.write_bundle(tmp_path, file=tmp_path / "m.tflite", tokenizer=tmp_path / "t", labels=["a", "b"],
                             max_length=8, result=result_of())  # fmt: skip
     assert not list(tmp_path.iterdir())
 
@@ -319,7 +319,7 @@ def test_what_would_tell_leaves_a_seed_that_an_experiment_holds(tmp_path, monkey
     taught.choices["model"] = "tiny"
     for teacher, back in (("same", []), ("mpnet", ["distill.teacher_seed=${seed}"])):
         taught.cfg["distill"] = {"teacher": teacher, "teacher_seed": 0}
-        command = result.untaught_command(taught)
+        command = card.untaught_command(taught)
         assert command
         assert shlex.split(command)[2:] == [
             "experiment=mine",

@@ -27,7 +27,7 @@ from optim.common.errors import UserError
 from optim.common.interrupts import Terminated
 from optim.measure import device
 from optim.report import wandb_report
-from optim.run import process
+from optim.run import card, process
 from optim.run.compose import composed
 from optim.run.config import Job
 from optim.run.step import Step
@@ -509,8 +509,8 @@ def test_two_runs_of_one_point_may_end_together(tmp_path, monkeypatch):
     for folder in (part, bundle):
         folder.mkdir()
         (folder / "f").touch()
-    monkeypatch.setattr(process.result.shutil, "rmtree", lambda *given, **more: None)
-    process.result._put(part, bundle)
+    monkeypatch.setattr(card.shutil, "rmtree", lambda *given, **more: None)
+    card._put(part, bundle)
     assert (bundle / "f").is_file()
 
 
