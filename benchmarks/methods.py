@@ -65,6 +65,10 @@ POINTS: dict[str, tuple[list[str], str]] = {
         [*TAUGHT, "slim=slim75", "slim.layers=4", "vocab=top", "vocab.size=10000", "quant=int8_emb4"],
         "20x at 0.895",
     ),
+    "quarter of five layers, two heads, int8_emb4": (
+        [*TAUGHT, "slim=slim75", "slim.layers=5", "slim.heads=0.83", "vocab=top", "vocab.size=10000", "quant=int8_emb4"],
+        "20x at 0.895",
+    ),
     "quarter, int4_emb4": ([*TAUGHT, *QUARTER, "quant=int4_emb4"], "report"),
     "quarter, hidden": (["distill=hidden", *TAUGHT, *QUARTER, "quant=int8"], "+0.005 over quarter"),
     "quarter, relations": (["distill=minilm", *TAUGHT, *QUARTER, "quant=int8"], "+0.005 over quarter"),
