@@ -126,12 +126,12 @@ def spell_out() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def log_to(stream, level: int = logging.INFO) -> None:
+def log_to(stream) -> None:
     """Sends what people should read of the log to `stream`, as plain lines."""
     root = logging.getLogger()
     root.handlers = [logging.StreamHandler(stream)]
     root.handlers[0].setFormatter(logging.Formatter("%(message)s"))
-    root.handlers[0].setLevel(level)
+    root.handlers[0].setLevel(logging.INFO)
     root.handlers[0].addFilter(Masking())
     root.setLevel(logging.WARNING)
     logging.getLogger("optim").setLevel(logging.DEBUG)

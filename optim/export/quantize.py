@@ -26,7 +26,8 @@ Token ids and the mask are int32 in every file, so that a file with integers eve
 its logits carry their scale, and `measure/runtime.py` gives them back as float32. That one is for NPUs and
 micro-controllers: on a CPU, attention products, soft-max, GELU and norms fall to LiteRT's slow reference kernels.
 
-Every method starts from the same float32 file, so that what it costs can be measured against that file.
+Every method but `float16`, which the converter itself writes, starts from the same float32 file. What a method costs is
+measured against that file.
 """
 
 from __future__ import annotations

@@ -53,12 +53,12 @@ def verdict(own: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> dict[str,
     return {"zeros_accelerated": by_chance < CHANCE, "zeros_speedup": float(np.median(ratios))}
 
 
-def filled(content: bytes, *, seed: int = 0) -> bytes:
+def filled(content: bytes) -> bytes:
     """The bytes of a .tflite file in which no weight is 0: each that was has another weight of its own matrix.
 
     Weights are the constants of two dimensions and more, of FLOAT32, FLOAT16, INT8 or INT4.
     """
-    rng, changed = np.random.default_rng(seed), bytearray(content)
+    rng, changed = np.random.default_rng(0), bytearray(content)
     for weights, bits in _weights(changed):
         if bits == 4:
             halves = _without_zeros(np.stack([weights & 15, weights >> 4]), rng)

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
-
-import numpy as np
 
 from optim.report.difference import SURE, Difference, holm
 from optim.report.finished import Finished
@@ -153,4 +152,4 @@ def _steps(groups: Sequence[Pooled], rule: Rule, cost: str) -> list[Step]:
 
 def geometric(ratios: Sequence[float]) -> float:
     """The geometric mean; nan of none."""
-    return float(np.exp(np.mean([math.log(r) for r in ratios]))) if ratios else float("nan")
+    return statistics.geometric_mean(ratios) if ratios else math.nan

@@ -14,12 +14,13 @@ from optim.common.errors import UserError
 from optim.report.comparison import Comparison, compared
 from optim.report.index import to_csv
 from optim.run.compose import composed, composed_sweep
+from optim.run.keys import run_id_of
 from optim.run.places import options_of
+from optim.run.point import point_of
 from optim.run.process import explaining
 from optim.run.words import OF_ENGINES, key_of, require_known_words, require_words_arrive
 from optim.sweep.grid import points_of
 from optim.sweep.multirun import sweep_apart
-from optim.sweep.plan import plan
 from optim.sweep.points import Recipes
 from optim.sweep.verbs import Grid
 
@@ -47,8 +48,9 @@ def sweep_here(*words: str) -> Swept:
         _require_no_engine(words)
         batch = _batch(words)
         sweep_apart(batch, composed)
-        planned = plan([composed(words) for words in batch]).points
-    shown = compared([p.folder for p in planned], [p.job.command for p in planned])
+        jobs = [composed(words) for words in batch]
+        folders = [job.results_dir / run_id_of(point_of(job.cfg)) for job in jobs]
+    shown = compared(folders, [job.command for job in jobs])
     return Swept(**vars(shown))
 
 

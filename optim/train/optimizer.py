@@ -23,8 +23,8 @@ class LazyAdamW(keras.optimizers.legacy.Adam):
     scales: `ref()` of a variable -> the factor of its learning rate; 1 for those that are not in it.
     """
 
-    def __init__(self, *, learning_rate, weight_decay: float, scales: Mapping[Any, float], name: str = "LazyAdamW"):
-        super().__init__(learning_rate=learning_rate, beta_1=0.9, beta_2=0.999, epsilon=1e-8, name=name)
+    def __init__(self, *, learning_rate, weight_decay: float, scales: Mapping[Any, float]):
+        super().__init__(learning_rate=learning_rate, beta_1=0.9, beta_2=0.999, epsilon=1e-8, name="LazyAdamW")
         self.weight_decay, self.scales = weight_decay, scales
 
     def _coefficients(self, var, apply_state) -> dict[str, tf.Tensor]:
