@@ -29,17 +29,30 @@ def curves_of(points: Iterable[Finished]) -> dict[str, list[dict[str, Any]]]:
     """Stage -> traces for plotly, of every fit whose curve is still in the cache; long curves are thinned.
 
     There is one for each of `loss`, `holdout_loss` and `holdout_accuracy_fraction`, as the training loop writes them.
+    Where a point has two teachers, its student's own fine-tuning for one, their parameters tell them apart.
     """
+    points = list(points)
     caches = {key: p.result.cfg.get("cache_dir") for p in points for key in p.stages(*FITS)}
-    read = {
-        key: _fit_rows(Path(cache).expanduser() / "stages" / key / "fit.json") for key, cache in caches.items() if cache
-    }
+    folders = {key: Path(cache).expanduser() / "stages" / key for key, cache in caches.items() if cache}
+    read = {key: _fit_rows(folder / "fit.json") for key, folder in folders.items()}
+    several = {key for p in points if len(keys := p.stages("teacher")) > 1 for key in keys}
     found = {key: _by_figure(rows) for key, rows in read.items() if rows}
     most = max(LEAST_CURVE_ROWS, min(MOST_CURVE_ROWS, CURVE_ROWS // max(len(found), 1)))
     return {
-        key: [_trace(f"{key.split('-')[0]} {name}", _thinned(rows, most)) for name, rows in curves.items()]
+        key: [_trace(f"{_fit_name(folders[key], key in several)} {name}", _thinned(rows, most))
+              for name, rows in curves.items()]
         for key, curves in found.items()
-    }
+    }  # fmt: skip
+
+
+def _fit_name(folder: Path, with_size: bool) -> str:
+    """teacher, or teacher of 22.7 M."""
+    kind = folder.name.partition("-")[0]
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        if with_size:
+            weights = json.loads((folder / "weights.json").read_text(encoding="utf-8"))
+            return f"{kind} of {weights['parameters'] / 1e6:.1f} M"
+    return kind
 
 
 def _trace(name: str, rows: list[list[float]]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ FACTORS = (
 
 # Where a label may stand: side of its point, px to it, px above or below. Near ones first.
 SIDES = ((1, 12), (-1, 12), (0, 0), (1, 40), (-1, 40))
+NAMED = 44  # characters: a longer name runs across the plot, and stands below it anyway
 HEIGHTS = (-14, 14, -30, 30, -48, 48, 0, -68, 68, -90, 90, -120, 120, -150, 150)
 
 LABEL = {"xanchor": "center", "yanchor": "middle", "arrowhead": 0, "arrowwidth": 1, "standoff": 6}
@@ -47,6 +48,7 @@ def look_of(rows: dict[str, Any]) -> dict[str, Any]:
         "plot": {
             "spots": SPOTS, "line": FRONT, "label": LABEL,
             "tries": [(side, gap, height) for height in HEIGHTS for side, gap in SIDES], "said": said, "curves": CURVES,
+            "named": NAMED,
             "layout": {"showlegend": False, "hovermode": "closest"},
             "shapes": [{**BAND, "y0": close, "y1": teacher, "line": {"width": 0}},
                        {**BAND, "type": "line", "y0": teacher, "y1": teacher, "line": {"width": 1, "dash": "dot"}}],

@@ -219,6 +219,14 @@ def test_the_switch_of_cost_draws_another_front(wide):
     wide.click("#cost label:nth-of-type(1)")
 
 
+def test_a_name_that_would_run_across_the_plot_stands_below_it_alone(wide):
+    said = "(drawPlot(), $('plot').layout.annotations.slice(0, -1).map((a) => a.text.split(' ').length > 1))"
+    assert any(wide.run(said)), "short names stand in the plot where they find room"
+    wide.run("D.plot.named = 3")
+    assert not any(wide.run(said))
+    wide.run("(D.plot.named = 44, drawPlot())")
+
+
 def test_colour_and_shape_follow_any_two_groups(wide):
     looks = "[new Set($('plot').data[0].marker.color).size, new Set($('plot').data[0].marker.symbol).size]"
     assert wide.run(looks) == [3, 3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -174,6 +175,16 @@ def test_curves_of_fits_are_read_from_the_cache_and_thinned(swept, monkeypatch):
     monkeypatch.setenv("HOME", str(cache.parent))
     cfg = {**shown.points[0].result.cfg, "cache_dir": f"~/{cache.name}"}
     assert attached.curves_of([replace(shown.points[0], result=replace(shown.points[0].result, cfg=cfg))])
+    own = shown.points[0].result
+    (teacher,) = shown.points[0].stages("teacher")
+    other = f"teacher-{'f' * 16}"  # what another teacher is called; both are shown, and the parameters tell them apart
+    for key, parameters in ((teacher, 22_713_218), (other, 109_486_850)):
+        (cache / "stages" / key).mkdir(exist_ok=True)
+        (cache / "stages" / key / "weights.json").write_text(json.dumps({"parameters": parameters}))
+    shutil.copy(cache / "stages" / teacher / "fit.json", cache / "stages" / other)
+    two = replace(own, cost={**own.cost, "stages": {**own.cost["stages"], other: 1.0}})
+    found = attached.curves_of([replace(shown.points[0], result=two)])
+    assert [found[key][0]["name"] for key in (teacher, other)] == ["teacher of 22.7 M loss", "teacher of 109.5 M loss"]
     monkeypatch.setattr(attached, "CURVE_ROWS", 0)
     for traces in attached.curves_of(shown.points).values():
         steps = traces[0]["x"]

@@ -85,7 +85,7 @@ function labels(front, place, width, height, taken) {
   };
   return front.flatMap((p, n) => {
     const at = { ...D.plot.label, x: Math.log10(costOf(p)), y: p.accuracy, arrowcolor: css("--soft") };
-    const named = narrow() ? [] : put(`${n + 1}  ${p.name}`, place(p));
+    const named = narrow() || p.name.length > D.plot.named ? [] : put(`${n + 1}  ${p.name}`, place(p));
     return (named.length ? named : put(`${n + 1}`, place(p))).map((found) => ({ ...at, ...found }));
   });
 }
