@@ -21,7 +21,7 @@ from optim.encoder.tiny import tiny_vocabulary
 from optim.report import finished
 from optim.report.finished import Finished
 from optim.report.write import write
-from optim.run.result import LABELS_SHOWN
+from optim.run.card import LABELS_SHOWN
 
 CLASSES, TRAIN_EACH, DEV_EACH = 77, 14, 2
 NAMES = sorted([word for word in tiny_vocabulary() if word.isalpha() and len(word) > 1][-CLASSES:])

@@ -27,9 +27,10 @@ from optim.export.quantize import Student
 from optim.measure import candidates
 from optim.measure.latency import Bench
 from optim.run import exports, places
+from optim.run.card import table
 from optim.run.keys import run_id_of
 from optim.run.point import option_node
-from optim.run.result import read, table
+from optim.run.result import read
 from optim.run.steps import Steps, steps_of
 
 NAMES = ("int8", "int8_static", "int8_part", "int8_emb4")

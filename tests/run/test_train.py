@@ -202,7 +202,8 @@ def test_a_compressed_bundle_has_the_file_once_and_predict_reads_it(results, run
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_table_of_a_result_fits_the_screen(results, runs, name):
-    from optim.run.result import read, table
+    from optim.run.card import table
+    from optim.run.result import read
 
     folder = runs.results / results[name]["run_id"]
     found = read(folder)

@@ -587,7 +587,7 @@ def test_what_no_process_reads_is_not_queued(tmp_path, monkeypatch, capfd):
     with tracker(tmp_path).run(run_id="point", cfg=CFG, choices=CHOICES, job_type="student") as run:
         for step in range(3):
             run.curve("teacher", {"step": step})
-        assert run.lines.empty()
+        assert run.lines.empty()  # type: ignore[attr-defined]
     assert len(warnings(capfd.readouterr().err)) == 1
 
 
