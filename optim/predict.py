@@ -108,8 +108,10 @@ class Classifier:
                 yield self._answer(text, logits, cut=bool(one.overflowing))
 
     def _answer(self, text: str, logits: np.ndarray, *, cut: bool) -> dict[str, Any]:
-        """Counts it, too. logits: float32 [classes]."""
+        """Counts it, too. logits: float32 [classes]. Raises UserError where they are no numbers."""
         values = logits.tolist()  # so few that NumPy would take longer
+        if not all(map(math.isfinite, values)):
+            raise UserError(f"The file has no answer to {shown(text)}: what it computes is no number. Train it anew.")
         greatest = max(values)
         exps = [math.exp(value - greatest) for value in values]
         total = sum(exps)

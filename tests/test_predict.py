@@ -21,7 +21,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from optim import predict
 from optim.common.errors import UserError
-from optim.export.bundle import read_labels, snippet, write_labels
+from optim.export.bundle import is_whole, read_labels, snippet, write_labels
 from optim.export.compress import compress
 
 ROOT = Path(__file__).parent.parent
@@ -395,6 +395,23 @@ def test_missing_folder_is_no_bundle(tmp_path):
     assert len(err.splitlines()) == 1
 
 
+def test_an_answer_that_is_no_number_is_none(whole, capsys, monkeypatch):
+    """JSON has no NaN, and a label beside it would pass for an answer."""
+    monkeypatch.setattr(predict.runtime.Classifier, "_as_float", lambda self, logits: np.full(2, np.nan, np.float32))
+    code, out, err = called(capsys, whole, "a charming film")
+    assert (code, out) == (2, "")
+    assert err == "error: The file has no answer to 'a charming film': what it computes is no number. Train it anew.\n"
+
+
+@pytest.mark.parametrize("name", ["model.tflite", "tokenizer.json", "labels.json"])
+def test_a_bundle_without_a_part_or_with_an_empty_one_is_not_whole(bundle, name):
+    assert is_whole(bundle)
+    (bundle / name).write_bytes(b"")
+    assert not is_whole(bundle)
+    (bundle / name).unlink()
+    assert not is_whole(bundle)
+
+
 @pytest.mark.parametrize("name", ["model.tflite", "tokenizer.json", "labels.json"])
 def test_damaged_file_is_named(bundle, name):
     (bundle / name).write_text('{"half": ')
@@ -417,6 +434,8 @@ def test_damaged_file_is_named(bundle, name):
         '{"labels": ["negative", "positive"], "max_length": 128.5}',
         '{"labels": ["negative", "positive"], "max_length": true}',
         '{"labels": "ab", "max_length": 128}',
+        '{"labels": ["a", "b"], "max_length": 99999999999999999999}',
+        '{"labels": ["a", "\\ud800"], "max_length": 128}',
     ],
 )
 def test_unfit_labels_are_refused(tmp_path, content):

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from optim.common import hub
+from optim.common.files import KEPT_BACK
 from optim.common.interrupts import INTERRUPTED, terminate_on_sigterm
 from optim.common.screen import spell_out
 from optim.run.process import USER_MISTAKE, guarded
@@ -58,6 +59,7 @@ def started(main: Callable[[], object], check: Callable[[], object]) -> int:
         main()
         return 0
     os.environ[FULL] = "1"
+    KEPT_BACK.add(FULL)
     try:
         with terminate_on_sigterm():  # so that what a sweep has opened, here or on a board, is closed
             return guarded(check) or guarded(main)
@@ -66,4 +68,5 @@ def started(main: Callable[[], object], check: Callable[[], object]) -> int:
         return INTERRUPTED
     finally:
         del os.environ[FULL]
+        KEPT_BACK.discard(FULL)
         hub.started_with([])

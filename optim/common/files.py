@@ -27,6 +27,7 @@ PARTIAL_DAYS = 1.0
 ALIVE_S = 3600.0  # between two signs of life of who builds in a temporary folder
 # What reading an array or a record raises that is damaged: cut short by a power failure, for one, or by a full disk.
 UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+KEPT_BACK: set[str] = set()  # variables that this process has set for itself: a child would take them for the user's
 log = logging.getLogger(__name__)
 
 
@@ -35,7 +36,7 @@ def environment() -> dict[str, str]:
 
     A wheel is found as it is: its folder before the standard library's would let other packages stand for that.
     """
-    found = {**os.environ, "PYTHONSAFEPATH": "1"}
+    found = {name: value for name, value in os.environ.items() if name not in KEPT_BACK} | {"PYTHONSAFEPATH": "1"}
     if not PACKAGED.is_dir():
         found["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return found

@@ -45,6 +45,9 @@ def glue(
     """
     _check_max_length(max_length)
     require_seed("data.split_seed", split_seed)
+    names = [str(name).strip() for name in label_names]
+    if len(names) < 2 or len(set(names)) < len(names) or not all(names):
+        raise UserError(f"data.label_names must be two names or more, none blank or twice, got {list(label_names)}.")
     if held_sentences is not None:
         require_count("data.held_sentences", held_sentences)
         if not phrases:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
 from optim.common.errors import UserError
@@ -104,17 +105,30 @@ def names(shape: Architecture) -> Iterator[tuple[str, str]]:
                 yield layer.format(i=i, j=j), prefix.format(i=i, j=j)
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
-    """Tensors of a safetensors file under today's names: no model prefix, `weight`/`bias` for `gamma`/`beta`."""
+def require_readable(path: Path) -> None:
+    """Raises UserError for a file that is missing or cut short. Its head alone is read, which says how long it is."""
+    with _opened(path), safe_open(path, "numpy"):
+        pass
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[None]:
+    """A body that reads the file: what is wrong with it is a UserError."""
     if not path.is_file():
         raise UserError(
             f"model: {path.parent} has no {path.name}. Only safetensors weights are read; "
             "model.save_pretrained(folder) of transformers writes them."
         )
     try:
-        tensors = load_file(path)
+        yield
     except (SafetensorError, ValueError) as error:
         raise UserError(f"model: {path} is not a readable safetensors file ({error}).") from error
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """Tensors of a safetensors file under today's names: no model prefix, `weight`/`bias` for `gamma`/`beta`."""
+    with _opened(path):
+        tensors = load_file(path)
     renamed = {}
     for name, value in tensors.items():
         name = re.sub(r"^(bert|distilbert|mobilebert|mpnet|model)\.", "", name)
@@ -140,7 +154,7 @@ def load(model, shape: Architecture, path: Path) -> list[str]:
         variables = model.get_layer(layer).weights
         found = [_take(tensors, prefix, v.name) for v in variables]
         values = [value for value in found if value is not None]
-        if len(values) < len(found) or (layer == "classifier" and values[0].shape[-1] != shape.classes):
+        if len(values) < len(found) or (layer == "classifier" and values[0].shape[-1:] != (shape.classes,)):
             if layer not in HEAD:
                 raise UserError(f"model: {path} has no {prefix}.weight/.bias, which a {shape.family} checkpoint needs.")
             missing.append(layer)
@@ -157,6 +171,8 @@ def load(model, shape: Architecture, path: Path) -> list[str]:
                     f"model: {prefix} in {path} is {value.dtype.name}, as quantized checkpoints have it; only float16, "
                     "bfloat16 and float32 weights are read. Save the model before it was quantized."
                 )
+            if not np.isfinite(value).all():
+                raise UserError(f"model: {prefix} in {path} holds values that are no numbers. Take another checkpoint.")
             variable.assign(value)
     if shape.family in ("bert", "mobilebert"):
         _fold_token_type(model, tensors, path, shape.family)
@@ -184,7 +200,7 @@ def _fold_token_type(model, tensors: dict[str, np.ndarray], path: Path, family: 
     segments, table = tensors.get(f"{name}.weight"), model.get_layer("position_embeddings").table
     if segments is None:
         raise UserError(f"model: {path} has no {name}.weight, which a {family} checkpoint needs.")
-    if segments.shape[1:] != tuple(table.shape[1:]):
+    if segments.shape[1:] != tuple(table.shape[1:]) or not len(segments):
         raise UserError(
             f"model: {name} in {path} has shape {segments.shape}, config.json asks for width {table.shape[1]}."
         )

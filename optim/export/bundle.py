@@ -17,10 +17,12 @@ import json
 from pathlib import Path
 
 from optim.common.errors import UserError
+from optim.common.text import is_unicode
 from optim.export.compress import SUFFIX
 
 MODEL_FILE, TOKENIZER_FILE, LABELS_FILE = ("model.tflite", "tokenizer.json", "labels.json")
 COMPRESSED_FILE = MODEL_FILE + SUFFIX
+MOST_TOKENS = 2**31 - 1  # of a sentence, as LiteRT counts them
 BUNDLE = "bundle"  # in a run folder
 
 
@@ -68,6 +70,12 @@ def model_in(folder: Path) -> Path:
     return compressed if compressed.is_file() and not (folder / MODEL_FILE).is_file() else folder / MODEL_FILE
 
 
+def is_whole(folder: Path) -> bool:
+    """Whether a bundle has its file, tokenizer and labels, none of them empty."""
+    parts = (model_in(folder), folder / TOKENIZER_FILE, folder / LABELS_FILE)
+    return all(path.is_file() and path.stat().st_size > 0 for path in parts)
+
+
 def write_labels(path: Path, *, labels: list[str], max_length: int) -> None:
     """Writes the labels.json of a bundle."""
     path.write_text(json.dumps({"labels": labels, "max_length": max_length}, ensure_ascii=False) + "\n", "utf-8")
@@ -80,7 +88,7 @@ def read_labels(path: Path) -> tuple[list[str], int]:
         content = json.loads(path.read_text("utf-8"))
         labels, max_length = content["labels"], content["max_length"]
         fits = isinstance(labels, list) and len(set(labels)) == len(labels) >= 2 and type(max_length) is int
-        fits = fits and all(isinstance(x, str) for x in labels) and max_length >= 3
+        fits = fits and all(isinstance(x, str) and is_unicode(x) for x in labels) and 3 <= max_length <= MOST_TOKENS
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(form) from error
     if not fits:

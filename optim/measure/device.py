@@ -41,6 +41,10 @@ except ImportError as error:
 VERSION = 1  # of measured.json; raised when a figure in it means something else
 SCRIPT, SETTINGS, FIGURES = "measure.py", "bench.json", "measured.json"
 BENCH = {"sequence_length", "threads", "warmup_calls", "min_calls", "min_seconds"}  # of bench.json
+COUNTS, MOST = (
+    ("sequence_length", "threads", "warmup_calls", "min_calls"),
+    1_000_000,
+)  # of these, which are whole numbers
 FILES = ("model.tflite", "model.tflite.zst")  # of a bundle: the first that is there
 TURN_MS = 200.0  # a variant's turn on the clock: short against changes of load, long against a call
 WINDOWS = 32  # different inputs that timing and memory cycle through
@@ -453,6 +457,8 @@ def _settings(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         whole = set(found["bench"]) >= BENCH and found["vocabulary_size"] > 0 and sum(found["dev_lengths"]) > 0
+        counts = [found["bench"][name] for name in COUNTS]
+        whole = whole and all(isinstance(count, int) and 0 < count <= MOST for count in counts)
     except OSError as error:
         sys.exit(f"Error: {path} cannot be read ({error.strerror})")
     except (ValueError, KeyError, TypeError):
@@ -511,6 +517,8 @@ def model_in(bundle: Path) -> Path:
     """The file of a bundle. Raises SystemExit, with a line, where there is none."""
     for name in FILES:
         if (bundle / name).is_file() and (bundle / SETTINGS).is_file():
+            if not (bundle / name).stat().st_size:
+                sys.exit(f"Error: {bundle / name} is empty: copy the bundle here again")
             return bundle / name
     sys.exit(f"Error: {bundle} is not a bundle: it must hold {SETTINGS} and {' or '.join(FILES)}.")
 

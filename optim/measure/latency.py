@@ -17,7 +17,7 @@ import numpy as np
 from optim.common.build import method
 from optim.common.errors import UserError, require_positive
 from optim.measure import device
-from optim.measure.runtime import Classifier
+from optim.measure.runtime import Classifier, require_threads
 
 SHARED = Path("/tmp")  # of the lock: TMPDIR may be another one for each job of a machine
 log = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ class Bench:
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
                 raise UserError(f"bench.{field.name} must be a {'whole ' if whole else ''}number, got {value!r}.")
             require_positive(f"bench.{field.name}", value)
+        require_threads("bench.threads", self.threads)
 
 
 # Speed

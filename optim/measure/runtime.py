@@ -13,6 +13,7 @@ from optim.export.compress import SUFFIX, decompress
 
 INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "logits"
+MOST_THREADS = 1024
 INTEGERS = ("int8", "int16")  # of logits that carry their scale
 
 
@@ -27,7 +28,7 @@ class Classifier:
     """
 
     def __init__(self, path: Path, threads: int):
-        require_positive("threads", threads)
+        require_threads("threads", threads)
         self.path = Path(path)
         with without_chatter():
             self._run = _signature_runner(self.path, threads)
@@ -57,6 +58,13 @@ class Classifier:
         if logits.dtype == np.float32:
             return logits
         return (np.float32(self._scale) * (logits.astype(np.int32) - self._zero)).astype(np.float32)
+
+
+def require_threads(setting: str, threads: int) -> None:
+    """Raises UserError for a number of threads that no interpreter can have."""
+    require_positive(setting, threads)
+    if threads > MOST_THREADS:
+        raise UserError(f"{setting} must be at most {MOST_THREADS:,}, got {threads:,}.")
 
 
 def _signature_runner(path: Path, threads: int):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from optim.common.errors import UserError
 from optim.common.files import sha256_of, try_writing, write_text, writing
 from optim.common.secrets import masked
-from optim.export.bundle import BUNDLE, model_in
+from optim.export.bundle import BUNDLE, is_whole, model_in
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,7 +62,7 @@ def read(folder: Path) -> Result | None:
         result = Result(**fields)
     except (OSError, ValueError, TypeError):
         return None
-    return result if result.status == DONE and result.schema == SCHEMA and _bundle(folder).is_dir() else None
+    return result if result.status == DONE and result.schema == SCHEMA and is_whole(_bundle(folder)) else None
 
 
 def files_below(folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from optim.encoder.architecture import Architecture, read_config
 from optim.encoder.assets import Checkpoint
 from optim.run.step import Stages, Step
 
-TOKENIZER = "tokenizer.json"
+TOKENIZER, WEIGHTS = "tokenizer.json", "model.safetensors"
 
 
 class Start:
@@ -79,8 +79,11 @@ class FromCheckpoint(Start):
     def architecture(self, classes: int) -> Architecture:
         """The same, which needs no stage.
 
-        Raises UserError for a tokenizer that lacks a token which it makes, or whose ids the embedding does not have.
+        Raises UserError for a tokenizer that lacks a token which it makes, or whose ids the embedding does not have,
+        and for weights that are missing or cut short: before another model is fitted, which may take hours.
         """
+        from optim.encoder.checkpoint import require_readable
+
         shape = read_config(self.folder, pooling=self.checkpoint.pooling, classes=classes)
         highest = _highest_id(self.folder / TOKENIZER, self.words_key(), framed=shape.pooling == "first")
         if highest >= shape.vocabulary_size:
@@ -89,13 +92,14 @@ class FromCheckpoint(Start):
                 f"{shape.vocabulary_size:,} rows. Take the model's own tokenizer, or save the model after "
                 "model.resize_token_embeddings(len(tokenizer))."
             )
+        require_readable(self.folder / WEIGHTS)
         return shape
 
     def fill(self, model: Any, shape: Architecture, stages: Stages) -> None:
         """From its model.safetensors."""
         from optim.encoder import checkpoint
 
-        checkpoint.load(model, shape, self.folder / "model.safetensors")
+        checkpoint.load(model, shape, self.folder / WEIGHTS)
 
 
 class FromStep(Start):

@@ -138,6 +138,12 @@ def test_glue_folder_takes_a_quote_as_a_character(tmp_path):
     assert (corpus.name, corpus.label_names) == ("sst2", ("negative", "positive"))
 
 
+@pytest.mark.parametrize("names", [["a", "a"], ["a", " "], ["a"], []])
+def test_names_of_labels_that_no_bundle_takes_are_refused(names):
+    with pytest.raises(UserError, match="names must be two names or more, none blank or twice"):
+        glue.glue(**settings("sst2", label_names=names))
+
+
 @pytest.mark.parametrize(
     ("train", "part"),
     [

@@ -595,6 +595,25 @@ def test_a_config_that_is_a_folder_is_refused(tmp_path):
         read_config(tmp_path, pooling="first", classes=2)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_named(value, scratch, copy):
+    """The loss would be nan at step 0; one row of the embedding is found by no loss at all."""
+    name = "embeddings.word_embeddings"
+
+    def spoilt(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        table = tensors[f"bert.{name}.weight"].copy()
+        table[3, 1] = value
+        return {**tensors, f"bert.{name}.weight": table}
+
+    path = copy("bert", spoilt)
+    assert f"{name} in {path} holds values that are no numbers" in refusal(scratch["bert"], shape_of("bert"), path)
+
+
+def test_a_classifier_without_a_shape_starts_at_random(scratch, copy):
+    path = copy("bert", lambda t: {**t, "classifier.weight": np.float32(1.0), "classifier.bias": np.float32(1.0)})
+    assert checkpoint.load(scratch["bert"], shape_of("bert"), path) == ["classifier"]
+
+
 @pytest.mark.parametrize("dtype", [np.int8, np.int16])
 def test_whole_numbers_are_no_weights(dtype, scratch, copy):
     """bitsandbytes keeps a kernel in int8 and its scales beside it: taken as it is, it would be in the hundreds."""

@@ -444,11 +444,17 @@ def alone(folder, *words):
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
+SETTINGS = {"dev_lengths": [0, 1], "vocabulary_size": 9}  # of a bench.json, beside `bench`
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [("bench.json", '{"bench": ', "bench.json is damaged"),
      ("bench.json", '{"bench": {}, "dev_lengths": [0, 1], "vocabulary_size": 9}', "bench.json is damaged"),
      ("bench.json", "[]", "bench.json is damaged"),
+     *[("bench.json", json.dumps({**SETTINGS, "bench": dict.fromkeys(device.BENCH, value)}), "bench.json is damaged")
+       for value in ("x", 10**9, 0, 1.5)],
+     ("model.tflite.zst", "", "model.tflite.zst is empty: copy the bundle here again"),
      ("model.tflite.zst", "nothing", "model.tflite.zst is not a whole zstd file")],
 )  # fmt: skip
 def test_a_damaged_bundle_is_told_in_a_line(bundle, name, content, said):
@@ -607,6 +613,7 @@ def test_every_bench_config_builds_and_says_what_it_is():
     [
         ("sequence_length", 0, "bench.sequence_length must be above 0, got 0"),
         ("threads", -1, "bench.threads must be above 0, got -1"),
+        ("threads", 1025, "bench.threads must be at most 1,024, got 1,025"),
         ("threads", 1.5, "bench.threads must be a whole number, got 1.5"),
         ("threads", True, "bench.threads must be a whole number, got True"),
         ("warmup_calls", 0, "bench.warmup_calls must be above 0"),

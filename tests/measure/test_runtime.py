@@ -66,9 +66,12 @@ def test_id_beyond_the_vocabulary_is_refused_and_does_not_spoil_the_next(table_f
     assert classifier.logits(np.array([3, 49])).tolist() == [52, 2]
 
 
-def test_threads_must_be_positive(table_file):
-    with pytest.raises(UserError, match=r"threads must be above 0"):
-        Classifier(table_file, 0)
+@pytest.mark.parametrize(
+    ("threads", "said"), [(0, "must be above 0"), (9_999_999_999, "must be at most 1,024, got 9,99")]
+)
+def test_threads_must_be_what_an_interpreter_can_have(table_file, threads, said):
+    with pytest.raises(UserError, match=f"threads {said}"):
+        Classifier(table_file, threads)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model at all", bytes(1000), b"\x1c\0\0\0TFL3" + bytes(100)])

@@ -415,6 +415,18 @@ def test_a_tokenizer_of_more_words_than_the_embedding_is_refused(checkpoint, tmp
         FromCheckpoint(LocalCheckpoint("own", copy, "first"), tmp_path).architecture(2)
 
 
+@pytest.mark.parametrize("kept", [0, 100, -10])
+def test_weights_that_are_cut_short_are_told_before_another_model_is_fitted(runs, checkpoint, tmp_path, kept):
+    """Its teacher may take hours, and a dry run said that all is well."""
+    copy = _spoilt(checkpoint, tmp_path)
+    content = (copy / "model.safetensors").read_bytes()
+    (copy / "model.safetensors").write_bytes(content[:kept])
+    words = (f"model.path={copy}", "model.name=mine", "distill.teacher=tiny", "sweep.dry_run=true")
+    done = called("train.py", *runs.overrides(*words))
+    assert done.returncode == 2
+    assert "model.safetensors is not a readable safetensors file" in done.stderr
+
+
 def test_a_local_checkpoint_is_used_wherever_it_lies(runs, checkpoint, tmp_path):
     """The folder's content names the run, not its path."""
     copy = tmp_path / "elsewhere"

@@ -273,6 +273,15 @@ def test_a_second_call_is_served_without_tensorflow(results, runs):
     )
 
 
+def test_a_bundle_that_lacks_a_part_is_written_anew(results, runs):
+    """It was taken for whole, and the command that a report names for that changed nothing."""
+    file = runs.results / results["fixed50"]["run_id"] / "bundle" / "tokenizer.json"
+    content = file.read_bytes()
+    file.unlink()
+    assert "Done before" not in runs.apart(*RUNS["fixed50"]).stderr
+    assert file.read_bytes() == content
+
+
 def test_predict_answers_with_the_bundle(results, runs):
     bundle = runs.results / results["fixed50"]["run_id"] / "bundle"
     command = [

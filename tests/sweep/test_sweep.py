@@ -306,6 +306,16 @@ def test_ctrl_c_within_a_point_that_needs_no_process_ends_the_sweep(stop, alone,
         process.run_apart(alone[0])
 
 
+def test_a_grid_says_what_its_points_refuse_in_a_line(tmp_path):
+    """What this process sets for Hydra would pass for the user's wish to see whole errors."""
+    for word in ("foo=1", "quant=foo"):
+        command = [sys.executable, "sweep.py", "sweep=grid", "model=tiny", f"results_dir={tmp_path}", word]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
+        assert done.stderr.startswith("Error: ")
+
+
 def test_a_sweep_that_is_terminated_closes_what_it_has_open(capsys):
     """A folder on a board, or a child of its own: by default the signal ends a program where it stands."""
     closed = []
