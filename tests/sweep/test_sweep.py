@@ -327,7 +327,11 @@ def test_a_sweep_that_is_terminated_closes_what_it_has_open(capsys):
         finally:
             closed.append("the folder")
 
-    assert started(sweep, lambda: None) == 143
+    before = signal.signal(signal.SIGTERM, lambda number, frame: None)  # this test shall fail, not be killed
+    try:
+        assert started(sweep, lambda: None) == 143
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert closed == ["the folder"]
     assert "Stopped by SIGTERM" in capsys.readouterr().err
 
