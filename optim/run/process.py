@@ -69,7 +69,7 @@ def _run(job: Job) -> tuple[Result, str]:
     point = point_of(job.cfg)
     run_id = run_id_of(point)
     folder = job.results_dir / run_id
-    if done := result.read(folder):
+    if done := result.done_in(folder):
         log.info("Done before; delete %s to run it again.", folder)
         _tell_of_teacher(done, point, folder, job.cache_dir)
         if os.environ.get("WANDB_SWEEP_ID"):
@@ -258,7 +258,7 @@ def run_apart(job: Job, *, quiet: bool | None = None) -> bool:
     """
     point = point_of(job.cfg)
     folder = job.results_dir / run_id_of(point)
-    if result.read(folder):
+    if result.done_in(folder):
         return True
     silent = job.cfg.verbosity == POINTS if quiet is None else quiet
     if _is_light(point, job.cache_dir):

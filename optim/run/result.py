@@ -62,7 +62,12 @@ def read(folder: Path) -> Result | None:
         result = Result(**fields)
     except (OSError, ValueError, TypeError):
         return None
-    return result if result.status == DONE and result.schema == SCHEMA and is_whole(_bundle(folder)) else None
+    return result if result.status == DONE and result.schema == SCHEMA and _bundle(folder).is_dir() else None
+
+
+def done_in(folder: Path) -> Result | None:
+    """The result of a run that need not be run again: its bundle has all its parts."""
+    return read(folder) if is_whole(_bundle(folder)) else None
 
 
 def files_below(folder: Path) -> list[Path]:

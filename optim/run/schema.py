@@ -236,8 +236,10 @@ def schema() -> dict[str, Any]:
 def lacking(content: Mapping[str, Any]) -> list[str]:
     """What a finished point lacks of what it must hold, as `cfg` or `speed.latency_p50_ms`."""
     empty = [name for name in ("choices", "cfg", *PARTS) if not (isinstance(content.get(name), dict) and content[name])]
-    return empty + [f"{part}.{key}" for part, keys in _required().items() if part not in empty
-                    for key in keys if key not in content[part]]  # fmt: skip
+    there = [(part, content[part]) for part in _required() if part not in empty]
+    lost = [f"{part}.{key}" for part, own in there for key in _required()[part] if key not in own]
+    return empty + lost + [f"{part}.{key} as a number" for part, own in there for key in _numbers().get(part, ())
+                           if key in own and not isinstance(own[key], (int, float))]  # fmt: skip
 
 
 @cache
@@ -245,6 +247,13 @@ def _required() -> dict[str, list[str]]:
     """The keys that each part must hold."""
     return {"choices": ["model", "data"], "cfg": ["distill"], **{
         name: _object(part)["required"] for name, part in PARTS.items()}}  # fmt: skip
+
+
+@cache
+def _numbers() -> dict[str, list[str]]:
+    """The keys of each part that hold a number, whatever the point."""
+    return {name: [key for key, hint, _, _ in _fields(part) if _type(hint).get("type") in ("integer", "number")]
+            for name, part in PARTS.items()}  # fmt: skip
 
 
 def _object(part: type) -> dict[str, Any]:

@@ -143,7 +143,7 @@ def _planned(job: Job, corpora: dict[str, Corpus], *, alone: bool) -> Planned:
     try:
         point = point_of(job.cfg)
         planned = Planned(job, run_id_of(point), False)
-        planned.done = result.read(planned.folder) is not None
+        planned.done = result.done_in(planned.folder) is not None
         if not planned.done:
             build(job.cfg.track, "track")  # without a key W&B takes no point
             corpus = _corpus(point, job.cache_dir, corpora)

@@ -526,13 +526,18 @@ def test_a_damaged_result_is_named_and_stops_no_report(tmp_path):
         ({"quality": {}}, "quality"),
         ({"memory": "peak_rss_bytes"}, "memory"),
         ({"choices": None, "cfg": {}}, "choices, cfg"),
+        ({"quality.accuracy_fraction": "x"}, "quality.accuracy_fraction as a number"),
+        ({"speed.latency_p50_ms": None}, "speed.latency_p50_ms as a number"),
         ({"choices": {"model": "tiny"}, "cfg": {"seed": 0}}, "choices.data, cfg.distill"),
     ],
 )
 def test_a_result_whose_parts_are_damaged_is_named(change, lacks, tmp_path):
     folder = put(tmp_path, "a", wrong=range(5), ms=8, mb=80)
     fields = json.loads((folder / result.FILE).read_text())
-    (folder / result.FILE).write_text(json.dumps(fields | change))
+    for name, value in change.items():
+        part, _, key = name.partition(".")
+        fields |= {part: fields[part] | {key: value} if key else value}
+    (folder / result.FILE).write_text(json.dumps(fields))
     done, _, (line,) = finished.read_all([tmp_path])
     assert done == []
     assert f"damaged: it lacks {lacks}. Delete it" in line
