@@ -41,10 +41,8 @@ except ImportError as error:
 VERSION = 1  # of measured.json; raised when a figure in it means something else
 SCRIPT, SETTINGS, FIGURES = "measure.py", "bench.json", "measured.json"
 BENCH = {"sequence_length", "threads", "warmup_calls", "min_calls", "min_seconds"}  # of bench.json
-COUNTS, MOST = (
-    ("sequence_length", "threads", "warmup_calls", "min_calls"),
-    1_000_000,
-)  # of these, which are whole numbers
+COUNTS = ("sequence_length", "threads", "warmup_calls", "min_calls")  # of those, the whole numbers
+MOST = 1_000_000  # that one of them may be
 FILES = ("model.tflite", "model.tflite.zst")  # of a bundle: the first that is there
 TURN_MS = 200.0  # a variant's turn on the clock: short against changes of load, long against a call
 WINDOWS = 32  # different inputs that timing and memory cycle through

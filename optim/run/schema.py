@@ -234,7 +234,7 @@ def schema() -> dict[str, Any]:
 
 
 def lacking(content: Mapping[str, Any]) -> list[str]:
-    """What a finished point lacks of what it must hold, as `cfg` or `speed.latency_p50_ms`."""
+    """What a finished point must hold and lacks, or holds as a word: `cfg`, `speed.latency_p50_ms as a number`."""
     empty = [name for name in ("choices", "cfg", *PARTS) if not (isinstance(content.get(name), dict) and content[name])]
     there = [(part, content[part]) for part in _required() if part not in empty]
     lost = [f"{part}.{key}" for part, own in there for key in _required()[part] if key not in own]

@@ -85,6 +85,11 @@ def test_reviews_keep_text_and_label_together(package_cache):
     assert corpus.train.labels[where] == 0  # its rating is -0.6
 
 
+def test_a_seed_of_reviews_below_0_is_refused():
+    with pytest.raises(UserError, match=r"data\.split_seed must be"):
+        reviews.Reviews(**settings("reviews", split_seed=-1))
+
+
 def test_reviews_split_by_their_seed_and_count(package_cache):
     first = reviews.Reviews(**settings("reviews")).load(package_cache)
     other = reviews.Reviews(**settings("reviews", split_seed=1, dev_count=100)).load(package_cache)

@@ -439,6 +439,11 @@ def test_missing_token_types_are_named(scratch, copy):
     assert "embeddings.token_type_embeddings" in refusal(scratch["bert"], shape_of("bert"), path)
 
 
+def test_token_types_without_a_row_are_named(scratch, copy):
+    path = copy("bert", lambda t: {n: v[:0] if "token_type" in n else v for n, v in t.items()})
+    assert "embeddings.token_type_embeddings" in refusal(scratch["bert"], shape_of("bert"), path)
+
+
 def test_token_types_of_another_width_are_named(scratch, copy):
     path = copy("bert", lambda t: {n: v[:, :-1] if "token_type" in n else v for n, v in t.items()})
     message = refusal(scratch["bert"], shape_of("bert"), path)

@@ -30,6 +30,7 @@ from optim.report import wandb_report
 from optim.run import card, process
 from optim.run.compose import composed
 from optim.run.config import Job
+from optim.run.outcome import COSTS
 from optim.run.step import Step
 from optim.sweep import again, multirun, plan, verbs
 
@@ -66,6 +67,30 @@ def planned(text: str) -> dict[str, tuple[int, int]]:
     """Stage -> (to build, at hand) of a plan on the screen."""
     found = re.findall(r"^  (\w+) +(\d+) +(\d+) ", text, re.MULTILINE)
     return {kind: (int(new), int(old)) for kind, new, old in found}
+
+
+@pytest.mark.parametrize(("part", "done"), [("README.md", True), ("labels.json", False)])
+def test_a_point_whose_bundle_lacks_a_part_is_run_again(runs, first, part, done, monkeypatch):
+    """By the plan and by the process of the point alike: either alone would leave it as it is."""
+    job = composed(runs.overrides("prune=fixed50", "quant=int8"))
+    (planned_one,) = plan.plan([job]).points
+    content = (planned_one.folder / "bundle" / part).read_bytes()
+    (planned_one.folder / "bundle" / part).unlink()
+    made_again: list[Job] = []
+    monkeypatch.setattr(process, "_is_light", lambda point, cache_dir: True)
+    monkeypatch.setattr(process, "_run_light", lambda job, quiet: bool(made_again.append(job)))
+    try:
+        assert plan.plan([job]).points[0].done == done
+        assert process.run_apart(job) == done
+        assert made_again == ([] if done else [job])
+    finally:
+        (planned_one.folder / "bundle" / part).write_bytes(content)
+
+
+def test_the_time_of_every_kind_of_stage_is_in_one_sum():
+    """Of tokens alone it is in none: that is no part of a model's cost."""
+    summed = [kind for kinds in COSTS.values() for kind in kinds]
+    assert sorted([*summed, "tokens"]) == sorted(plan.STAGES)
 
 
 def test_the_plan_of_27_points_shares_what_can_be_shared(runs, first):

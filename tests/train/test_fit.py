@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from optim.data.copies import copies_of
 from optim.train import saved
 from optim.train.fit import (
     TrainingDiverged,
+    forget,
     logits_of,
     split,
 )
@@ -309,3 +312,16 @@ def test_gradients_have_a_norm_of_1_at_most(tmp_path):
     fit._step(fit.chosen[:8], 0)
     moments = [fit.optimizer.get_slot(v, "m").numpy() for v in fit.trained if "embeddings" not in v.name]
     assert 0.5 < 10 * np.sqrt(sum((moment**2).sum() for moment in moments)) <= 1.001
+
+
+def test_a_model_that_was_scored_is_let_go():
+    """A teacher of 100 M parameters would stay beside its student's fit."""
+    model, tokens = new_model(), tokens_of(20)
+    logits_of(model, tokens)
+    left = weakref.ref(model)
+    del model
+    gc.collect()
+    assert left() is not None
+    forget()
+    gc.collect()
+    assert left() is None
