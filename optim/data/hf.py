@@ -103,7 +103,8 @@ class HubSet:
         loaded = self._loaded()
         (train_split, dev_split), named = self.splits, self._class_names(loaded, self.splits[0])
         train_rows = self._rows(loaded, train_split, named)
-        names = named or _sorted_labels({label for _, label in train_rows})
+        origin = f"data.label_column: {self.name} {train_split}"
+        names = named or _sorted_labels({label for _, label in train_rows}, origin)
         if dev_split is None:
             train_rows, dev_rows = held_back(train_rows, self.dev_fraction, self.split_seed, phrases=self.phrases)
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from optim.data.tables import Cells, absent_columns
 
 COMMIT = re.compile(r"[0-9a-f]{40}")  # of the hub; in the cache of `datasets` it names the folder of a set
 PATTERN = re.compile(r"[*?]|\[.*\]|::")  # in a path, to load_dataset: it would read folders that are called alike
+TEXTS = (".csv", ".tsv", ".txt", ".json", ".jsonl")  # suffixes of files that `datasets` reads as text
 SAVED = ("dataset_dict.json", "state.json")  # one of them lies in what save_to_disk left: of several splits, of one
 
 log = logging.getLogger(__name__)
@@ -77,11 +79,24 @@ def folder_set(folder: Path, config: str | None, *, split: str) -> Any:
         # By its whole path: `csv`, `json` and `text` alone are readers to load_dataset, whatever folder is there.
         loaded = load_from_disk(str(folder)) if saved else load_dataset(str(folder.absolute()), config)
     except Exception as error:  # `datasets` raises what its readers raise
+        if not saved and (found := _not_utf8(folder)):
+            raise UserError(f"data.path: {found} is not UTF-8. Save it as UTF-8.") from error
         raise UserError(
             f"data.path: {folder} is no folder that datasets can read ({_one_line(error)}). "
             "It takes what save_to_disk left, or .csv, .jsonl or .parquet files named after their split (train.csv)."
         ) from error
     return loaded if isinstance(loaded, DatasetDict) else DatasetDict({split: loaded})
+
+
+def _not_utf8(folder: Path) -> Path | None:
+    """The first file of text below a folder that is not UTF-8, which readers tell of without its name."""
+    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in TEXTS and path.is_file()):
+        with suppress(OSError):
+            try:
+                path.read_text(encoding="utf-8")
+            except UnicodeDecodeError:
+                return path
+    return None
 
 
 def require_folder(folder: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from optim.data.corpus import Corpus, Source, _check_max_length, _corpus, _hash_
 from optim.data.phrases import MIN_WORDS, parts_of
 from optim.data.spelling import joined_form
 from optim.data.tables import SUFFIXES, file_sha256, format_of, read_rows
+
+MOST_FRACTIONS = 20  # numbers with fractions that may be classes: ten half stars, and some
 
 
 @method("data", "table")
@@ -100,7 +104,7 @@ class Table:
     def load(self, cache_dir: Path) -> Corpus:
         """Both files, or one file and a slice of it. Classes are sorted: by number if all labels are whole numbers."""
         rows = self._rows(self.train_path)
-        names = _sorted_labels({label for _, label in rows})
+        names = _sorted_labels({label for _, label in rows}, f"data.label_column: {self.train_path}")
         if len(names) < 2:
             only = next(iter(names))
             raise UserError(
@@ -120,11 +124,25 @@ class Table:
         return read_rows(path.expanduser(), self.text_column, self.label_column)
 
 
-def _sorted_labels(labels: set[str]) -> tuple[str, ...]:
-    """Class names in the order of their ids: by value if all are whole numbers, else by spelling."""
+def _sorted_labels(labels: set[str], origin: str) -> tuple[str, ...]:
+    """Class names in the order of their ids: by value if all are whole numbers, else by spelling.
+
+    Raises UserError, `origin` first, for many numbers with fractions: measurements, which no class stands for.
+    """
+    if len(labels) > MOST_FRACTIONS and all(map(_is_number, labels)) and any("." in label for label in labels):
+        raise UserError(
+            f"{origin} has {len(labels)} different numbers, such as {min(labels)}, for labels: a classifier needs "
+            "classes. Put them into some, as high and low, first."
+        )
     if all(re.fullmatch(r"[+-]?\d+", label) for label in labels):
         return tuple(sorted(labels, key=lambda label: (int(label), label)))
     return tuple(sorted(labels))
+
+
+def _is_number(label: str) -> bool:
+    with suppress(ValueError):
+        return math.isfinite(float(label))
+    return False
 
 
 def held_back_key(fraction: float, seed: int) -> dict[str, Any]:

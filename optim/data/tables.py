@@ -175,7 +175,8 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_missing(label: Any) -> bool:
-    return label is None or label != label or (isinstance(label, str) and not label.strip())  # NaN differs from itself
+    """None, NaN (which differs from itself), nothing, and the word that a table writes for NaN."""
+    return label is None or label != label or (isinstance(label, str) and label.strip().lower() in ("", "nan"))
 
 
 def _label_text(label: Any) -> str:

@@ -148,6 +148,7 @@ def load(model, shape: Architecture, path: Path) -> list[str]:
     Raises UserError naming the tensor that is missing or has another shape than the architecture asks for.
     """
     tensors, missing = read(path), []
+    _require_all_layers(tensors, shape, path)
     if shape.family == "mpnet":
         _skip_positions(tensors)
     for layer, prefix in names(shape):
@@ -177,6 +178,18 @@ def load(model, shape: Architecture, path: Path) -> list[str]:
     if shape.family in ("bert", "mobilebert"):
         _fold_token_type(model, tensors, path, shape.family)
     return missing
+
+
+def _require_all_layers(tensors: dict[str, np.ndarray], shape: Architecture, path: Path) -> None:
+    """Raises UserError for weights of more layers than the architecture has: they would be left out unseen."""
+    prefix = TABLES[shape.family]["layer{i}_query"]
+    name = re.compile(re.escape(prefix).replace(r"\{i\}", r"(\d+)") + r"\.weight")
+    count = 1 + max((int(found[1]) for found in map(name.fullmatch, tensors) if found), default=-1)
+    if count > len(shape.heads):
+        raise UserError(
+            f"model: {path} has {count} layers, config.json {len(shape.heads)}. Set its number of layers to {count}; "
+            "slim.layers= leaves some out."
+        )
 
 
 def _take(tensors: dict[str, np.ndarray], prefix: str, variable: str) -> np.ndarray | None:

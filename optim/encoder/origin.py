@@ -8,6 +8,7 @@ config.json       `_name_or_path`: what transformers loaded it from, which may b
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -38,8 +39,9 @@ def said_in(folder: Path) -> tuple[str, ...]:
     names = [*_strings(_json(folder / TRAINED_ON), "data"), *_strings(_json(folder / "config.json"), "_name_or_path")]
     fields, card = read_card(folder / "README.md")
     names += [*_strings(fields, "datasets"), *OUR_CARD.findall(card)]
-    if folder.resolve().name == "bundle":
-        names += _strings(_json(folder.resolve().parent / "result.json").get("data"), "name")
+    place = Path(os.path.realpath(folder))  # which `resolve` raises for where a link leads to itself
+    if place.name == "bundle":
+        names += _strings(_json(place.parent / "result.json").get("data"), "name")
     return tuple(dict.fromkeys(names))
 
 

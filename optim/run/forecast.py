@@ -37,6 +37,7 @@ PIECES = 1.15  # tokens for each word of SST-2, in BERT's vocabulary: 13.3 a sen
 SPECIAL = 2  # tokens around a sentence
 TEXTS = {"augmented": ", on sentences made from train", "unlabelled": ", on those of distill.unlabelled"}
 START_S = 5.0  # before the first step: TensorFlow is imported and the step compiled
+SOON_S = 4 * START_S  # a fit that took less says of a longer one how long the start is, and little else
 # Operations of a fit in a second, over those of a float32 product of matrices. On a busy processor with AVX-512 and its
 # bfloat16, encoders of 6 x 384 and 12 x 768 had 0.9 to 1.4 of them in float32, and 1.2 to 3.4 in bfloat16.
 SHARE = {"float32": 1.0, "bfloat16": 1.5}
@@ -74,6 +75,16 @@ class Count:
         return passes * (shares * self.tokens + copied) * recipe["epochs"]
 
 
+def _told_by(past: Work, took_s: float, work: Work) -> float | None:
+    """How long `work` takes by another of its kind and model; None where that one ended too soon to tell."""
+    more = work.operations / past.operations
+    if past.kind == "logits":  # a fit has been before it, and has imported TensorFlow
+        return took_s * more
+    if took_s >= SOON_S:
+        return START_S + (took_s - START_S) * more
+    return took_s if more <= 1 else None
+
+
 class Forecast:
     """Seconds of fits and of teachers' answers, by what the cache remembers and by what this machine multiplies."""
 
@@ -84,8 +95,9 @@ class Forecast:
     def seconds(self, step: FitStep | LogitsStep) -> float:
         """About how long the step takes on a machine that does nothing else."""
         work = self.work(step)
-        if known := [seconds / past.operations for past, seconds in self.past if past.like(work)]:
-            return work.operations * median(known)
+        told = [_told_by(past, took_s, work) for past, took_s in self.past if past.like(work)]
+        if known := [seconds for seconds in told if seconds is not None]:
+            return median(known)
         return START_S + work.operations / (self.rate * SHARE[work.precision])
 
     def lines(self, steps: Sequence[Step]) -> list[str]:

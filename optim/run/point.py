@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from optim.common.build import Bound, as_json, bind, build, typed
-from optim.common.errors import UserError, require_fraction, require_seed
+from optim.common.errors import UserError, require_fraction, require_positive, require_seed
 from optim.cut.surgery import NoSurgery, Removal, Surgery
 from optim.data.augment import Augment
 from optim.data.corpus import Source
@@ -149,6 +149,8 @@ def _resolved(cfg: DictConfig) -> dict[str, Any]:
 def _check(general: General) -> None:
     require_fraction("measure.max_disagreement", general.measure.max_disagreement, one=True)
     require_seed("seed", general.seed)
+    if general.cache_max_gb is not None:
+        require_positive("cache_max_gb", general.cache_max_gb)
     for name in ("results_dir", "cache_dir"):
         if not getattr(general, name):
             raise UserError(f"{name} must name a folder, got ''.")

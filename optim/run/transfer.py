@@ -123,14 +123,19 @@ class UnlabelledStep(TextsStep):
         parts = spans(map(normal_form, dev)) if self.corpus.phrases else ()
         return Filter(self.corpus.train.texts, [*dev, *holding(dev, self.file.texts()), *parts], form=_unspaced)
 
+    def require_unseen(self) -> list[str]:
+        """The sentences. Raises UserError if they hold more of dev than chance brings."""
+        texts = self.file.texts()
+        require_unseen(self.corpus.dev.texts, texts, f"{transfer.SETTING}: {self.file.path}")
+        return texts
+
     def blocks(self) -> Iterator[Block]:
-        """All of it. Raises UserError if it holds more sentences of dev than chance brings; the few are left out.
+        """All of it, if `require_unseen` lets it through; the few of dev are left out.
 
         Where rows are phrases, a part of a sentence of train counts as made from it: a fit that holds the sentence out
         does not learn from the part.
         """
-        texts, scored = self.file.texts(), self.corpus.dev.texts
-        require_unseen(scored, texts, f"{transfer.SETTING}: {self.file.path}")
+        texts = self.require_unseen()
         block = transfer.from_nobody(texts)
         if self.corpus.phrases:
             train = self.corpus.train.texts

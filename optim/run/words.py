@@ -186,9 +186,11 @@ def require_known_words(words: Sequence[str]) -> None:
         key, value = key_of(word), word.partition("=")[2]
         if key in MISSPELT:
             raise UserError(f"{key} is no key: {MISSPELT[key]}. Got {word!r}.")
-        if key in (*GROUPS, EXPERIMENT) and value == "null":
+        if key in (*GROUPS, EXPERIMENT) and (value == "null" or re.fullmatch(r"\[.*\]|\{.*\}", value)):
+            raise UserError(f"{word}: that is no option; {key} has {', '.join(sorted(options_of(key)))}.")
+        if key in GROUPS and word.startswith(("~", "+")):
             has = ", ".join(sorted(options_of(key)))
-            raise UserError(f"{word}: that is no option; {key} has {has}.")
+            raise UserError(f"{word}: every run has one option of {key}, {key}=NAME without a sign. It has {has}.")
         if key == "hydra/sweeper" and value in OPTIMIZERS:
             raise UserError(
                 f"hydra/sweeper={value} is refused: it wants one number of a run and other packages than this program. "

@@ -21,6 +21,7 @@ from optim.run.keys import run_id_of
 from optim.run.point import Point, point_of
 from optim.run.step import Step
 from optim.run.steps import other_classes, steps_of
+from optim.run.transfer import UnlabelledStep
 from optim.run.words import told
 
 STAGES = ("augmented", "unlabelled", "tokens", "alignment", "latency", "teacher", "logits", "surgery", "student",
@@ -108,6 +109,8 @@ def plan(jobs: Sequence[Job]) -> Plan:
         new = step.wanted.at_hand(cache_dir) is None
         (build if new else at_hand)[step.wanted.name].append(step.wanted)
         missing += [step] if new else []
+        if new and isinstance(step, UnlabelledStep):
+            step.require_unseen()
     warnings = list(dict.fromkeys(line for p in points for line in p.warnings))
     return Plan(points, build, at_hand, *_forecast(missing, cache_dir), warnings)
 

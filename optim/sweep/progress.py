@@ -23,6 +23,7 @@ from optim.sweep.plan import Plan, Planned, seconds_of
 from optim.track.names import run_name
 
 POLL_S = 1.0
+STOPPED = ("KeyboardInterrupt:", "Terminated:")  # how the reason begins that a run leaves which Ctrl-C or SIGTERM ended
 
 
 class Progress:
@@ -61,7 +62,7 @@ class Progress:
             if (end := self._end_of(planned)) is None:
                 continue
             del self.open[run_id]
-            self.failed += isinstance(end, str)
+            self.failed += isinstance(end, str) and not end.startswith(STOPPED)
             say_beside_bar(f"{self.state()}: {told(planned, end, self.shared)}", self.stream)
 
     def state(self) -> str:
@@ -105,7 +106,8 @@ def told(planned: Planned, end: Result | str, shared: Collection[str] = ()) -> s
     own = [w for w in planned.job.overrides if w not in shared and "." in key_of(w) and "temperature" not in w]
     name = " ".join([run_name(planned.job.cfg, planned.job.choices, taught=taught), *own])
     if isinstance(end, str):
-        return f"{name} failed"  # why is said by its own process, and once more in the end
+        # Why it failed is said by its own process, and once more in the end.
+        return f"{name} {'stopped' if end.startswith(STOPPED) else 'failed'}"
     return f"{name} {figures_line(end)}"
 
 

@@ -7,6 +7,8 @@ answered at once from what is known, and count for nothing.
 from __future__ import annotations
 
 import itertools
+import logging
+import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +25,9 @@ OBJECTIVES = ("accuracy_fraction", "latency_p50_ms", "file_bytes")
 DIRECTIONS = ("maximize", "minimize", "minimize")
 SAMPLERS = ("tpe", "nsga2", "random")
 PATIENCE = 10  # combinations seen before that are proposed in a row before an unseen one is drawn
+JOURNAL_LINE = b'{"op_code":'  # how one begins
 Choice = dict[str, Any]  # key of train.py -> its option
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ def study_in(journal: Path, *, name: str, sampler: str, seed: int):
 
     journal.parent.mkdir(parents=True, exist_ok=True)
     chosen = _sampler(sampler, seed)
+    _drop_cut_line(journal)
     try:
         storage = JournalStorage(JournalFileBackend(str(journal)))
         return optuna.create_study(storage=storage, study_name=name, sampler=chosen,
@@ -56,6 +61,31 @@ def study_in(journal: Path, *, name: str, sampler: str, seed: int):
             f"sweep.journal: {journal} is damaged, or no journal ({first_line(error)}). Move it away: points that were "
             "run cost nothing in a new one."
         ) from error
+
+
+def _drop_cut_line(journal: Path) -> None:
+    """Takes away what was written last if it has no end: its process or machine stopped there.
+
+    Optuna reads past it, but adds its next line to it, and reads neither then. What does not begin as a line of a
+    journal is left alone.
+    """
+    from optuna.storages.journal import JournalFileSymlinkLock
+
+    if not journal.is_file() or not _last_line(journal):
+        return
+    lock = JournalFileSymlinkLock(str(journal))  # as Optuna's own processes take it
+    lock.acquire()
+    try:
+        if (cut := _last_line(journal)) and cut.startswith(JOURNAL_LINE[: len(cut)]):
+            log.warning("search    the last line of %s was cut when it was written, and is left out", journal)
+            os.truncate(journal, journal.stat().st_size - len(cut))
+    finally:
+        lock.release()
+
+
+def _last_line(path: Path) -> bytes:
+    """What stands after the last end of a line."""
+    return path.read_bytes().rpartition(b"\n")[2]
 
 
 def study_in_memory(*, sampler: str, seed: int):

@@ -89,6 +89,7 @@ class Report:
 
     def run(self, settings: Settings) -> int:
         """Writes the report."""
+        _track(settings)  # it may be refused, and a report takes a while
         machine, folder = settings.machine, self.folder
         if not pick.finished_points(settings.results_dir, machine):
             by = f" that machine {machine} has measured" if machine else ""
@@ -121,8 +122,10 @@ def compare_all(settings: Settings, name: str, *, group: str | None, notes: Sequ
 
 
 def _track(settings: Settings) -> DictConfig:
-    """The tracker that the command line asks for."""
-    return _alone(settings, "track")
+    """The tracker that the command line asks for. Raises UserError for one that finds no key."""
+    track = _alone(settings, "track")
+    build(track, "track")
+    return track
 
 
 def _bench(settings: Settings) -> Bench:

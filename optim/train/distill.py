@@ -14,6 +14,8 @@ from optim.train.inner import Inner
 from optim.train.objective import Objective, View, hard_loss
 
 SAME = "same"  # the teacher that is the model itself, fine-tuned
+HOTTEST = 100  # above it float32 rounds away much of what soft answers differ by
+MOST_SEEDS = 100  # each is a fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,8 @@ class SoftTargets:
 
     def __post_init__(self) -> None:
         require_positive("distill.temperature", self.temperature)
+        if self.temperature > HOTTEST:
+            raise UserError(f"distill.temperature must be at most {HOTTEST}, got {self.temperature:g}. Usual: 1 to 10.")
         require_fraction("distill.teacher_weight", self.teacher_weight, one=True)
 
     def __call__(self, labels, student, teachers: Sequence[Any]):
@@ -137,5 +141,7 @@ def listed(teacher: str | Sequence[str]) -> tuple[str, ...]:
 def seeds_from(first: int, count: int) -> tuple[int, ...]:
     """first, first + 1, ...: the seeds of the fits of each teacher."""
     require_count("distill.seeds", count)
+    if count > MOST_SEEDS:
+        raise UserError(f"distill.seeds must be at most {MOST_SEEDS} fits of each teacher, got {count}.")
     require_seed("distill.teacher_seed", first, count=count)
     return tuple(range(first, first + count))

@@ -91,6 +91,11 @@ class Magnitude:
             require_fraction(f"prune.{name}", getattr(self, name), one=name == "end")
         require_positive("prune.power", self.power)
         require_count("prune.every_steps", self.every_steps)
+        if self.schedule == "polynomial" and self.initial_sparsity > self.sparsity:
+            raise UserError(
+                f"prune.initial_sparsity must be at most prune.sparsity={self.sparsity:g}, got "
+                f"{self.initial_sparsity:g}: zeros only become more."
+            )
         if self.end < self.begin:
             raise UserError(f"prune.end must lie in [prune.begin, 1] = [{self.begin:g}, 1], got {self.end:g}.")
 

@@ -267,6 +267,13 @@ def test_a_folder_that_is_none_is_named(tmp_path, content, part):
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_of_a_folder_that_is_not_utf_8_is_named(tmp_path):
+    (tmp_path / "test.csv").write_bytes(csv(DEV))
+    (tmp_path / "train.csv").write_bytes("text,label\ntrès bon,1\nmal,0\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"data.path: .*train.csv is not UTF-8"):
+        local(tmp_path).load(tmp_path)
+
+
 def test_a_configuration_of_what_save_to_disk_left_is_refused(saved, tmp_path):
     with pytest.raises(UserError, match=r"data\.config=plain chooses nothing in .*things, which save_to_disk left"):
         local(saved, config="plain").load(tmp_path)

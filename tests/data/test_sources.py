@@ -258,6 +258,8 @@ def test_csv_keeps_quoted_commas_line_ends_and_words_that_mean_nothing_elsewhere
         (["10", "9", "b"], ("10", "9", "b")),
         (["neg", "pos"], ("neg", "pos")),
         (["1.5", "1"], ("1", "1.5")),
+        ([f"{i / 2:.1f}" for i in range(20)], tuple(sorted(f"{i / 2:.1f}" for i in range(20)))),
+        ([str(i) for i in range(40)], tuple(str(i) for i in range(40))),
     ],
 )
 def test_labels_sort_by_value_if_all_are_whole_numbers(tmp_path, labels, names):
@@ -360,6 +362,13 @@ GOOD = "text,label\ngood,1\nbad,0\n"
         ("a.csv", "text,label\na,1\nb,1\n", {}, "single class, '1'"),
         ("a.csv", "text,label\na,1\n,0\n", {}, "line 3: 'text' must be a text"),
         ("a.csv", "text,label\na,1\nb,\n", {}, "line 3: 'label' has no label"),
+        ("a.csv", "text,label\na,1\nb,nan\n", {}, "line 3: 'label' has no label"),
+        (
+            "a.csv",
+            "text,label\n" + "".join(f"a,{i / 8}\n" for i in range(21)),
+            {},
+            "21 different numbers, such as 0.0,",
+        ),
         ("a.csv", "text,label\na,b,1\n", {}, "line 2 has 3 cells, the header 2"),
         ("a.csv", 'text,label\na,1\n"b,1\nc,0\nd,0\n', {}, "line 3: .* no valid CSV"),
         ("a.csv", 'text,label\n"a\nb",1\n"c" d,0\n', {}, "line 4: .* no valid CSV"),

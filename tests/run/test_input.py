@@ -3,6 +3,7 @@
 # ruff: noqa: E501
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -30,6 +31,7 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "dev.csv").write_text("text,label\ngood,7\n")
     (folder / "copies.csv").write_text("text,label\n" + "".join(f"film {i},{i % 2}\n" for i in range(20)))
     (folder / "file").write_text("not a folder")
+    (folder / "loop").symlink_to(folder / "loop")
     (folder / "blank.txt").write_text(" \n\n")
     shutil.copytree(ROOT / "tests" / "golden" / "mobilebert", folder / "mobilebert")
     (folder / "mobilebert" / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\nfilm\n")
@@ -178,6 +180,22 @@ CASES = {
         "distill.teacher takes a list: distill.teacher=[",
     ),
     "teachers, added": (["+distill.teachers=[tiny,minilm]"], "distill.teacher takes a list"),
+    "more seeds than anyone fits": (["distill.seeds=101"], "distill.seeds must be at most 100 fits of each", "got 101"),
+    "a heat that float32 does not bear": (["distill.temperature=1e30"], "distill.temperature must be at most 100, got"),
+    "zeros that become fewer": (
+        ["prune=poly80", "prune.initial_sparsity=0.9"],
+        "prune.initial_sparsity must be at most prune.sparsity=0.8, got 0.9",
+    ),
+    "less than nothing in the cache": (["cache_max_gb=-1"], "cache_max_gb must be above 0, got -1"),
+    "a group that is taken away": (["~quant"], "~quant: every run has one option of quant, quant=NAME without a sign"),
+    "a group that is added": (["+prune=fixed50"], "+prune=fixed50: every run has one option of prune"),
+    "a list of options": (["slim=[heads50]"], "slim=[heads50]: that is no option; slim has budget, ffn50, heads50,"),
+    "a link to itself": (["model.path={bad}/loop"], "loop is not a folder"),
+    "scored sentences without labels, in a plan": (
+        ["distill.unlabelled={bad}/scored.txt", "sweep.dry_run=true"],
+        "distill.unlabelled: ",
+        "of the 150 sentences that are scored",
+    ),
     "no seed for a teacher": (["distill.seeds=0"], "distill.seeds must be above 0, got 0"),
     "half a seed": (["distill.seeds=1.5"], "distill.seeds must be a whole number, got 1.5"),
     "a teacher's seed below nothing": (
@@ -395,6 +413,23 @@ def test_a_checkpoint_that_does_not_fit_is_named(runs, checkpoint, tmp_path, cha
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
+def test_weights_of_more_layers_than_the_config_has_are_refused(tmp_path, family):
+    """The others would be left out, and nobody told."""
+    from optim.encoder import checkpoint, graph
+    from optim.encoder.architecture import read_config
+    from optim.encoder.tiny import tiny_checkpoint
+
+    made = tiny_checkpoint(name="tiny", family=family, layers=3, width=32, heads=2, ffn_width=64, position_count=128, seed=0,
+                path=None, pooling="first").fetch(tmp_path)  # fmt: skip
+    shape = read_config(made, pooling="first", classes=2)
+    fewer = dataclasses.replace(shape, heads=shape.heads[:2], ffn_widths=shape.ffn_widths[:2])
+    with pytest.raises(
+        UserError, match=r"model.safetensors has 3 layers, config.json 2\. Set its number of layers to 3"
+    ):
+        checkpoint.load(graph.classifier(fewer), fewer, made / "model.safetensors")
 
 
 def test_a_tokenizer_of_more_words_than_the_embedding_is_refused(checkpoint, tmp_path):

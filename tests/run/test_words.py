@@ -16,6 +16,7 @@ from conftest import CONF, ROOT, Runs
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from made_results import put
 from omegaconf import OmegaConf
 
 from optim.command import sweep, train
@@ -161,6 +162,12 @@ def test_words_that_nothing_reads_are_refused(said, given, told):
     assert code == 2
     assert told in err
     assert len(err.splitlines()) == 1
+
+
+def test_a_report_that_could_not_be_uploaded_is_not_begun(said, tmp_path):
+    put(tmp_path, "one", wrong=range(1), ms=1, mb=1)
+    code, out, err = said(sweep, "sweep=report", "track=wandb", f"results_dir={tmp_path}")
+    assert (code, out, err.count("no W&B key was found")) == (2, "", 1), err
 
 
 @pytest.mark.parametrize(

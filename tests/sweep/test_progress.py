@@ -73,6 +73,16 @@ def test_a_failed_point_is_counted_and_nothing_is_waited_for_from_it(progress):
     assert len(said.getvalue().splitlines()) == 1, "a point is told of once"
 
 
+@pytest.mark.parametrize("by", ["KeyboardInterrupt", "Terminated"])
+def test_a_point_that_was_stopped_has_not_failed(progress, by):
+    watched, _, results, said = progress
+    fail(results / "point1")
+    file = results / "point1" / result.FILE
+    file.write_text(file.read_text().replace("it broke", f"{by}: "))
+    watched.look()
+    assert said.getvalue() == "point 1 of 3, about 20 s left: tiny-int8-s0 fit.student.epochs=1 stopped\n"
+
+
 def test_the_failure_of_an_earlier_sweep_is_not_the_end_of_a_point(progress):
     watched, _, results, said = progress
     fail(results / "point1")

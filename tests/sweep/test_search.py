@@ -221,6 +221,31 @@ def test_a_damaged_journal_is_named(tmp_path):
         search.study_in(tmp_path / "log", name="x", sampler="tpe", seed=0)
 
 
+@pytest.mark.parametrize("left", [3, 10, 40])
+def test_a_journal_that_was_cut_while_a_line_was_written_goes_on(tmp_path, left, caplog):
+    def opened() -> Search:
+        study = search.study_in(tmp_path / "log", name="one", sampler="random", seed=0)
+        return Search(study, SPACE, identify=identify, answer=answer, seed=0)
+
+    first = opened()
+    for _ in range(3):
+        first.step()
+    whole = (tmp_path / "log").read_bytes()
+    (tmp_path / "log").write_bytes(whole + whole.splitlines()[-1][:left])
+    again = opened()
+    assert "last line of" in caplog.text
+    assert again.step()
+    assert len(opened().known()) == 4
+    assert (tmp_path / "log").read_bytes().startswith(whole)
+
+
+def test_a_file_that_is_no_journal_is_left_as_it_is(tmp_path):
+    (tmp_path / "log").write_text("a line of something else\nand another")
+    with pytest.raises(UserError, match="is damaged, or no journal"):
+        search.study_in(tmp_path / "log", name="x", sampler="tpe", seed=0).tell(0)
+    assert (tmp_path / "log").read_text() == "a line of something else\nand another"
+
+
 def test_a_search_knows_no_point_by_another_budget(tmp_path, monkeypatch):
     """Optuna can't be told anew how a finished trial stands to the budget: 91 MB fit 100, and not 30."""
     command = Command(tmp_path, monkeypatch)
