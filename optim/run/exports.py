@@ -146,7 +146,7 @@ class CandidatesStep(Step):
 
     def read(self, stages: Stages) -> list[dict[str, Any]]:
         """A row for each candidate, as `candidates_table` has them."""
-        return json.loads((stages.folder(self) / "candidates.json").read_text(encoding="utf-8"))
+        return stages.json(self, "candidates.json")
 
 
 class CompressedStep(Step):
@@ -177,7 +177,7 @@ class CompressedStep(Step):
 
     def read(self, stages: Stages) -> dict[str, Any]:
         """compressed_bytes and decompress_p50_ms."""
-        return json.loads((stages.folder(self) / "compressed.json").read_text(encoding="utf-8"))
+        return stages.json(self, "compressed.json")
 
 
 class FigureStep(Step):
@@ -216,7 +216,7 @@ class FigureStep(Step):
 
     def read(self, stages: Stages) -> dict[str, Any]:
         """speed, memory and size."""
-        return json.loads((stages.folder(self) / "figures.json").read_text(encoding="utf-8"))
+        return stages.json(self, "figures.json")
 
     def logits(self, stages: Stages) -> np.ndarray:
         """float32 [dev_examples, classes], of the file."""

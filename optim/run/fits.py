@@ -249,7 +249,7 @@ class FitStep(Step):
         """
         if not self.transfer:
             return {}
-        return json.loads((stages.folder(self) / LEARNT).read_text(encoding="utf-8"))
+        return stages.json(self, LEARNT)
 
     def _keep(self, model: Any, shape: Architecture, dev: Tokens, ranges: dict[str, np.ndarray], folder: Path) -> None:
         """Saves the model, what its weights amount to, and the logits on dev that its files must agree with."""
@@ -293,7 +293,7 @@ class FitStep(Step):
         """parameters, effective_parameters (those that are not 0), and zeroed_fraction (of the prunable ones)."""
         from optim.encoder import store
 
-        kept = json.loads((stages.folder(self) / "weights.json").read_text(encoding="utf-8"))
+        kept = stages.json(self, "weights.json")
         return {**kept, "effective_parameters": store.count_nonzero(stages.folder(self))}
 
 

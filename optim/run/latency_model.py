@@ -99,7 +99,7 @@ class LatencyStep(Step):
 
     def read(self, stages: Stages) -> LatencyModel:
         """What was fitted."""
-        content = json.loads((stages.folder(self) / MODEL).read_text(encoding="utf-8"))
+        content = stages.json(self, MODEL)
         return LatencyModel(**content["model"])
 
 

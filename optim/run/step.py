@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -72,3 +73,7 @@ class Stages:
     def folder(self, step: Step) -> Path:
         """Where the files of a step lie."""
         return self.make(step).folder
+
+    def json(self, step: Step, name: str) -> Any:
+        """What a file of a step says, of those that hold JSON."""
+        return json.loads((self.folder(step) / name).read_text(encoding="utf-8"))

@@ -78,7 +78,7 @@ class TableStep(Step):
 
     def read(self, stages: Stages) -> Any:
         """What was made."""
-        return json.loads((stages.folder(self) / "table.json").read_text(encoding="utf-8"))
+        return stages.json(self, "table.json")
 
 
 def quantizer_input(float32: Float32Step, stages: Stages, tables: Mapping[str, Any] | None = None) -> Student:

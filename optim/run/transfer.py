@@ -58,7 +58,7 @@ class TextsStep(Step):
 
     def counts(self, stages: Stages) -> dict[str, Any]:
         """examples and left_out."""
-        return json.loads((stages.folder(self) / COUNTS).read_text(encoding="utf-8"))
+        return stages.json(self, COUNTS)
 
     def parents(self, stages: Stages) -> np.ndarray:
         """int32 [n, 2]: the training rows that each was made from, -1 for none."""
