@@ -10,15 +10,16 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from optim.common.secrets import Masking, masked
 
 REDRAW_S = 0.5
 NARROWEST, WIDEST = 60, 100  # columns
 LINE_S = 60  # where the output is no terminal: a line a minute
+Thing = TypeVar("Thing")
 IN_LINES = "{desc}: {n_fmt} of {total_fmt} {unit}s, {elapsed} so far, {remaining} left"
 
 
@@ -31,6 +32,14 @@ def bar(what: str, total: int | None = None, unit: str = "step"):
         return tqdm(**shared, dynamic_ncols=True, delay=1, mininterval=REDRAW_S)
     return tqdm(**shared, file=_Lines(sys.stderr), delay=LINE_S, mininterval=LINE_S, maxinterval=LINE_S,
                 bar_format=IN_LINES)  # fmt: skip
+
+
+def shown(things: Sequence[Thing], what: str, unit: str) -> Iterator[Thing]:
+    """The things one by one, with a bar."""
+    with bar(what, len(things), unit) as drawn:
+        for thing in things:
+            yield thing
+            drawn.update(1)
 
 
 def starts_at(bar: Any, done: int) -> None:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from optim.common import files, hub
 from optim.common.build import build
+from optim.common.screen import shown
 from optim.common.secrets import masked
 from optim.common.stages import digest_of
 from optim.run import result
@@ -38,7 +39,7 @@ def sweep(
     notes: lines of the report, asked for when the points are there.
     Raises UserError for a mistake in any point before the first one starts.
     """
-    jobs = [Job.of(*composed(overrides), overrides) for overrides in batch]
+    jobs = [Job.of(*composed(words), words) for words in shown(batch, "composed", "point")]
     planned = plan(jobs)
     if line := hub.explain(*(job.choices[group] for job in jobs for group in ("model", "data"))):
         log.info("%s", line)

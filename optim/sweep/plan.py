@@ -11,6 +11,7 @@ from statistics import mean, median
 
 from optim.common.build import build
 from optim.common.errors import UserError
+from optim.common.screen import shown
 from optim.common.stages import SUMS, Wanted
 from optim.data.corpus import Corpus
 from optim.run import result
@@ -99,7 +100,7 @@ def plan(jobs: Sequence[Job]) -> Plan:
         if len(found := list(dict.fromkeys(str(job.cfg[key]) for job in jobs))) > 1:
             raise UserError(f"{key}: a sweep has one; got {', '.join(found)}. Start a sweep for each.")
     corpora: dict[str, Corpus] = {}
-    points = [_planned(job, corpora, alone=len(jobs) == 1) for job in jobs]
+    points = [_planned(job, corpora, alone=len(jobs) == 1) for job in shown(jobs, "planned", "point")]
     distinct = {step.wanted.key: step for p in points for step in p.steps}
     cache_dir = jobs[0].cache_dir
     build: dict[str, list[Wanted]] = {kind: [] for kind in STAGES}
