@@ -314,6 +314,7 @@ def test_a_budget_that_the_words_exceed_is_named_whole_not_by_the_goal_of_a_step
         steps_of(point(runs, *words, f"slim.parameters={fewest}"), corpus, runs.cache)
 
 
+@pytest.mark.slow
 def test_a_budget_weighs_layers_by_the_sensitivity_table_of_the_model_that_is_cut(runs):
     """Heads are scaled in each layer so that those that the table removed stand to each other as the roots it found."""
     words = ("slim=budget", "slim.parameters=40000", "quant=int8")

@@ -418,9 +418,9 @@ def test_other_classes_and_how_long_it_takes_are_said_before_the_first_fit(runs,
     told = "model=tiny: its checkpoint tells no, perhaps, yes apart, data=sst2 has negative, positive."
     dry = runs.apart(*words, "sweep.dry_run=true")
     assert (dry.returncode, dry.stdout.count(told)) == (0, 1)
-    done = runs.apart(*words)
-    assert done.returncode == 0
+    done = runs.apart(*words, "fit.teacher.steps=1")
     said = done.stdout + done.stderr
+    assert (done.returncode, "one that teaches needs" in said) == (2, True), "such a teacher ends it, once it is fitted"
     first = said.index("teacher   ")
     assert 0 < said.index(told) < first
     assert 0 < said.index("plan      teacher tiny, seed 0: about ") < first

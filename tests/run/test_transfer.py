@@ -74,6 +74,7 @@ def test_students_learn_the_task_and_the_result_counts_their_sentences(results):
     assert both["unlabelled_left_out"] == {"repeated": 40, "as_dev": 0, "of_held_out": 0}
 
 
+@pytest.mark.slow
 def test_sentences_that_the_steps_do_not_come_to_are_not_learnt_from(runs, results, tmp_path):
     """5 steps of 32 have 160 sentences, of 600 and of those made from them."""
     cache = shutil.copytree(runs.cache, tmp_path / "cache")  # another test counts the students of the first

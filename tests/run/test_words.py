@@ -325,7 +325,7 @@ def test_a_flag_may_stand_between_words(said, runs: Runs, own):
         (["fit.student.steps=null,3", "fit.student.epochs=2"], ["2 is not read: the fit has fit.student.steps=3."]),
         (["fit.student.steps=3", "fit.teacher.epochs=2"], ["fit.student.epochs=2 is not read"]),  # that of `runs`
         (["fit=long", "fit.student.epochs=2"], ["2 is not read: the fit has fit.student.steps=7480"]),
-        (["experiment=frontier", "fit.student.epochs=2"], ["fit.student.epochs=2 is not read"]),
+        (["experiment=frontier", "distill.teacher=same", "fit.student.epochs=2"], ["fit.student.epochs=2 is not read"]),
         (["fit=long", "fit.student.epochs=2", "fit.student.steps=null"], []),
     ],
 )  # fmt: skip

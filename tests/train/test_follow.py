@@ -300,8 +300,9 @@ class Killed(Exception):
 
 @pytest.mark.parametrize(("loss", "recipe"), [
     pytest.param(replace(HIDDEN, states_until=0.5), EVERYTHING, id="hidden"),
-    pytest.param(RELATIONS, RECIPE, id="relations", marks=pytest.mark.slow),
+    pytest.param(RELATIONS, RECIPE, id="relations"),
 ])  # fmt: skip
+@pytest.mark.slow  # what is saved and how a fit goes on is the same without states: test_exact
 def test_an_end_in_the_middle_changes_no_bit(loss, recipe, tmp_path, monkeypatch, ctrl_c):
     """Neither of model, projections (which are in the journal) nor curve, a row of which it cuts."""
 

@@ -139,6 +139,7 @@ class Killed(Exception):
     """Stands for SIGKILL."""
 
 
+@pytest.mark.slow
 def test_a_kill_inside_an_epoch_changes_no_bit(tmp_path):
     """The first epoch has several pieces; the kill comes in its third."""
     weights = []
