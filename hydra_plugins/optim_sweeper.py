@@ -32,8 +32,8 @@ class Sweeper(HydraSweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Ends the program with 2 where the packages of the chosen launcher are not installed."""
+        from optim.run.guarded import guarded
         from optim.run.places import use_sources
-        from optim.run.process import guarded
 
         use_sources(config.hydra, config.hydra.job.config_name)
         if code := guarded(lambda: _require_engine(config.hydra.launcher._target_)):
@@ -46,7 +46,7 @@ class Sweeper(HydraSweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Ends the program with 1 if a point failed, with 2 for a mistake in the settings."""
         from optim.common.screen import log_to
-        from optim.run.process import guarded
+        from optim.run.guarded import guarded
         from optim.sweep import multirun
         from optim.sweep.grid import points_of
 

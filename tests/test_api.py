@@ -15,7 +15,8 @@ import optim
 from optim.common import build
 from optim.common.errors import UserError
 from optim.report.comparison import Comparison
-from optim.run import process
+from optim.run import one_point
+from optim.run.guarded import guarded
 from optim.run.result import Result
 from optim.sweep import here, multirun
 
@@ -27,7 +28,7 @@ def in_process(monkeypatch):
 
     def run_apart(job) -> bool:
         ran.append(job)
-        return process.guarded(lambda: process.run(job)) == 0
+        return guarded(lambda: one_point.run(job)) == 0
 
     monkeypatch.setattr(multirun, "run_apart", run_apart)
     return ran
@@ -58,7 +59,7 @@ def test_run_returns_the_result_and_sweep_a_table_of_many(runs: Runs, in_process
 
 def test_a_point_that_fails_is_in_the_comparison(runs: Runs, in_process, monkeypatch):
     def fail(job) -> bool:
-        return process.guarded(lambda: process.run(job)) == 0 if job.choices["quant"] == "int8" else False
+        return guarded(lambda: one_point.run(job)) == 0 if job.choices["quant"] == "int8" else False
 
     monkeypatch.setattr(multirun, "run_apart", fail)
     swept = optim.sweep(*runs.overrides("quant=int8,int4_emb4", "seed=51"))
@@ -88,7 +89,7 @@ def test_a_named_sweep_is_its_points(runs: Runs):
 
 
 def test_a_dry_run_makes_no_point(monkeypatch):
-    monkeypatch.setattr(process, "run", lambda job, **more: pytest.fail("it was run"))
+    monkeypatch.setattr(one_point, "run", lambda job, **more: pytest.fail("it was run"))
     with pytest.raises(UserError, match="dry_run=true is for"):
         optim.run("model=tiny", "data=reviews", "track=none", "sweep.dry_run=true")
 

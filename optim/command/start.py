@@ -10,7 +10,7 @@ from optim.common import hub
 from optim.common.files import KEPT_BACK
 from optim.common.interrupts import INTERRUPTED, terminate_on_sigterm
 from optim.common.screen import spell_out
-from optim.run.process import USER_MISTAKE, guarded
+from optim.run.guarded import USER_MISTAKE, guarded
 
 FULL = "HYDRA_FULL_ERROR"
 # Hydra's flags that take the word after them; that of INFO may be left out.

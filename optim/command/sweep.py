@@ -17,8 +17,8 @@ from optim.common.files import ROOT
 from optim.common.screen import log_to
 from optim.run import config
 from optim.run.compose import composed
+from optim.run.guarded import guarded
 from optim.run.places import CONF, use_sources
-from optim.run.process import guarded
 from optim.run.words import BOTH, OF_ENGINES, group_of, key_of, listing, require_known_words, require_words_arrive
 
 if str(ROOT) not in sys.path:  # for hydra_plugins

@@ -16,8 +16,10 @@ from optim.common.files import ROOT
 from optim.common.screen import log_to, say
 from optim.run import config
 from optim.run.config import Job
+from optim.run.guarded import guarded
+from optim.run.one_point import run
 from optim.run.places import CONF, PRIMARY, use_sources
-from optim.run.process import guarded, run, run_apart
+from optim.run.process import run_apart
 from optim.run.words import require_known_words, require_words_arrive, unread_epochs
 
 OURS = "optim"  # of hydra/sweeper: it plans and counts itself

@@ -34,10 +34,11 @@ from optim.report.baselines import FINE_TUNED, FOLDER, RANDOM, SCHEMA, Published
 from optim.report.markdown import baselines_page
 from optim.run import result
 from optim.run.config import Job
+from optim.run.guarded import guarded
 from optim.run.keys import FILES, RUNTIME, made_by, run_id_of, written
 from optim.run.places import file_named
 from optim.run.point import point_of
-from optim.run.process import death, guarded, run_apart
+from optim.run.process import death, run_apart
 from optim.run.worded import worded
 from optim.run.words import group_of, key_of
 from optim.sweep.settings import EVERY

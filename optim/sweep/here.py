@@ -14,10 +14,10 @@ from optim.common.errors import UserError
 from optim.report.comparison import Comparison, compared
 from optim.report.index import to_csv
 from optim.run.compose import composed, composed_sweep
+from optim.run.guarded import explaining
 from optim.run.keys import run_id_of
 from optim.run.places import options_of
 from optim.run.point import point_of
-from optim.run.process import explaining
 from optim.run.words import OF_ENGINES, key_of, require_known_words, require_words_arrive
 from optim.sweep.grid import points_of
 from optim.sweep.multirun import sweep_apart

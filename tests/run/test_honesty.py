@@ -24,7 +24,7 @@ from optim.export.convert import convert
 from optim.export.quantize import Quantizer, Student
 from optim.measure import device, latency
 from optim.measure.latency import Bench
-from optim.run import process
+from optim.run import one_point
 from optim.train.prune import _Untouched
 
 
@@ -168,9 +168,9 @@ def test_a_full_disk_of_results_names_the_setting(tmp_path, monkeypatch):
     def full(folder, answers) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(process, "computed", lambda point, cache_dir, curve: outcome)
-    monkeypatch.setattr(process.result, "write_answers", full)
+    monkeypatch.setattr(one_point, "computed", lambda point, cache_dir, curve: outcome)
+    monkeypatch.setattr(one_point.result, "write_answers", full)
     with pytest.raises(
         UserError, match=rf"results_dir {tmp_path}: no space left on the disk.*results_dir=DIR moves it"
     ):
-        process._compute(draft, draft, tmp_path / "0123", tmp_path, None)
+        one_point._compute(draft, draft, tmp_path / "0123", tmp_path, None)

@@ -17,8 +17,8 @@ from optim.common.errors import UserError
 from optim.data.leaks import known_sets
 from optim.encoder.assets import HubCheckpoint
 from optim.encoder.origin import said_in, trained_on, trained_on_by_its_files, write_trained_on
+from optim.run.one_point import _require_unseen
 from optim.run.point import Point, point_of
-from optim.run.process import _require_unseen
 
 SST2_DEV = [  # three sentences by which it is known
     "when leguizamo finally plugged an irritating character late in the movie .",

@@ -27,7 +27,7 @@ from optim.common.errors import UserError
 from optim.common.interrupts import Terminated
 from optim.measure import device
 from optim.report import wandb_report
-from optim.run import card, process
+from optim.run import card, one_point, process, result
 from optim.run.compose import composed
 from optim.run.config import Job
 from optim.run.outcome import COSTS
@@ -300,7 +300,7 @@ def test_a_process_that_dies_on_its_way_out_leaves_its_result(alone, tmp_path):
 
     child.wait = wait
     assert process.run_apart(job)
-    assert process.result.read(tmp_path / "abc") is not None
+    assert result.read(tmp_path / "abc") is not None
 
 
 def test_a_point_is_terminated_with_what_started_it(alone):
@@ -427,9 +427,9 @@ def test_a_point_without_room_in_the_cache_leaves_its_reason(tmp_path):
     job = composed(["model=tiny", "data=reviews", "track=none", "cache_free_gb=1e9",
                     f"results_dir={tmp_path / 'r'}", f"cache_dir={tmp_path / 'c'}"])  # fmt: skip
     with pytest.raises(UserError, match="cache_free_gb"):
-        process.run(job)
+        one_point.run(job)
     (folder,) = (tmp_path / "r").iterdir()
-    assert "cache_free_gb=1e+09" in (process.result.error_of(folder) or "")
+    assert "cache_free_gb=1e+09" in (result.error_of(folder) or "")
 
 
 def test_the_load_of_a_machine_is_that_before_the_run(monkeypatch, tmp_path):
@@ -440,9 +440,9 @@ def test_the_load_of_a_machine_is_that_before_the_run(monkeypatch, tmp_path):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(device, "machine", lambda: order.append("machine") or {})
-    monkeypatch.setattr(process, "computed", computed)
+    monkeypatch.setattr(one_point, "computed", computed)
     with pytest.raises(KeyboardInterrupt):
-        process._compute(None, SimpleNamespace(choices={"model": "m", "data": "d"}), tmp_path, tmp_path, None)  # type: ignore[arg-type]
+        one_point._compute(None, SimpleNamespace(choices={"model": "m", "data": "d"}), tmp_path, tmp_path, None)  # type: ignore[arg-type]
     assert order == ["machine", "computed"]
 
 
@@ -465,11 +465,11 @@ def test_a_full_disk_does_not_hide_its_reason(monkeypatch, tmp_path):
     def full(path, text):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(process.result, "write_text", full)
+    monkeypatch.setattr(result, "write_text", full)
     job = composed(["model=tiny", "data=reviews", "track=none", "cache_free_gb=1e9",
                     f"results_dir={tmp_path / 'r'}", f"cache_dir={tmp_path / 'c'}"])  # fmt: skip
     with pytest.raises(UserError, match="cache_free_gb"):
-        process.run(job)
+        one_point.run(job)
 
 
 @pytest.fixture
@@ -506,10 +506,10 @@ def test_a_point_whose_job_may_still_run_is_not_told_to_be_not_run(two, capsys):
     plan: Any = SimpleNamespace(points=points, todo=[points[1]])
     multirun._close(plan, folder, multirun.NOT_ENDED)
     assert "the launcher gave up, and may have left its job running" in capsys.readouterr().out
-    old = put(points[1].folder.parent, points[1].folder.name, wrong=range(1), ms=1, mb=1, status=process.result.FAILED)
+    old = put(points[1].folder.parent, points[1].folder.name, wrong=range(1), ms=1, mb=1, status=result.FAILED)
     multirun._close(plan, folder, multirun.NOT_ENDED, time.time() + 1)
     assert "the launcher gave up" in capsys.readouterr().out, "not of what an earlier sweep left"
-    multirun._close(plan, folder, multirun.NOT_ENDED, (old / process.result.FILE).stat().st_mtime)
+    multirun._close(plan, folder, multirun.NOT_ENDED, (old / result.FILE).stat().st_mtime)
     assert "it broke" in capsys.readouterr().out
 
 
@@ -535,11 +535,11 @@ def test_a_run_that_is_stopped_leaves_what_another_process_has_finished(tmp_path
         raise KeyboardInterrupt
 
     tracked = SimpleNamespace(curve=None, record=lambda *given, **more: None)
-    monkeypatch.setattr(process, "_opened", lambda *given: nullcontext(tracked))
-    monkeypatch.setattr(process, "_compute", stopped)
+    monkeypatch.setattr(one_point, "_opened", lambda *given: nullcontext(tracked))
+    monkeypatch.setattr(one_point, "_compute", stopped)
     with pytest.raises(KeyboardInterrupt):
-        process._tracked(None, made("abc", accuracy=0.0, status=process.result.FAILED), folder, tmp_path, None)  # type: ignore[arg-type]
-    assert process.result.read(folder) is not None
+        one_point._tracked(None, made("abc", accuracy=0.0, status=result.FAILED), folder, tmp_path, None)  # type: ignore[arg-type]
+    assert result.read(folder) is not None
 
 
 def test_two_runs_of_one_point_may_end_together(tmp_path, monkeypatch):
