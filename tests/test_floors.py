@@ -50,7 +50,8 @@ def test_config_objects_stay_at_the_doors():
         "optim/common/build.py", "optim/run/config.py", "optim/run/point.py", "optim/run/process.py",
         "optim/report/wandb_report.py", "optim/sweep/multirun.py", "optim/sweep/verbs.py", "optim/sweep/baselines.py",
         "optim/run/compose.py", "optim/run/one_point.py", "optim/run/here.py", "optim/sweep/grid.py",
-        "optim/sweep/here.py", "optim/run/worded.py", "optim/run/guarded.py", "optim/command/train.py", "optim/command/sweep.py",
+        "optim/sweep/here.py", "optim/run/worded.py", "optim/run/guarded.py", "optim/command/train.py",
+        "optim/command/sweep.py",
     }  # fmt: skip
 
 
