@@ -29,7 +29,7 @@ def candidates_table(student: Student, files: Mapping[str, Path], *, bench: Benc
     """For each file: name, latency_p50_ms at bench.sequence_length, examples, accuracy_fraction, drop_points below the
     Keras student, agreement_fraction with that, file_bytes.
     """
-    from optim.train.fit import logits_of
+    from optim.train.scores import logits_of
 
     held = first(student.train.take(student.rows["held_out"]), EXAMPLES)
     keras = logits_of(student.load_batch(), held)  # type: ignore[misc]

@@ -29,9 +29,10 @@ from optim.run.starts import TOKENIZER, FromCheckpoint, Start
 from optim.run.step import Stages, Step
 from optim.run.transfer import TextsStep, TransferTokensStep
 from optim.train.answers import STORED, halved, require_tuned
-from optim.train.fit import FitSettings, Journal, Task, class_weights, split
+from optim.train.fit import FitSettings, Journal, Task
 from optim.train.objective import Loss
 from optim.train.recipe import DROPOUTS, Recipe
+from optim.train.rows import class_weights, split
 from optim.train.wrap import Wrapper
 
 RANGES, PARTS = "ranges.npz", "parts.npz"
@@ -254,8 +255,8 @@ class FitStep(Step):
     def _keep(self, model: Any, shape: Architecture, dev: Tokens, ranges: dict[str, np.ndarray], folder: Path) -> None:
         """Saves the model, what its weights amount to, and the logits on dev that its files must agree with."""
         from optim.encoder import store
-        from optim.train.fit import forget, logits_of
         from optim.train.prune import zeroed_fraction
+        from optim.train.scores import forget, logits_of
 
         store.save(model, shape, folder)
         np.savez(folder / RANGES, **ranges)  # type: ignore[arg-type]
@@ -321,7 +322,7 @@ class LogitsStep(Step):
         """Runs the teacher over train."""
         prepare_tensorflow()
         from optim.encoder import store
-        from optim.train.fit import forget, logits_of
+        from optim.train.scores import forget, logits_of
 
         # In the precision of its fit: what half precision keeps is more exact than what a student can follow.
         model = store.load(stages.folder(self.teacher), bfloat16=self.teacher.in_bfloat16)

@@ -13,9 +13,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,6 @@ import numpy as np
 from optim.common.errors import UserError
 from optim.common.interrupts import Interrupts, held_back
 from optim.common.screen import starts_at
-from optim.data.copies import drawn
 from optim.data.phrases import Parts
 from optim.data.tokens import UNLABELLED, Tokens, bucketed_batches, pad
 from optim.train import saved
@@ -34,11 +31,10 @@ from optim.train.objective import Loss, Objective, watching
 from optim.train.prune import masked_fraction
 from optim.train.recipe import LAST, Recipe, Schedule
 from optim.train.regularize import regularized
-from optim.train.rows import stops, unlabelled_rows, with_copies
+from optim.train.rows import class_weights, split, stops, unlabelled_rows, with_copies
+from optim.train.scores import cross_entropy, logits_of
 from optim.train.wrap import Stack, Wrapper
 
-SCORE_BATCH = 256
-SAVE_SECONDS = 600.0  # between two savings within an epoch, or of answers: MPNet's take an hour, a saving seconds
 LOG_STEPS = 50
 CurveRow = dict[str, float]  # a row of the training curve
 
@@ -60,102 +56,6 @@ class Fitted:
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary that `Fitted(**...)` reads back."""
         return dict(self.__dict__)
-
-
-def split(
-    count: int,
-    *,
-    holdout: float,
-    minimum: int,
-    seed: int,
-    parts: Parts | None = None,
-    copies: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (fit, held out) of a seeded slice of `count` sentences: `holdout` of them, but at least `minimum`.
-
-    A training set too small for that gives up a fifth instead. Where rows are phrases of whole sentences, `holdout` is
-    a fraction of those, and what is part of one that is held out is neither fitted nor held out. copies: int [count],
-    texts of one number are the same (`data.copies`), and are held out together or not at all.
-    """
-    units = len(parts.whole) if parts else count
-    held = min(max(round(holdout * units), minimum), units // 5)
-    if not held:
-        whole = "whole sentences" if parts else "sentences"
-        raise UserError(f"data: train has {units} {whole} with a label, and a fit needs 5, to hold one out. Give more.")
-    if parts:
-        whole, touched = parts.held_out(held, seed)
-        return np.setdiff1d(np.arange(count), touched), whole
-    order = np.random.default_rng(seed).permutation(count)
-    out = np.isin(np.arange(count), order[:held])
-    if copies is not None:
-        together = np.isin(copies, drawn(copies[order].tolist(), held))
-        out = together if together.sum() <= held else out  # else every text has more copies than are to be held out
-    return np.flatnonzero(~out), np.flatnonzero(out)
-
-
-def class_weights(labels: np.ndarray, classes: int, how: str) -> np.ndarray:
-    """float32 [classes]: what a sentence of each class weighs in the loss, 1 on average over `labels`, int [n].
-
-    `balanced` makes every class weigh the same, however many sentences it has: for a training set whose shares are
-    not those of the texts that the classifier will meet.
-    """
-    if how == "none":
-        return np.ones(classes, np.float32)
-    counts = np.bincount(labels, minlength=classes)
-    return (len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))).astype(np.float32)
-
-
-def logits_of(
-    model, tokens: Tokens, *, begun: Callable[[int], object] = lambda done: None,
-    progress: Callable[[int], object] = lambda done: None, scratch: Path | None = None,
-) -> np.ndarray:  # fmt: skip
-    """Logits float32 [n, classes] of every sentence, in order.
-
-    `begun` is told how many an earlier call had, `progress` how many there are after each batch.
-    `scratch`: a folder where those that are there are saved every SAVE_SECONDS, and when the call is stopped by Ctrl-C
-    or SIGTERM, for the next one to go on from.
-    """
-    import tensorflow as tf
-
-    forward = _forward(model)
-    out = np.zeros((len(tokens), model.output_shape[-1]), np.float32)
-    order, first, at = np.argsort(tokens.lengths, kind="stable"), 0, time.monotonic()
-    if scratch and (before := saved.read(scratch)):
-        out, first = before["logits"], int(before["done"])
-    begun(first)
-    with held_back() if scratch else nullcontext(Interrupts()) as stopped:
-        for start in range(first, len(order), SCORE_BATCH):
-            index = order[start : start + SCORE_BATCH]
-            out[index] = forward(*map(tf.constant, pad(tokens, index))).numpy()
-            progress(done := start + len(index))
-            if scratch and (stopped.noted or time.monotonic() - at > SAVE_SECONDS):
-                saved.put(scratch, logits=out, done=done)
-                stopped.act()
-                at = time.monotonic()
-    return out
-
-
-@lru_cache(maxsize=1)  # a fit scores its model after each epoch and at the end: traced once
-def _forward(model):
-    """Compiled for batches of any shape: (ids, mask) -> logits."""
-    import tensorflow as tf
-
-    specs = (tf.TensorSpec([None, None], tf.int32),) * 2
-    forward = tf.function(
-        lambda ids, mask: model({"input_ids": ids, "attention_mask": mask}, training=False), autograph=False
-    )
-    return forward.get_concrete_function(*specs)
-
-
-def forget() -> None:
-    """Lets go of the model that was scored last: a teacher of 100 M parameters holds 0.4 GB."""
-    _forward.cache_clear()
-
-
-def cross_entropy(labels: np.ndarray, logits: np.ndarray) -> float:
-    """Mean of -log softmax(logits)[label]; labels int [n], logits [n, classes]."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return float(np.mean(np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,7 +172,7 @@ class Fit:
             if step % LOG_STEPS == 0 or step + 1 == steps.stop:
                 self._log({"step": step, "epoch": epoch, "loss": float(np.mean(self.losses)), **self._state(step)})
                 self.losses = []
-            if step + 1 < steps.stop and (self.stopped.noted or time.monotonic() - at > SAVE_SECONDS):
+            if step + 1 < steps.stop and (self.stopped.noted or time.monotonic() - at > saved.SAVE_SECONDS):
                 self._save(step + 1)
                 self.stopped.act()
                 at = time.monotonic()

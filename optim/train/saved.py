@@ -11,6 +11,7 @@ import numpy as np
 from optim.common.files import UNREADABLE
 
 SAVED = "half.npz"
+SAVE_SECONDS = 600.0  # between two savings within an epoch, or of answers: MPNet's take an hour, a saving seconds
 
 
 def put(scratch: Path, **arrays: Any) -> None:

@@ -16,7 +16,7 @@ from optim.common.errors import UserError
 from optim.data import glue
 from optim.data.corpus import Corpus
 from optim.data.phrases import MIN_WORDS, parts_of
-from optim.train.fit import split
+from optim.train.rows import split
 
 SST2 = Path(__file__).resolve().parents[3] / "shared" / "data" / "SST-2"
 LONG = "one two three four five six seven"

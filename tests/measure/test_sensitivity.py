@@ -131,7 +131,7 @@ def probed(held):
 
 
 def test_what_is_computed_from_a_layer_on_is_what_the_whole_model_says(probed, held):
-    from optim.train.fit import logits_of
+    from optim.train.scores import logits_of
 
     whole = logits_of(lively(), held)
     for layer in (0, 1):

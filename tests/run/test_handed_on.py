@@ -31,7 +31,7 @@ from optim.run.steps import Steps, steps_of
 from optim.run.surgery import SurgeryStep, shape_before
 from optim.run.teaching import teaching_of
 from optim.run.transfer import TEXTS, TransferTokensStep
-from optim.train.fit import split
+from optim.train.rows import split
 
 
 class Reached(Exception):

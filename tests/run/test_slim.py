@@ -28,7 +28,7 @@ from optim.run.latency_model import LatencyStep
 from optim.run.step import Stages
 from optim.run.steps import steps_of
 from optim.run.tables import Float32Step, TableStep
-from optim.train.fit import logits_of
+from optim.train.scores import logits_of
 
 # Options -> (heads of each layer, feed-forward widths of each layer, width): tiny has (2, 2), (64, 64), 32.
 SLIM = {

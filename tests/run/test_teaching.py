@@ -29,7 +29,7 @@ from optim.run.result import Result
 from optim.run.steps import other_classes, require_room, steps_of, untaught
 from optim.run.surgery import shape_before
 from optim.run.teaching import teaching_of
-from optim.train.fit import split
+from optim.train.rows import split
 
 # A student of one layer and random weights of its own, which tiny teaches twice.
 TAUGHT = ("model.layers=1", "model.seed=5", "distill.teacher=tiny", "distill.seeds=2", "fit.student.epochs=6")
@@ -79,7 +79,7 @@ def test_every_fit_of_a_teacher_and_its_answers_are_made_once_for_all_students(r
 
 def test_answers_are_stored_in_half_precision_close_to_the_teacher(runs, first):
     from optim.encoder import store
-    from optim.train.fit import logits_of
+    from optim.train.scores import logits_of
 
     steps, stages, _ = made(runs, point(runs, *TAUGHT))
     answers = steps.student.answers[0]
@@ -342,7 +342,7 @@ def test_answers_that_go_on_are_timed_by_their_own_pace(monkeypatch, tmp_path):
 
     monkeypatch.setattr(fits, "starts_at", lambda bar, done: begun.append(done))
     monkeypatch.setattr("optim.encoder.store.load", lambda folder, bfloat16: None)
-    monkeypatch.setattr("optim.train.fit.logits_of", answered)
+    monkeypatch.setattr("optim.train.scores.logits_of", answered)
     tokens: Any = SimpleNamespace(read=lambda stages, part: range(10))
     teacher: Any = SimpleNamespace(in_bfloat16=False, tokens=tokens)
     stages: Any = SimpleNamespace(folder=lambda step: tmp_path)

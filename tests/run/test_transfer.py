@@ -25,7 +25,7 @@ from optim.run.outcome import _without_labels
 from optim.run.point import point_of
 from optim.run.step import Stages
 from optim.run.steps import Steps, steps_of
-from optim.train.fit import split
+from optim.train.rows import split
 
 MADE = ("distill.augment.copies=2", "prune=fixed50", "fit.student.epochs=1")
 

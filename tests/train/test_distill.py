@@ -14,11 +14,8 @@ from optim.common.errors import UserError
 from optim.data.tokens import Tokens
 from optim.train.answers import halved, mean_soft, require_tuned
 from optim.train.distill import HardLabels, SoftTargets
-from optim.train.fit import (
-    class_weights,
-    cross_entropy,
-    logits_of,
-)
+from optim.train.rows import class_weights
+from optim.train.scores import cross_entropy, logits_of
 
 
 def test_soft_targets_by_hand():

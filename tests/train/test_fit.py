@@ -15,13 +15,10 @@ from small_fit import FIXED, RECIPE, SCHEDULE, NoBar, fit_of, new_model, tokens_
 from optim.common.errors import UserError
 from optim.data.copies import copies_of
 from optim.train import saved
-from optim.train.fit import (
-    TrainingDiverged,
-    forget,
-    logits_of,
-    split,
-)
+from optim.train.fit import TrainingDiverged
 from optim.train.prune import Magnitude
+from optim.train.rows import split
+from optim.train.scores import forget, logits_of
 
 
 def test_split_is_seeded_disjoint_and_complete():
@@ -128,7 +125,7 @@ def test_a_killed_fit_goes_on_from_its_last_epoch(tmp_path):
 
 def test_killed_answers_go_on_from_what_was_saved(tmp_path, monkeypatch):
     """Of 600 sentences the first 256 are saved; only the others are answered again, and all as in one go."""
-    monkeypatch.setattr("optim.train.fit.SAVE_SECONDS", -1)
+    monkeypatch.setattr("optim.train.saved.SAVE_SECONDS", -1)
     tokens, model, told = tokens_of(600), new_model(), []
 
     def dies(done: int) -> None:

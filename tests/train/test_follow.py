@@ -15,10 +15,11 @@ from optim.common.errors import UserError
 from optim.data.alignment import Alignment
 from optim.encoder import graph
 from optim.train.beside import aligned_rows
-from optim.train.fit import Fit, logits_of
+from optim.train.fit import Fit
 from optim.train.follow import HiddenStates, Relations
 from optim.train.inner import Inner
 from optim.train.objective import View
+from optim.train.scores import logits_of
 
 ANSWERS: dict[str, Any] = {"temperature": 2.0, "teacher_weight": 0.5, "teachers": ("same",), "teacher_seeds": (0,)}
 HIDDEN = HiddenStates(layers="even", embeddings_weight=1.0, hidden_weight=1.0, attention_weight=1.0, **ANSWERS)

@@ -15,11 +15,12 @@ from optim.common.errors import UserError
 from optim.data.tokens import UNLABELLED, bucketed_batches, pad
 from optim.train.average import MovingAverage
 from optim.train.distill import HardLabels, SoftTargets, on_logits
-from optim.train.fit import Recipe, cross_entropy, logits_of
 from optim.train.objective import View, hard_loss
 from optim.train.optimizer import LazyAdamW, layer_scales
 from optim.train.prune import Magnitude
+from optim.train.recipe import Recipe
 from optim.train.regularize import r_dropped, regularized, symmetric_divergence
+from optim.train.scores import cross_entropy, logits_of
 
 DROPPING = dataclasses.replace(SHAPE, hidden_dropout=0.2, attention_dropout=0.2, head_dropout=0.2)
 ONE = dataclasses.replace(RECIPE, epochs=1)

@@ -13,8 +13,10 @@ from small_fit import RECIPE, SCHEDULE, NoBar, new_model, tokens_of
 
 from optim.data.tokens import UNLABELLED, Tokens, joined
 from optim.train.distill import SoftTargets
-from optim.train.fit import Fit, FitSettings, Journal, Task, class_weights, logits_of, split
+from optim.train.fit import Fit, FitSettings, Journal, Task
 from optim.train.objective import hard_loss
+from optim.train.rows import class_weights, split
+from optim.train.scores import logits_of
 
 LOSS = SoftTargets(temperature=2.0, teacher_weight=0.9, teachers=("same",), teacher_seeds=(0,))
 LABELLED, MORE = 60, 300
