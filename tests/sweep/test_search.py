@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -51,16 +52,18 @@ def test_what_fails_is_told_and_not_proposed_again_in_this_call():
     assert all(point.split()[1] == "none" for point in one.known())
 
 
-def test_a_journal_goes_on_and_an_unknown_sampler_is_refused(tmp_path):
-    def opened() -> Search:
-        study = search.study_in(tmp_path / "log", name="one", sampler="tpe", seed=0)
-        return Search(study, SPACE, identify=identify, answer=answer, seed=0)
+def in_journal(folder: Path) -> Search:
+    """A search that goes on in the journal `log` of a folder."""
+    study = search.study_in(folder / "log", name="one", sampler="tpe", seed=0)
+    return Search(study, SPACE, identify=identify, answer=answer, seed=0)
 
-    first = opened()
+
+def test_a_journal_goes_on_and_an_unknown_sampler_is_refused(tmp_path):
+    first = in_journal(tmp_path)
     for _ in range(5):
         first.step()
-    assert opened().known().keys() == first.known().keys()
-    assert len(search.read_journal(opened().study)) == 5
+    assert in_journal(tmp_path).known().keys() == first.known().keys()
+    assert len(search.read_journal(in_journal(tmp_path).study)) == 5
     with pytest.raises(UserError, match=r"sweep\.sampler must be one of tpe, nsga2, random, got 'best'"):
         search.study_in(tmp_path / "other", name="one", sampler="best", seed=0)
 
@@ -223,19 +226,15 @@ def test_a_damaged_journal_is_named(tmp_path):
 
 @pytest.mark.parametrize("left", [3, 10, 40])
 def test_a_journal_that_was_cut_while_a_line_was_written_goes_on(tmp_path, left, caplog):
-    def opened() -> Search:
-        study = search.study_in(tmp_path / "log", name="one", sampler="random", seed=0)
-        return Search(study, SPACE, identify=identify, answer=answer, seed=0)
-
-    first = opened()
+    first = in_journal(tmp_path)
     for _ in range(3):
         first.step()
     whole = (tmp_path / "log").read_bytes()
     (tmp_path / "log").write_bytes(whole + whole.splitlines()[-1][:left])
-    again = opened()
+    again = in_journal(tmp_path)
     assert "last line of" in caplog.text
     assert again.step()
-    assert len(opened().known()) == 4
+    assert len(in_journal(tmp_path).known()) == 4
     assert (tmp_path / "log").read_bytes().startswith(whole)
 
 
