@@ -25,7 +25,7 @@ from optim.encoder.store import ARCHITECTURE, WEIGHTS, read_architecture
 SCORES = "scores.npz"  # how much each part mattered, for who wants to know why one went
 CUT = "cut.json"  # what was kept: layers, heads, columns, width, pooled, words
 TOKENIZER = "tokenizer.json"
-EMBEDDING = "word_embeddings/embeddings:0"
+EMBEDDING, PLACES = "word_embeddings/embeddings:0", "position_embeddings/embeddings:0"
 TrainIds = Callable[[], np.ndarray]  # the training sentences in the tokens of the model, end to end: int32 [tokens]
 
 
@@ -153,6 +153,9 @@ class Removal:
 
     def check(self, shape: Architecture, tokenizer: Path, train_ids: TrainIds) -> None:
         """Of both; the words are counted only where a budget has no room for all of them."""
+        if (asked := self.vocabulary.positions or 0) > (there := shape.position_count):
+            raise UserError(f"vocab.positions must be at most {there}, those of the model, got {asked}.")
+        shape = self._shortened(shape)
         if not self.vocabulary.changes:
             self.slim.check(shape)
             return
@@ -167,11 +170,15 @@ class Removal:
 
     def after(self, shape: Architecture) -> Architecture:
         """As `conf/slim` has it; how many words stay is not known before."""
-        return self.slim.after(shape)
+        return self._shortened(self.slim.after(shape))
 
     def least(self, shape: Architecture) -> Architecture:
         """As `conf/slim` has it."""
-        return self.slim.least(shape)
+        return self._shortened(self.slim.least(shape))
+
+    def _shortened(self, shape: Architecture) -> Architecture:
+        """With the positions that stay."""
+        return replace(shape, position_count=self.vocabulary.positions or shape.position_count)
 
     def words_left(self, shape: Architecture, tokenizer: Path, train_ids: TrainIds) -> np.ndarray:
         """As `conf/vocab` has it."""
@@ -187,7 +194,7 @@ class Removal:
         """Cuts both, and leaves what was kept beside them."""
         shape, weights = read_architecture(patient.folder), load_file(patient.folder / WEIGHTS)
         words = self.words_left(shape, patient.tokenizer, lambda: patient.train.ids).tolist()
-        goal = replace(shape, vocabulary_size=len(words))
+        goal = self._shortened(replace(shape, vocabulary_size=len(words)))
         scores: list[Importance] = []
         weigh: Scales | None = None
 
@@ -205,6 +212,7 @@ class Removal:
         # Words can be cut out of every family, structure only out of some.
         smaller = cut_weights(weights, shape, kept) if self.slim.changes else weights
         smaller[EMBEDDING] = np.ascontiguousarray(smaller[EMBEDDING][words])
+        smaller[PLACES] = np.ascontiguousarray(smaller[PLACES][: goal.position_count])
         save_file(smaller, folder / WEIGHTS)
         _write(folder / ARCHITECTURE, cut_shape(goal, kept).to_json())
         _write(folder / TOKENIZER, Words.read(patient.tokenizer).cut(words) if self.cuts_words else

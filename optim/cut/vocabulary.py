@@ -1,4 +1,5 @@
-"""`conf/vocab`: which words a model keeps. A tokenizer.json loses the others, the embedding their rows.
+"""`conf/vocab`: which words a model keeps. A tokenizer.json loses the others, the embedding their rows. Positions that
+no sentence comes to can go as well.
 
 WordPiece takes the longest piece that fits, so a word whose pieces are all kept is cut into the same pieces as before.
 Any other word falls into shorter ones: every single character that could be spelled before is kept.
@@ -27,6 +28,11 @@ class Vocabulary(Protocol):
         """False for the one that keeps every word."""
         ...
 
+    @property
+    def positions(self) -> int | None:
+        """How many positions stay, from the first on; None: all."""
+        ...
+
     def check(self, words: Words) -> None:
         """Raises UserError for what can be known without a sentence."""
         ...
@@ -42,6 +48,7 @@ class Full:
     """`vocab=full`."""
 
     changes = False
+    positions = None
 
     def check(self, words: Words) -> None:
         """Nothing can be wrong."""
@@ -57,10 +64,12 @@ class Seen:
     """`vocab=seen`: what stands in train at least `minimum_count` times, and what every word can be spelled with."""
 
     minimum_count: int
+    positions: int | None
     changes = True
 
     def __post_init__(self) -> None:
         require_count("vocab.minimum_count", self.minimum_count)
+        _require_positions(self.positions)
 
     def check(self, words: Words) -> None:
         """That the tokenizer can be cut."""
@@ -77,10 +86,12 @@ class Top:
     """`vocab=top`: as many as `size`; after what is needed, those that stand in train most often."""
 
     size: int
+    positions: int | None
     changes = True
 
     def __post_init__(self) -> None:
         require_count("vocab.size", self.size)
+        _require_positions(self.positions)
 
     def check(self, words: Words) -> None:
         """That what is needed fits."""
@@ -96,6 +107,11 @@ class Top:
         needed = words.needed()
         order = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i] and int(i) not in needed]
         return sorted(needed | set(order[: self.size - len(needed)]))
+
+
+def _require_positions(positions: int | None) -> None:
+    if positions is not None:
+        require_count("vocab.positions", positions)
 
 
 class Words:

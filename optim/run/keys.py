@@ -33,6 +33,7 @@ PACKING = ("zstandard",)
 ELSEWHERE = ("teacher", "seeds", "teacher_seed", "augment", "unlabelled")
 RECIPES = ("teacher", "usual", "student")
 CALIBRATION = ("samples", "seed", "source")
+ALL_PLACES = {"positions": None}  # of `vocab`
 NEUTRAL = {"source": "train", "products": "all"}  # of a quantization: what it did before there were the keys
 LAYER_DECAY = 2  # MPNet's bias of positions moves as its embeddings do; before, as its classifier
 COPIES = 2  # copies of whole sentences count in the weights of classes; before, each row counted once
@@ -53,7 +54,7 @@ def identity(point: Point) -> dict[str, Any]:
         **candidates_key(point),
         "fit": recipe_key(point.specs["fit"], point.schedule.student),
         "distill": {**loss_key(point.specs["distill"]), **transfer_key(point)},
-        "surgery": point.surgery.spec,
+        "surgery": surgery_key(point.surgery),
         **weighing_key(point.surgery),
         "data": point.source.fingerprint(),
         "model": point.checkpoint.fingerprint(),
@@ -75,6 +76,11 @@ def _machine_key(point: Point) -> dict[str, Any]:
     """This machine, where the student or its precision follows from what files take here; empty elsewhere."""
     timed = point.surgery.needs_latency or point.quantizer.choice is not None
     return {"machine": machine_id()} if timed else {}
+
+
+def surgery_key(surgery: Surgery) -> dict[str, Any]:
+    """What is removed, without keys that change nothing and are younger than results that there are."""
+    return {group: without(spec, ALL_PLACES if group == "vocab" else {}) for group, spec in surgery.spec.items()}
 
 
 def weighing_key(surgery: Surgery) -> dict[str, Any]:

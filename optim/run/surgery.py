@@ -10,7 +10,7 @@ from optim.cut.surgery import Patient, Surgery
 from optim.encoder.architecture import Architecture
 from optim.encoder.tensorflow import prepare_tensorflow
 from optim.run.fits import FitStep
-from optim.run.keys import TRAINING, made_by, weighing_key
+from optim.run.keys import TRAINING, made_by, surgery_key, weighing_key
 from optim.run.latency_model import LatencyStep
 from optim.run.starts import FromStep
 from optim.run.step import Stages, Step
@@ -35,7 +35,8 @@ class SurgeryStep(Step):
         """Who is cut, how, and by which sentences."""
         key = {"teacher": self.whole.wanted.key, "tokens": self.whole.tokens.wanted.key}
         timed = {"latency": self.latency.wanted.key} if self.latency else {}
-        return {**key, **timed, **weighing_key(self.surgery), "surgery": dict(self.surgery.spec), **made_by(*TRAINING)}
+        cut = {**weighing_key(self.surgery), "surgery": surgery_key(self.surgery)}
+        return {**key, **timed, **cut, **made_by(*TRAINING)}
 
     def build(self, folder: Path, scratch: Path, stages: Stages) -> None:
         """Cuts."""

@@ -69,7 +69,7 @@ def test_a_cut_tokenizer_by_hand(post):
     words = Words(content(post), "it")
     counts = np.zeros(len(PIECES), int)
     counts[PIECES.index("bad")] = 3
-    kept = Seen(minimum_count=1).keep(words, counts)
+    kept = Seen(minimum_count=1, positions=None).keep(words, counts)
     cut = Tokenizer.from_str(json.dumps(words.cut(kept)))
     assert cut.get_vocab_size() == len(kept) == len(words.needed()) + 1
     assert names(cut, "bad cab") == ["[CLS]", "bad", "c", "##a", "##b", "[SEP]"]
@@ -83,7 +83,7 @@ def test_top_takes_the_most_frequent_and_never_what_train_lacks():
     least = len(words.needed())
     chosen = {0: set(), 1: {"dead"}, 2: {"dead", "bad"}, 3: {"dead", "bad", "cab"}, 9: {"dead", "bad", "cab"}}
     for more, wanted in chosen.items():
-        kept = Top(size=least + more).keep(words, counts)
+        kept = Top(size=least + more, positions=None).keep(words, counts)
         assert {PIECES[i] for i in kept} - {PIECES[i] for i in words.needed()} == wanted
 
 
@@ -153,7 +153,7 @@ def test_structure_is_chosen_for_the_words_that_stay(tmp_path):
     whole = replace(SHAPE, vocabulary_size=len(PIECES))
     patient, cut = patient_in(tmp_path / "whole", whole), tmp_path / "cut"
     cut.mkdir()
-    Removal(slim=Spy(), vocabulary=Seen(minimum_count=1), spec={}).cut(patient, cut)
+    Removal(slim=Spy(), vocabulary=Seen(minimum_count=1, positions=None), spec={}).cut(patient, cut)
     words = json.loads((cut / CUT).read_text())["words"]
     assert 0 < len(words) < len(PIECES)
     assert seen == [replace(whole, vocabulary_size=len(words))]
@@ -167,7 +167,7 @@ def test_words_are_cut_out_of_a_mobilebert_too(tmp_path):
     patient, cut = patient_in(tmp_path / "whole", shape), tmp_path / "cut"
     cut.mkdir()
     weights, before = load_file(patient.folder / WEIGHTS), patient.train.ids
-    removal = Removal(slim=Whole(), vocabulary=Seen(minimum_count=1), spec={})
+    removal = Removal(slim=Whole(), vocabulary=Seen(minimum_count=1, positions=None), spec={})
     removal.check(shape, patient.tokenizer, lambda: before)
     removal.cut(patient, cut)
     left = read_architecture(cut)
@@ -182,12 +182,12 @@ def test_words_are_cut_out_of_a_mobilebert_too(tmp_path):
 def test_a_size_below_what_is_needed_is_refused():
     words = Words(content(), "it")
     with pytest.raises(UserError, match=rf"vocab.size must be at least {len(words.needed())}"):
-        Top(size=len(words.needed()) - 1).check(words)
-    Top(size=len(words.needed())).check(words)
+        Top(size=len(words.needed()) - 1, positions=None).check(words)
+    Top(size=len(words.needed()), positions=None).check(words)
 
 
 def test_a_word_that_train_has_too_seldom_goes():
     words, counts = Words(content(), "it"), np.zeros(len(PIECES), int)
     counts[PIECES.index("bad")], counts[PIECES.index("cab")] = 3, 2
-    kept = Seen(minimum_count=3).keep(words, counts)
+    kept = Seen(minimum_count=3, positions=None).keep(words, counts)
     assert {PIECES[i] for i in kept} - {PIECES[i] for i in words.needed()} == {"bad"}

@@ -107,6 +107,19 @@ def test_words_that_train_lacks_are_gone_and_kept_text_gives_the_same_logits(run
     assert outcome.size["structure"]["vocabulary_size"] == len(cut)
 
 
+def test_positions_that_no_sentence_comes_to_are_gone_and_change_nothing(runs):
+    """The file has 512 - 128 rows fewer; what it answers is what it would answer with them, to the last bit."""
+    found = {n: made(runs, point(runs, "vocab=seen", "quant=int8", f"vocab.positions={n}")) for n in ("null", 128)}
+    (before, kept, whole), (steps, stages, short) = found.values()
+    shape = store.read_architecture(stages.folder(steps.student))
+    assert shape.position_count == 128
+    np.testing.assert_array_equal(steps.student.dev_logits(stages), before.student.dev_logits(kept))
+    np.testing.assert_array_equal(short.answers["answers"], whole.answers["answers"])
+    fewer = (512 - 128) * shape.width
+    assert whole.size["parameters"] - short.size["parameters"] == fewer
+    assert whole.size["file_bytes"] - short.size["file_bytes"] == pytest.approx(fewer, rel=0.05), "a byte each"
+
+
 def test_the_unknown_token_is_found_in_a_tokenizer(tmp_path):
     (tmp_path / "t.json").write_text(json.dumps({"model": {"unk_token": "[UNK]", "vocab": {"a": 0, "[UNK]": 7}}}))
     assert unknown_id(tmp_path / "t.json") == 7
@@ -294,6 +307,9 @@ def test_a_tokenizer_that_frames_no_sentence_is_refused(runs, tmp_path):
         (["slim=budget"], "slim.parameters=N or slim.latency_ms=MS"),
         (["slim=budget", "slim.parameters=10"], "slim.parameters must be at least"),
         (["vocab=top", "vocab.size=3"], "vocab.size must be at least"),
+        (["vocab=seen", "vocab.positions=513"], "vocab.positions must be at most 512, those of the model, got 513"),
+        (["vocab=seen", "vocab.positions=0"], "vocab.positions must be above 0"),
+        (["vocab=seen", "vocab.positions=64"], "data.max_length must be at most 64, the positions of the model"),
         (["vocab=seen", "vocab.minimum_count=0"], "vocab.minimum_count must be above 0"),
     ],
 )
