@@ -182,9 +182,9 @@ def load(model, shape: Architecture, path: Path) -> list[str]:
 
 def _require_all_layers(tensors: dict[str, np.ndarray], shape: Architecture, path: Path) -> None:
     """Raises UserError for weights of more layers than the architecture has: they would be left out unseen."""
-    prefix = TABLES[shape.family]["layer{i}_query"]
-    name = re.compile(re.escape(prefix).replace(r"\{i\}", r"(\d+)") + r"\.weight")
-    count = 1 + max((int(found[1]) for found in map(name.fullmatch, tensors) if found), default=-1)
+    stems = {prefix.partition("{i}")[0] for prefix in TABLES[shape.family].values() if "{i}" in prefix}
+    layer = re.compile(f"({'|'.join(map(re.escape, stems))})(\\d+)\\.")
+    count = 1 + max((int(found[2]) for found in map(layer.match, tensors) if found), default=-1)
     if count > len(shape.heads):
         raise UserError(
             f"model: {path} has {count} layers, config.json {len(shape.heads)}. Set its number of layers to {count}; "
