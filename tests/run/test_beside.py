@@ -42,6 +42,7 @@ class FewerWords:
 
     words: tuple[str, ...]
     changes: bool = True
+    positions: int | None = None
 
     def check(self, words: Words) -> None:
         """Nothing can be wrong."""
