@@ -56,7 +56,7 @@ def without(*words: str) -> Removal:
     """A cut of one head of each layer, and of these words."""
     criterion = Criterion(importance="magnitude", samples=1, seed=0, steps=1)
     slim = Even(heads=0.5, ffn=0.0, layers=None, width=None, criterion=criterion)
-    return Removal(slim=slim, vocabulary=FewerWords(words), spec={"method": "toy", "words": list(words)})
+    return Removal(slim=slim, vocabulary=FewerWords(words), spec={"vocab": {"method": "toy", "words": list(words)}})
 
 
 @pytest.fixture(scope="module")
