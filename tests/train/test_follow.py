@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from small_fit import RECIPE, SHAPE, filled, fit_of, new_model, random_weights, tokens_of
 
-import optim.train.fit
 from optim.common.errors import UserError
 from optim.data.alignment import Alignment
 from optim.encoder import graph
@@ -325,7 +324,7 @@ def test_an_end_in_the_middle_changes_no_bit(loss, recipe, tmp_path, monkeypatch
 
     (whole, curve), steps = left(first := fit_in("whole", seed=0)), first.total_steps
     stopped = ends_in_the_last_but_one("stopped", ctrl_c, KeyboardInterrupt)
-    monkeypatch.setattr(optim.train.fit, "SAVE_SECONDS", -1)
+    monkeypatch.setattr("optim.train.saved.SAVE_SECONDS", -1)
     killed = ends_in_the_last_but_one("killed", _kill, Killed)
     for fit, done in ((stopped, steps - 1), (killed, steps - 2)):
         assert fit._restore() == done > fit.epoch_steps
