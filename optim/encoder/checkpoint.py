@@ -105,10 +105,21 @@ def names(shape: Architecture) -> Iterator[tuple[str, str]]:
                 yield layer.format(i=i, j=j), prefix.format(i=i, j=j)
 
 
-def require_readable(path: Path) -> None:
-    """Raises UserError for a file that is missing or cut short. Its head alone is read, which says how long it is."""
-    with _opened(path), safe_open(path, "numpy"):
-        pass
+def require_whole(path: Path, shape: Architecture) -> None:
+    """Raises UserError for a file that is missing or cut short, or that has more layers than `shape`.
+
+    Those would be left out unseen. The file's head alone is read, which has the names and says how long the file is.
+    """
+    with _opened(path), safe_open(path, "numpy") as weights:
+        tensors = [_today(name) for name in weights.keys()]  # noqa: SIM118  # it is no dictionary
+    stems = {prefix.partition("{i}")[0] for prefix in TABLES[shape.family].values() if "{i}" in prefix}
+    layer = re.compile(f"({'|'.join(map(re.escape, stems))})(\\d+)\\.")
+    count = 1 + max((int(found[2]) for found in map(layer.match, tensors) if found), default=-1)
+    if count > len(shape.heads):
+        raise UserError(
+            f"model: {path} has {count} layers, config.json {len(shape.heads)}. Set its number of layers to {count}; "
+            "slim.layers= leaves some out."
+        )
 
 
 @contextmanager
@@ -129,12 +140,13 @@ def read(path: Path) -> dict[str, np.ndarray]:
     """Tensors of a safetensors file under today's names: no model prefix, `weight`/`bias` for `gamma`/`beta`."""
     with _opened(path):
         tensors = load_file(path)
-    renamed = {}
-    for name, value in tensors.items():
-        name = re.sub(r"^(bert|distilbert|mobilebert|mpnet|model)\.", "", name)
-        name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name))
-        renamed[name] = value.astype(np.float32) if _is_float(value) else value
-    return renamed
+    return {_today(name): value.astype(np.float32) if _is_float(value) else value for name, value in tensors.items()}
+
+
+def _today(name: str) -> str:
+    """Today's name of a tensor."""
+    name = re.sub(r"^(bert|distilbert|mobilebert|mpnet|model)\.", "", name)
+    return re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name))
 
 
 def _is_float(value: np.ndarray) -> bool:
@@ -148,7 +160,6 @@ def load(model, shape: Architecture, path: Path) -> list[str]:
     Raises UserError naming the tensor that is missing or has another shape than the architecture asks for.
     """
     tensors, missing = read(path), []
-    _require_all_layers(tensors, shape, path)
     if shape.family == "mpnet":
         _skip_positions(tensors)
     for layer, prefix in names(shape):
@@ -178,18 +189,6 @@ def load(model, shape: Architecture, path: Path) -> list[str]:
     if shape.family in ("bert", "mobilebert"):
         _fold_token_type(model, tensors, path, shape.family)
     return missing
-
-
-def _require_all_layers(tensors: dict[str, np.ndarray], shape: Architecture, path: Path) -> None:
-    """Raises UserError for weights of more layers than the architecture has: they would be left out unseen."""
-    stems = {prefix.partition("{i}")[0] for prefix in TABLES[shape.family].values() if "{i}" in prefix}
-    layer = re.compile(f"({'|'.join(map(re.escape, stems))})(\\d+)\\.")
-    count = 1 + max((int(found[2]) for found in map(layer.match, tensors) if found), default=-1)
-    if count > len(shape.heads):
-        raise UserError(
-            f"model: {path} has {count} layers, config.json {len(shape.heads)}. Set its number of layers to {count}; "
-            "slim.layers= leaves some out."
-        )
 
 
 def _take(tensors: dict[str, np.ndarray], prefix: str, variable: str) -> np.ndarray | None:

@@ -80,9 +80,10 @@ class FromCheckpoint(Start):
         """The same, which needs no stage.
 
         Raises UserError for a tokenizer that lacks a token which it makes, or whose ids the embedding does not have,
-        and for weights that are missing or cut short: before another model is fitted, which may take hours.
+        and for weights that are missing, cut short or of more layers: before another model is fitted, which may take
+        hours.
         """
-        from optim.encoder.checkpoint import require_readable
+        from optim.encoder.checkpoint import require_whole
 
         shape = read_config(self.folder, pooling=self.checkpoint.pooling, classes=classes)
         highest = _highest_id(self.folder / TOKENIZER, self.words_key(), framed=shape.pooling == "first")
@@ -92,7 +93,7 @@ class FromCheckpoint(Start):
                 f"{shape.vocabulary_size:,} rows. Take the model's own tokenizer, or save the model after "
                 "model.resize_token_embeddings(len(tokenizer))."
             )
-        require_readable(self.folder / WEIGHTS)
+        require_whole(self.folder / WEIGHTS, shape)
         return shape
 
     def fill(self, model: Any, shape: Architecture, stages: Stages) -> None:

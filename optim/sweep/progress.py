@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
+from optim.common.interrupts import Terminated
 from optim.common.screen import say_beside_bar
 from optim.run import result
 from optim.run.forecast import Forecast, spoken
@@ -23,7 +24,8 @@ from optim.sweep.plan import Plan, Planned, seconds_of
 from optim.track.names import run_name
 
 POLL_S = 1.0
-STOPPED = ("KeyboardInterrupt:", "Terminated:")  # how the reason begins that a run leaves which Ctrl-C or SIGTERM ended
+# How the reason begins that a run leaves which Ctrl-C or SIGTERM ended.
+STOPPED = tuple(f"{stop.__name__}:" for stop in (KeyboardInterrupt, Terminated))
 
 
 class Progress:

@@ -89,7 +89,7 @@ class Report:
 
     def run(self, settings: Settings) -> int:
         """Writes the report."""
-        _track(settings)  # it may be refused, and a report takes a while
+        _track(settings)  # which may be refused: before anything is made
         machine, folder = settings.machine, self.folder
         if not pick.finished_points(settings.results_dir, machine):
             by = f" that machine {machine} has measured" if machine else ""
@@ -174,6 +174,7 @@ class Measure:
         from optim.sweep import elsewhere
         from optim.sweep.remeasure import remeasure
 
+        _track(settings)
         points = _files_of(settings)
         if not points:
             raise UserError(f"results_dir {settings.results_dir} holds no finished point.")

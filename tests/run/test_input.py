@@ -3,7 +3,6 @@
 # ruff: noqa: E501
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import shutil
@@ -415,21 +414,20 @@ def test_a_checkpoint_that_does_not_fit_is_named(runs, checkpoint, tmp_path, cha
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("family", ["bert", "distilbert"])
-def test_weights_of_more_layers_than_the_config_has_are_refused(tmp_path, family):
+@pytest.mark.parametrize(("family", "key"), [("bert", "num_hidden_layers"), ("distilbert", "n_layers")])
+def test_weights_of_more_layers_than_the_config_has_are_refused_before_another_model_is_fitted(
+    runs, tmp_path, family, key
+):
     """The others would be left out, and nobody told."""
-    from optim.encoder import checkpoint, graph
-    from optim.encoder.architecture import read_config
     from optim.encoder.tiny import tiny_checkpoint
 
     made = tiny_checkpoint(name="tiny", family=family, layers=3, width=32, heads=2, ffn_width=64, position_count=128, seed=0,
                 path=None, pooling="first").fetch(tmp_path)  # fmt: skip
-    shape = read_config(made, pooling="first", classes=2)
-    fewer = dataclasses.replace(shape, heads=shape.heads[:2], ffn_widths=shape.ffn_widths[:2])
-    with pytest.raises(
-        UserError, match=r"model.safetensors has 3 layers, config.json 2\. Set its number of layers to 3"
-    ):
-        checkpoint.load(graph.classifier(fewer), fewer, made / "model.safetensors")
+    fewer = _spoilt(made, tmp_path, **{key: 2})
+    words = (f"model.path={fewer}", "model.name=mine", "distill.teacher=tiny", "sweep.dry_run=true")
+    done = called("train.py", *runs.overrides(*words))
+    assert done.returncode == 2
+    assert "model.safetensors has 3 layers, config.json 2. Set its number of layers to 3" in done.stderr
 
 
 def test_a_tokenizer_of_more_words_than_the_embedding_is_refused(checkpoint, tmp_path):

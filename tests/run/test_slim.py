@@ -24,6 +24,7 @@ from optim.data.alignment import require_special_tokens
 from optim.data.tokens import Tokens, unknown_id
 from optim.encoder import store
 from optim.run import card, latency_model
+from optim.run.keys import run_id_of, surgery_key
 from optim.run.latency_model import LatencyStep
 from optim.run.step import Stages
 from optim.run.steps import steps_of
@@ -105,6 +106,15 @@ def test_words_that_train_lacks_are_gone_and_kept_text_gives_the_same_logits(run
     np.testing.assert_allclose(logits[0], logits[1], atol=1e-6)
     assert outcome.data["dev_unknown_token_fraction"] == 0
     assert outcome.size["structure"]["vocabulary_size"] == len(cut)
+
+
+def test_ids_are_those_of_before_there_were_positions(runs):
+    """`vocab=seen` alone had no such key, and its results and stages stay."""
+    whole, short = (point(runs, "slim=slim50", "vocab=seen", f"vocab.positions={n}") for n in ("null", 128))
+    key = surgery_key(whole.surgery)
+    assert set(key["vocab"]) == {"method", "version", "minimum_count"}
+    assert surgery_key(short.surgery) == {**key, "vocab": {**key["vocab"], "positions": 128}}
+    assert run_id_of(whole) != run_id_of(short)
 
 
 def test_positions_that_no_sentence_comes_to_are_gone_and_change_nothing(runs):

@@ -164,9 +164,10 @@ def test_words_that_nothing_reads_are_refused(said, given, told):
     assert len(err.splitlines()) == 1
 
 
-def test_a_report_that_could_not_be_uploaded_is_not_begun(said, tmp_path):
+@pytest.mark.parametrize("name", ["report", "measure"])
+def test_what_could_not_be_uploaded_is_not_begun(said, tmp_path, name):
     put(tmp_path, "one", wrong=range(1), ms=1, mb=1)
-    code, out, err = said(sweep, "sweep=report", "track=wandb", f"results_dir={tmp_path}")
+    code, out, err = said(sweep, f"sweep={name}", "track=wandb", f"results_dir={tmp_path}")
     assert (code, out, err.count("no W&B key was found")) == (2, "", 1), err
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import time
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -71,6 +72,14 @@ def test_a_failed_point_is_counted_and_nothing_is_waited_for_from_it(progress):
     assert said.getvalue() == "point 1 of 3, about 20 s left, 1 failed: tiny-int8-s0 fit.student.epochs=1 failed\n"
     watched.look()
     assert len(said.getvalue().splitlines()) == 1, "a point is told of once"
+
+
+def test_a_bar_counts_what_is_taken_from_it(monkeypatch):
+    counted = []
+    drawn = SimpleNamespace(update=counted.append)
+    monkeypatch.setattr(screen, "bar", lambda *given: nullcontext(counted.append(given) or drawn))
+    assert list(screen.shown("ab", "planned", "point")) == ["a", "b"]
+    assert counted == [("planned", 2, "point"), 1, 1]
 
 
 @pytest.mark.parametrize("by", ["KeyboardInterrupt", "Terminated"])
