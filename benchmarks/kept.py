@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ ROOT = Path(__file__).parent.parent
 
 sys.path[:0] = [str(ROOT)]
 
+from optim.common.interrupts import INTERRUPTED, TERMINATED  # noqa: E402
 from optim.report import finished  # noqa: E402
 from optim.report.finished import Finished  # noqa: E402
 from optim.run import config  # noqa: E402
 from optim.run.keys import run_id_of  # noqa: E402
 from optim.run.places import CONF  # noqa: E402
 from optim.run.point import point_of  # noqa: E402
+from optim.run.process import stopping  # noqa: E402
 
 SEEDS = (0, 1, 2)  # that a page shows where they are there
 TABLE = re.compile(r"^\| (.*)\n\|-.*\n((?:\| .*\n?)*)", re.MULTILINE)  # its head, and the rows below
@@ -81,6 +84,24 @@ def make(
             (point,) = finished.read_all([folder])[0]
             done.setdefault(name, {})[seed] = point
             write(args.page, page(done))
+
+
+def train(words: Sequence[str], *, captured: bool) -> subprocess.CompletedProcess[str]:
+    """A run of train.py, ended or failed; `captured`: what it prints is in the answer, not on the screen.
+
+    Ctrl-C and SIGTERM stop both, once train.py has saved its fit. So does what stops train.py alone: no other point
+    begins. (`subprocess.run` would kill it a quarter of a second after Ctrl-C, and leave it alone at SIGTERM.)
+    """
+    pipe = subprocess.PIPE if captured else None
+    child = subprocess.Popen([sys.executable, "train.py", *words], cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
+    try:
+        with stopping(child):
+            out, err = child.communicate()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    if child.returncode in (INTERRUPTED, TERMINATED):
+        sys.exit(child.returncode)
+    return subprocess.CompletedProcess(child.args, child.returncode, out, err)
 
 
 def write(page: Path, text: str) -> None:

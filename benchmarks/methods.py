@@ -13,13 +13,12 @@ are here is not written over. In the end all files are timed side by side. A fil
 from __future__ import annotations
 
 import statistics
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from kept import arguments, made_before, there, words_for, write
+from kept import arguments, made_before, there, train, words_for, write
 from sst2 import require_one_machine, timed_on
 from teachers import difference
 
@@ -145,7 +144,7 @@ def has_key(words: list[str], key: str) -> bool:
 def made(words: list[str], results: Path) -> Finished | None:
     """Runs a point unless it is there; None if it failed, with its reason on the screen."""
     print("train.py", *words, flush=True)
-    subprocess.run([sys.executable, "train.py", *words], cwd=ROOT, check=False)
+    train(words, captured=False)
     return there(words, results)
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -29,7 +28,7 @@ from omegaconf import OmegaConf
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT)]
 
-from benchmarks.kept import write  # noqa: E402
+from benchmarks.kept import train, write  # noqa: E402
 from optim.common.errors import UserError  # noqa: E402
 from optim.report import finished  # noqa: E402
 from optim.report.finished import Finished  # noqa: E402
@@ -142,7 +141,7 @@ def run_missing(points: Sequence[Planned], *, minutes: float) -> None:
             print(f"Not started: {point.study}, {point.recipe}, seed {point.seed}, about {expected_s / 60:.0f} min")
             continue
         print("train.py", *point.words, flush=True)
-        done = subprocess.run([sys.executable, "train.py", *point.words], cwd=ROOT, capture_output=True, text=True)
+        done = train(point.words, captured=True)
         if done.returncode:
             print(f"Failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}")
 

@@ -20,6 +20,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from kept import train
+
 ROOT = Path(__file__).parent.parent
 POINTS = {
     "teacher, float32": ["prune=none", "quant=none"],
@@ -56,13 +58,13 @@ def main() -> None:
 def run(overrides: list[str], *, again: bool = False) -> dict[str, Any]:
     """result.json of one point; the run prints its own table."""
     print("train.py", *overrides, flush=True)
-    done = train(overrides)
+    done = printed(overrides)
     folder = next(
         Path(line.strip()).parent for line in done.stdout.splitlines() if line.strip().endswith("result.json")
     )
     if again and "Done before" in done.stderr:
         forget_figures(ROOT / folder / "result.json")
-        train(overrides)
+        printed(overrides)
     return json.loads((ROOT / folder / "result.json").read_text(encoding="utf-8"))
 
 
@@ -76,9 +78,9 @@ def forget_figures(path: Path) -> None:
     path.unlink()
 
 
-def train(overrides: list[str]) -> subprocess.CompletedProcess[str]:
+def printed(overrides: list[str]) -> subprocess.CompletedProcess[str]:
     """A run of train.py; its failure ends the benchmark."""
-    done = subprocess.run([sys.executable, "train.py", *overrides], cwd=ROOT, capture_output=True, text=True)
+    done = train(overrides, captured=True)
     if done.returncode:
         sys.exit(f"train.py {' '.join(overrides)} failed:\n{done.stderr[-2000:]}")
     print(done.stdout, flush=True)

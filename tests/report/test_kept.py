@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +15,8 @@ from conftest import CONF, Runs
 from hydra import compose, initialize_config_dir
 from made_results import put
 
-from benchmarks import recipes
+from benchmarks import kept, recipes
+from optim.common.files import environment
 from optim.run.keys import run_id_of
 from optim.run.point import point_of
 
@@ -148,3 +153,44 @@ def test_a_page_of_recipes_keeps_its_other_studies(tmp_path, monkeypatch, runs: 
     with pytest.raises(SystemExit, match=r"RECIPES\.md has 2 results, this call 0\. Give another file with --page"):
         main("--study", "second")
     assert page.read_text() == text
+
+
+SAVES_LATE = """import signal, sys, time
+from pathlib import Path
+
+def save(number, frame):
+    time.sleep(1)
+    Path("saved").touch()
+    sys.exit(128 + number)
+
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, save)
+Path("begun").touch()
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_stops_a_benchmark_lets_its_run_save(tmp_path, number):
+    """A second is longer than `subprocess.run` gives a child after Ctrl-C, which a shell sends to both."""
+    (tmp_path / "train.py").write_text(SAVES_LATE)
+    (tmp_path / "benchmark.py").write_text(
+        f"from pathlib import Path\nfrom benchmarks import kept\nkept.ROOT = Path({str(tmp_path)!r})\n"
+        "kept.train([], captured=True)\nPath('went on').touch()\n"
+    )
+    command = [sys.executable, str(tmp_path / "benchmark.py")]
+    benchmark = subprocess.Popen(command, cwd=tmp_path, env=environment(), start_new_session=True)
+    while not (tmp_path / "begun").exists():
+        assert benchmark.poll() is None, "it ended before it was stopped"
+        time.sleep(0.05)
+    send = os.killpg if number == signal.SIGINT else os.kill
+    send(benchmark.pid, number)
+    assert benchmark.wait(20) == 128 + number
+    assert {path.name for path in tmp_path.iterdir()} == {"train.py", "benchmark.py", "begun", "saved"}
+
+
+def test_a_run_that_is_stopped_alone_stops_its_benchmark(tmp_path, monkeypatch):
+    (tmp_path / "train.py").write_text("import sys\nsys.exit(143)\n")
+    monkeypatch.setattr(kept, "ROOT", tmp_path)
+    with pytest.raises(SystemExit, match="143"):
+        kept.train([], captured=True)
