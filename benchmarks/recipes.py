@@ -57,7 +57,7 @@ class Planned:
 
 
 def main() -> None:
-    """Runs what is missing, then writes the page."""
+    """Writes the page, and anew after each point that is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", help="KEY=VALUE of train.py, for every point")
     parser.add_argument("--study", nargs="*", default=list(studies()), choices=list(studies()))
@@ -76,8 +76,8 @@ def main() -> None:
     except UserError as error:
         sys.exit(f"Error: {error}")
     write(args.page, page(shown(points, also)))
-    run_missing(points, minutes=args.minutes)
-    write(args.page, page(shown(points, also)))
+    for _ in run_missing(points, minutes=args.minutes):
+        write(args.page, page(shown(points, also)))
     print(f"Written: {args.page}")
 
 
@@ -130,8 +130,8 @@ def shown(points: Sequence[Planned], also: Sequence[Planned]) -> list[Planned]:
     return [every[key] for key in sorted(every)]
 
 
-def run_missing(points: Sequence[Planned], *, minutes: float) -> None:
-    """Every point that is not done and would end in time, one after another; what fails is told, and the others run."""
+def run_missing(points: Sequence[Planned], *, minutes: float) -> Iterator[Planned]:
+    """Runs and yields every point that is not done and would end in time; what fails is told, and the others run."""
     until = time.monotonic() + 60 * minutes
     for point in points:
         if result.read(point.folder) is not None:
@@ -144,6 +144,7 @@ def run_missing(points: Sequence[Planned], *, minutes: float) -> None:
         done = train(point.words, captured=True)
         if done.returncode:
             print(f"Failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}")
+        yield point
 
 
 def expected(point: Planned, points: Sequence[Planned]) -> float:

@@ -133,7 +133,7 @@ def test_a_page_of_recipes_keeps_its_other_studies(tmp_path, monkeypatch, runs: 
         for name in ("first", "second")}  # fmt: skip
     made["second"]["shared"] = ["distill=none", "quant=int8"]
     monkeypatch.setattr(recipes, "studies", lambda: made)
-    monkeypatch.setattr(recipes, "run_missing", lambda points, minutes: started.extend(points))
+    monkeypatch.setattr(recipes, "run_missing", lambda points, minutes: started.extend(points) or ())
     own = [w for w in runs.overrides(f"results_dir={tmp_path / 'results'}") if not w.startswith("fit.teacher.epochs")]
 
     def main(*more: str) -> str:
@@ -153,6 +153,24 @@ def test_a_page_of_recipes_keeps_its_other_studies(tmp_path, monkeypatch, runs: 
     with pytest.raises(SystemExit, match=r"RECIPES\.md has 2 results, this call 0\. Give another file with --page"):
         main("--study", "second")
     assert page.read_text() == text
+
+
+def test_a_page_of_recipes_is_written_after_each_point(tmp_path, monkeypatch, runs: Runs):
+    """What a call that is stopped has finished is shown."""
+    page = tmp_path / "RECIPES.md"
+    own = runs.overrides(f"results_dir={tmp_path / 'results'}")
+
+    def train(words, *, captured):
+        if (tmp_path / "results").is_dir():
+            sys.exit(130)
+        finish(words, tmp_path / "results")
+        return subprocess.CompletedProcess(words, 0, "", "")
+
+    monkeypatch.setattr(recipes, "train", train)
+    monkeypatch.setattr(sys, "argv", ["recipes.py", *own, "--page", str(page), "--study", "minilm", "--seeds", "0"])
+    with pytest.raises(SystemExit, match="130"):
+        recipes.main()
+    assert page.read_text().count("\n| base |") == 1
 
 
 SAVES_LATE = """import signal, sys, time

@@ -126,7 +126,7 @@ def test_what_would_not_end_in_time_is_not_started(tmp_path, monkeypatch, capsys
     short, long = (
         recipes.Planned("minilm", f"{work}", 0, work, [f"a={work}"], tmp_path / "nowhere") for work in (1, 9)
     )
-    recipes.run_missing([done, long, short], minutes=1)  # 16 s and 144 s
+    assert list(recipes.run_missing([done, long, short], minutes=1)) == [short]  # 16 s and 144 s
     assert started == [["a=1"]]
     assert "Not started: minilm, 9, seed 0, about 2 min" in capsys.readouterr().out
 
