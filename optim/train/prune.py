@@ -205,8 +205,9 @@ class Across(Magnitude):
         return _drawn_masks(model, self._steps(total_steps), total_steps, learnt=False, across=True)
 
     def check(self, model) -> None:
-        """Raises RuntimeError unless all kernels together have their share of zeros."""
-        self._require_shares({"all kernels": zeroed_fraction(model)})
+        """Raises RuntimeError unless all kernels together have their share of zeros, as near as a single one must."""
+        one_weight = 1 / sum(kernel.size for kernel in kernels_of(model).values())
+        self._require_shares({"all kernels": zeroed_fraction(model)}, {"all kernels": one_weight})
 
 
 @dataclass(frozen=True, kw_only=True)

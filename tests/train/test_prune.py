@@ -134,6 +134,19 @@ def test_a_small_kernel_is_pruned_to_the_nearest_weight(name):
                 pruner.check(model)
 
 
+def test_few_weights_together_are_pruned_to_the_nearest_one(monkeypatch):
+    """7 of 13 are no 0.5."""
+    pruner, kernel = pruner_of("global50"), np.ones(13)
+    monkeypatch.setattr("optim.train.prune.kernels_of", lambda model: {"one": kernel[:4], "other": kernel[4:]})
+    for zeros, holds in ((6, True), (7, True), (5, False), (8, False)):
+        kernel[:] = np.arange(13) >= zeros
+        if holds:
+            pruner.check(None)
+        else:
+            with pytest.raises(RuntimeError, match="did not hold"):
+                pruner.check(None)
+
+
 LATE = ("prune.begin=0.97", "prune.end=1")  # of 24 steps, each mask after the second: the first is drawn in the 23rd
 
 
