@@ -49,6 +49,10 @@ WINDOWS = 32  # different inputs that timing and memory cycle through
 MEMORY_SHARE = 0.25  # of the machine's memory, for the files that are timed in turns
 # Of a container as it sees itself: control groups of version 2, and of version 1.
 MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+CPU_LIMITS = (  # (time that it may use of all cores together, period)
+    (Path("/sys/fs/cgroup/cpu.max"),),
+    (Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")),
+)
 RUNNING_TOKENS = 4096  # of the text that stands for sentences where there is none
 ISA = (  # spelled as Linux lists them; NEON is called asimd on 64-bit Arm
     *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "avx512_bf16"),
@@ -79,8 +83,20 @@ def machine() -> dict[str, Any]:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use; in a container the whole ones of its time, and at least one.
+
+    With more threads than that all of them stand still, once its time is spent, until the next period.
+    """
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([there, *(int(share) for paths in CPU_LIMITS if (share := _share_of_time(paths)))]))
+
+
+def _share_of_time(paths: Iterable[Path]) -> float | None:
+    """How many cores' time files of the kernel allow; None where there are none, or no limit in them (`max`, -1)."""
+    with suppress(OSError, ValueError, ZeroDivisionError):
+        quota, period = map(int, " ".join(path.read_text() for path in paths).split())
+        return quota / period if quota > 0 else None
+    return None
 
 
 def machine_id() -> str:

@@ -262,6 +262,20 @@ def test_the_memory_of_a_container_is_what_it_may_use(content, wanted, tmp_path,
     assert device._memory_bytes() == (wanted or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
+@pytest.mark.parametrize(("contents", "wanted"), [
+    (["200000 100000\n"], 2), (["250000 100000\n"], 2), (["50000 100000\n"], 1), (["max 100000\n"], 8),
+    (["1600000 100000\n"], 8), (["150000\n", "50000\n"], 3), (["-1\n", "100000\n"], 8), (["200000\n"], 8),
+])  # fmt: skip
+def test_the_cores_of_a_container_are_those_of_its_time(tmp_path, monkeypatch, contents, wanted):
+    """Of eight, by one file of quota and period, or by two. No limit, or files that say none, leave all."""
+    paths = [tmp_path / str(number) for number, _ in enumerate(contents)]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_text(content)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
+    monkeypatch.setattr(device, "CPU_LIMITS", ((tmp_path / "none",), paths))
+    assert device.cores() == wanted
+
+
 def test_files_too_many_for_the_memory_take_turns_in_it(files, monkeypatch):
     """Room for two of three: at each turn of the order those two stay, and the third is loaded, off the clock."""
     ids, alive, most, loads = np.arange(40, dtype=np.int32), 0, 0, 0
