@@ -24,7 +24,7 @@ PICTURES = (
     ("report", 1400, 1560, False, ""),
     ("report-dark", 1400, 1000, True, ""),
     ("report-phone", 360, 1560, False, ""),
-    ("report-point", 1400, 1000, False, "openPoint(D.costs[0].front[0])"),
+    ("report-point", 1400, 1000, False, "openPoint(D.costs.flatMap((cost) => cost.front)[0])"),
 )
 
 

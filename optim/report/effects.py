@@ -13,6 +13,7 @@ from optim.report.difference import SURE, Difference, Mean, Spread, holm
 from optim.report.finished import Finished, data_of, factors, ordered
 from optim.report.seeds import FOLLOWS, comparable, fit_of, pooled, spreads_of
 from optim.run.places import GROUPS
+from optim.run.younger import plain
 
 NO_EFFECT = ("seed", "data", *(f"{group}.{key}" for group, key in FOLLOWS))  # what no option is judged by
 Pairs = list[tuple[Finished, Finished]]
@@ -92,7 +93,8 @@ def _paired(points: Sequence[Finished], columns: Mapping[str, list[str]], factor
 def _held(point: Finished, factor: str) -> str:
     """What the config holds beside a factor: an experiment, or a YAML, sets keys that no command line names."""
     group, _, key = factor.partition(".")
-    cfg = {name: dict(point.result.cfg.get(name) or {}) for name in GROUPS if name not in ("data", "track")}
+    whole = plain(point.result.cfg)
+    cfg = {name: dict(whole.get(name) or {}) for name in GROUPS if name not in ("data", "track")}
     for name, follower in FOLLOWS:
         cfg[name].pop(follower, None)
     if not key:

@@ -12,6 +12,7 @@ import numpy as np
 from optim.measure.quality import mcnemar
 from optim.report.difference import Difference, Mean, Spread
 from optim.report.finished import Finished, data_of, distinct, set_on_command_line
+from optim.run.younger import plain
 
 # Group and key of what is the run's seed unless it is set.
 FOLLOWS = (("distill", "teacher_seed"), ("quant", "seed"), ("slim", "seed"))
@@ -148,7 +149,7 @@ def _of_seeds(group: list[Finished]) -> list[list[Finished]]:
 
 
 def _without_seed(point: Finished) -> str:
-    cfg = {key: value for key, value in point.result.cfg.items() if key not in NOWHERE}
+    cfg = {key: value for key, value in plain(point.result.cfg).items() if key not in NOWHERE}
     # Where the sentences lie changes none of them: what they are is in the digest.
     cfg["data"] = {k: v for k, v in cfg.get("data", {}).items() if not k.endswith("path")}
     given = set_on_command_line(point)

@@ -15,14 +15,15 @@ from optim.common.stages import SCHEMA, digest_of
 from optim.common.versions import versions_of
 from optim.cut.importance import WEIGHING
 from optim.cut.surgery import Surgery
-from optim.data.augment import ALL, Augment
 from optim.data.augment import VERSION as AUGMENTING
+from optim.data.augment import Augment
 from optim.encoder.architecture import GRAPH
 from optim.export.convert import OPERATIONS
 from optim.measure.device import machine_id
 from optim.measure.sensitivity import VERSION as TABLE
 from optim.run import result
 from optim.run.point import Point, Teacher
+from optim.run.younger import BEFORE, RECIPE, without
 from optim.train.recipe import BEST, Recipe
 
 TRAINING = ("tensorflow", "tf_keras")
@@ -33,11 +34,8 @@ PACKING = ("zstandard",)
 ELSEWHERE = ("teacher", "seeds", "teacher_seed", "augment", "unlabelled")
 RECIPES = ("teacher", "usual", "student")
 CALIBRATION = ("samples", "seed", "source")
-ALL_PLACES = {"positions": None}  # of `vocab`
-NEUTRAL = {"source": "train", "products": "all"}  # of a quantization: what it did before there were the keys
 LAYER_DECAY = 2  # MPNet's bias of positions moves as its embeddings do; before, as its classifier
 COPIES = 2  # copies of whole sentences count in the weights of classes; before, each row counted once
-ONCE = {"whole_copies": 1, "dropout": None}  # of a recipe, likewise
 
 
 def run_id_of(point: Point) -> str:
@@ -80,7 +78,7 @@ def _machine_key(point: Point) -> dict[str, Any]:
 
 def surgery_key(surgery: Surgery) -> dict[str, Any]:
     """What is removed, without keys that change nothing and are younger than results that there are."""
-    return {group: without(spec, ALL_PLACES if group == "vocab" else {}) for group, spec in surgery.spec.items()}
+    return {group: without(spec, BEFORE.get(group, {})) for group, spec in surgery.spec.items()}
 
 
 def weighing_key(surgery: Surgery) -> dict[str, Any]:
@@ -108,17 +106,12 @@ def _own_key(point: Point) -> dict[str, Any]:
 
 def loss_key(spec: Mapping[str, Any]) -> dict[str, Any]:
     """A loss without its teachers and the sentences that they answer: what they are stands elsewhere."""
-    return without({key: value for key, value in spec.items() if key not in ELSEWHERE}, {"states_until": 1.0})
+    return without({key: value for key, value in spec.items() if key not in ELSEWHERE}, BEFORE["distill"])
 
 
 def augment_key(augment: Augment) -> dict[str, Any]:
     """How sentences are made from those of train."""
-    rules = as_json(augment)
-    if not augment.least_words:  # sentences made before it could be set are the same
-        del rules["least_words"]
-    if augment.words == ALL:  # likewise
-        del rules["words"]
-    return {"version": AUGMENTING, **rules}
+    return {"version": AUGMENTING, **without(as_json(augment), BEFORE["distill.augment"])}
 
 
 def transfer_key(point: Point) -> dict[str, Any]:
@@ -133,18 +126,13 @@ def transfer_key(point: Point) -> dict[str, Any]:
 
 def quant_key(spec: Mapping[str, Any]) -> dict[str, Any]:
     """A quantization, without keys that change nothing: those that are younger than stages that there are."""
-    return without(spec, NEUTRAL)
+    return without(spec, BEFORE["quant"])
 
 
 def candidates_key(point: Point) -> dict[str, Any]:
     """What a quantization chooses from; empty where it does not choose."""
     found = {name: file_key(one.spec) for name, one in point.precisions.items()}
     return {"candidates": found} if found else {}
-
-
-def without(spec: Mapping[str, Any], neutral: Mapping[str, Any]) -> dict[str, Any]:
-    """A spec without the keys that have their neutral value."""
-    return {key: value for key, value in spec.items() if key not in neutral or neutral[key] != value}
 
 
 def file_key(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,7 +149,7 @@ def written_recipe(recipe: Recipe) -> dict[str, Any]:
     """A recipe without keys that change nothing; with the versions of a decay from layer to layer and of copies."""
     version = {"decay_version": LAYER_DECAY} if recipe.layer_decay < 1 else {}
     version |= {"copies_version": COPIES} if recipe.whole_copies > 1 else {}
-    return {**without(as_json(recipe), ONCE), **version}
+    return {**without(as_json(recipe), RECIPE), **version}
 
 
 def recipe_key(spec: Mapping[str, Any], recipe: Recipe, *, judged_once: bool = False) -> dict[str, Any]:

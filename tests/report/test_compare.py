@@ -37,6 +37,7 @@ from optim.report.finished import Finished
 from optim.report.seeds import pooled
 from optim.run import card, result
 from optim.run.result import Result
+from optim.run.younger import BEFORE
 from optim.sweep import pick
 from optim.sweep.pick import Budget
 
@@ -356,6 +357,35 @@ def test_seeds_are_pooled(tmp_path):
     assert groups[0, 1, 2].mean == pytest.approx(0.94)
     assert groups[0, 1, 2].spread == pytest.approx(0.02)
     assert len(groups) == 2
+
+
+YOUNGER_KEYS = [(f"{at}.{key}", value) for at, keys in BEFORE.items() for key, value in keys.items()]
+
+
+def set_in(point: Finished, place: str, value: object) -> Finished:
+    """The point, in whose config the key at a dotted place has this value."""
+    *groups, key = place.split(".")
+    at = point.result.cfg
+    for group in groups:
+        at = at.setdefault(group, {})
+    at[key] = value
+    return point
+
+
+@pytest.mark.parametrize(("place", "before"), YOUNGER_KEYS)
+def test_a_key_that_is_younger_than_a_result_parts_it_from_no_other(place, before):
+    """It means what was done before there was the key: seeds are one choice, and options a pair."""
+
+    def made(run_id: str, **more) -> Finished:
+        right, group = np.arange(100) >= 9, place.rpartition(".")[0]
+        return set_in(finished_point(run_id, right, right, **more), f"{group}.older", 1)
+
+    old, one, other = made("a0", student="0"), *(made("a1", seed=1, student="1") for _ in range(2))
+    assert [group.seeds for group in pooled([old, set_in(one, place, before)])] == [[0, 1]]
+    assert [group.seeds for group in pooled([old, set_in(other, place, "another")])] == [[0], [1]]
+    same, apart = (made("b0", prune="fixed50", student="2") for _ in range(2))
+    assert [effect.files for effect in effects([old, set_in(same, place, before)])] == [1]
+    assert effects([old, set_in(apart, place, "another")]) == []
 
 
 def test_what_is_no_result_is_named_and_left_out(tmp_path):
