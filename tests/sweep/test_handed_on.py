@@ -335,7 +335,7 @@ def test_no_recipe_is_begun_after_the_minutes_that_are_asked_for(monkeypatch, tm
     monkeypatch.setattr(recipes, "planned", lambda *given: [])
     monkeypatch.setattr(recipes, "on_page", lambda *given: [])
     monkeypatch.setattr(recipes, "write", lambda *given: None)
-    monkeypatch.setattr(recipes, "run_missing", lambda points, *, minutes: told.append(minutes))
+    monkeypatch.setattr(recipes, "run_missing", lambda points, *, minutes: told.append(minutes) or ())
     monkeypatch.setattr(sys, "argv", ["recipes.py", "--minutes", "5", "--page", str(tmp_path / "p.md")])
     recipes.main()
     assert told == [5]
