@@ -24,7 +24,7 @@ from optim.measure.sensitivity import VERSION as TABLE
 from optim.run import result
 from optim.run.point import Point, Teacher
 from optim.run.younger import BEFORE, RECIPE, without
-from optim.train.recipe import BEST, Recipe
+from optim.train.recipe import Recipe
 
 TRAINING = ("tensorflow", "tf_keras")
 FILES = ("tensorflow", "litert-quantizer")
@@ -157,9 +157,9 @@ def recipe_key(spec: Mapping[str, Any], recipe: Recipe, *, judged_once: bool = F
 
     Without `keep: best`, which every fit had before it could be set, and without either where both keep the same.
     """
-    own = without(written_recipe(recipe), {"steps": None})
-    shared = {key: value for key, value in spec.items() if key not in RECIPES}
-    if judged_once or shared.get("keep") == BEST:
+    own = without(written_recipe(recipe), BEFORE["fit.student"])
+    shared = without({key: value for key, value in spec.items() if key not in RECIPES}, BEFORE["fit"])
+    if judged_once:
         shared.pop("keep", None)
     return {**shared, "recipe": own}
 

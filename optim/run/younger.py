@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-RECIPE = {"whole_copies": 1, "dropout": None}
+RECIPE = {"whole_copies": 1, "dropout": None}  # of a teacher's recipe in an id, which has its `steps: null`
 # Where in a config -> key -> its value of before.
 BEFORE: dict[str, dict[str, Any]] = {
     "vocab": {"positions": None},
     "quant": {"source": "train", "products": "all"},
     "distill": {"states_until": 1.0},
     "distill.augment": {"least_words": 0, "words": "all"},
-    **{f"fit.{fit}": RECIPE for fit in ("teacher", "usual", "student")},
+    "fit": {"keep": "best"},
+    **{f"fit.{fit}": {**RECIPE, "steps": None} for fit in ("teacher", "usual", "student")},
 }
 
 
